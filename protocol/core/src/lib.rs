@@ -1,0 +1,30 @@
+//! What two parties of Lighter must agree on: ids, signed statements, messages on the wire, and the machines that
+//! take a delivery from offer to receipt.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number: `now` and generators are arguments
+//! (DESIGN §10, rule 8), so that a whole cluster can be run from a seed.
+//!
+//! The story in order: [`ids`] name things; [`mailbox`] names people; [`signed`] makes a statement that cannot be
+//! forged; [`registration`], [`attestation`], [`introduction`] and [`receipt`] are those statements; [`wire`] holds
+//! the messages that peers exchange and the bounded codec they travel in.
+
+pub mod attestation;
+pub mod ids;
+pub mod introduction;
+pub mod limits;
+pub mod mailbox;
+pub mod receipt;
+pub mod registration;
+pub mod signed;
+pub mod time;
+pub mod wire;
+
+pub use attestation::{Attestation, RelayRecord};
+pub use ids::{BlobId, DeliveryId, MessageId};
+pub use introduction::Introduction;
+pub use libp2p_identity::{Keypair, PeerId};
+pub use mailbox::Mailbox;
+pub use receipt::Receipt;
+pub use registration::Registration;
+pub use signed::{Signed, Statement};
+pub use time::{Day, UnixTime};

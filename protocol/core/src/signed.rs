@@ -1,0 +1,145 @@
+//! Statements that cannot be forged: a payload, and its Ed25519 signature under the key that a [`PeerId`] names.
+//!
+//! The PeerId of an Ed25519 key holds the public key itself (libp2p peer-id spec, identity multihash), so nothing but
+//! the PeerId is needed to verify. Each kind of statement signs with a context of its own in front of the payload:
+//! a signature for one kind is never good for another.
+
+use std::marker::PhantomData;
+
+use libp2p_identity::{Keypair, PeerId, PublicKey};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::limits::STATEMENT_LEN_MAX;
+
+/// A kind of signed statement.
+pub trait Statement: Serialize + DeserializeOwned {
+    /// What stands before the payload when it is signed: one text for each kind, with its version.
+    const CONTEXT: &'static str;
+}
+
+/// A statement with its signature, *not yet verified*: [`Signed::verify`] is the only way to its content that trusts it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed<T> {
+    payload: Vec<u8>,
+    signature: Vec<u8>,
+    #[serde(skip)]
+    kind: PhantomData<T>,
+}
+
+/// Why a signed statement was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignedError {
+    /// The payload is longer than [`STATEMENT_LEN_MAX`].
+    #[error("statement over its size limit")]
+    TooLong,
+    /// The payload is not a statement of this kind, or has bytes left over.
+    #[error("malformed statement")]
+    Malformed,
+    /// The PeerId holds no Ed25519 key.
+    #[error("signer's PeerId holds no Ed25519 key")]
+    Signer,
+    /// The signature is not that of the expected signer over this payload.
+    #[error("signature does not verify")]
+    Signature,
+    /// The key cannot sign.
+    #[error("the key cannot sign")]
+    Key,
+}
+
+impl<T: Statement> Signed<T> {
+    /// Signs `statement` with `key`.
+    ///
+    /// # Errors
+    /// [`SignedError::TooLong`] where it encodes to more than [`STATEMENT_LEN_MAX`] bytes; [`SignedError::Key`] where
+    /// the key cannot sign.
+    pub fn sign(statement: &T, key: &Keypair) -> Result<Self, SignedError> {
+        let payload = postcard::to_stdvec(statement).map_err(|_| SignedError::Malformed)?;
+        if payload.len() > STATEMENT_LEN_MAX {
+            return Err(SignedError::TooLong);
+        }
+        let signature = key.sign(&Self::signed_bytes(&payload)).map_err(|_| SignedError::Key)?;
+        Ok(Self { payload, signature, kind: PhantomData })
+    }
+
+    /// The statement, if `signer` signed it.
+    ///
+    /// # Errors
+    /// Says which check failed; nothing of the statement may be used then.
+    pub fn verify(&self, signer: &PeerId) -> Result<T, SignedError> {
+        if self.payload.len() > STATEMENT_LEN_MAX {
+            return Err(SignedError::TooLong);
+        }
+        let key = public_key(signer)?;
+        if !key.verify(&Self::signed_bytes(&self.payload), &self.signature) {
+            return Err(SignedError::Signature);
+        }
+        self.claim()
+    }
+
+    /// The statement as it claims to be, *unverified*: only to learn whose signature to ask for.
+    ///
+    /// # Errors
+    /// [`SignedError::Malformed`] or [`SignedError::TooLong`].
+    pub fn claim(&self) -> Result<T, SignedError> {
+        if self.payload.len() > STATEMENT_LEN_MAX {
+            return Err(SignedError::TooLong);
+        }
+        let (statement, rest) = postcard::take_from_bytes(&self.payload).map_err(|_| SignedError::Malformed)?;
+        if rest.is_empty() { Ok(statement) } else { Err(SignedError::Malformed) }
+    }
+
+    /// Encodes for storage or for a text field (hexadecimal or base64 is the caller's).
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.payload.len() + self.signature.len() + 4);
+        for field in [&self.signature, &self.payload] {
+            let len = u16::try_from(field.len()).unwrap_or(u16::MAX);
+            bytes.extend_from_slice(&len.to_le_bytes());
+            bytes.extend_from_slice(field);
+        }
+        bytes
+    }
+
+    /// Decodes what [`Signed::to_bytes`] gave.
+    ///
+    /// # Errors
+    /// [`SignedError::Malformed`] where the lengths do not fill `bytes` exactly.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SignedError> {
+        let (signature, rest) = take_field(bytes)?;
+        let (payload, rest) = take_field(rest)?;
+        if !rest.is_empty() {
+            return Err(SignedError::Malformed);
+        }
+        Ok(Self { payload: payload.to_vec(), signature: signature.to_vec(), kind: PhantomData })
+    }
+
+    fn signed_bytes(payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(T::CONTEXT.len() + 1 + payload.len());
+        bytes.extend_from_slice(T::CONTEXT.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+}
+
+/// The Ed25519 key inside a PeerId (libp2p peer-id spec: identity multihash of the protobuf-encoded key).
+///
+/// # Errors
+/// [`SignedError::Signer`] where the PeerId is the hash of a longer key.
+pub fn public_key(peer: &PeerId) -> Result<PublicKey, SignedError> {
+    let bytes = peer.to_bytes();
+    let encoded = bytes.strip_prefix(&IDENTITY_MULTIHASH).ok_or(SignedError::Signer)?;
+    PublicKey::try_decode_protobuf(encoded).map_err(|_| SignedError::Signer)
+}
+
+/// How the multihash of an Ed25519 PeerId begins: code 0 (identity: "these are the bytes themselves"), length 36 (the
+/// key's protobuf: 4 bytes of tags and lengths, 32 of key).
+const IDENTITY_MULTIHASH: [u8; 2] = [0x00, 36];
+
+fn take_field(bytes: &[u8]) -> Result<(&[u8], &[u8]), SignedError> {
+    let (len, rest) = bytes.split_first_chunk::<2>().ok_or(SignedError::Malformed)?;
+    let len = usize::from(u16::from_le_bytes(*len));
+    if rest.len() < len {
+        return Err(SignedError::Malformed);
+    }
+    Ok(rest.split_at(len))
+}

@@ -1,0 +1,157 @@
+//! The messages that peers exchange (ALPN `lighter/1`).
+//!
+//! Every request opens a bidirectional stream of its own: the asker writes one [`Request`] and finishes its side; the
+//! other writes one [`Response`] and, after [`Response::Data`], the verified stream. Either side of a connection may
+//! ask: a relay offers on the connection that the agent opened, and the agent pulls on it.
+//!
+//! A message is a length prefix (u32, little endian, at most [`WIRE_MESSAGE_LEN_MAX`]) and its postcard encoding,
+//! with nothing left over.
+
+use libp2p_identity::PeerId;
+use serde::{Deserialize, Serialize};
+
+use crate::{Attestation, BlobId, DeliveryId, Introduction, Mailbox, Receipt, Signed, UnixTime};
+
+/// The protocol's name in the TLS handshake (RFC 7301).
+pub const ALPN: &[u8] = b"lighter/1";
+
+/// What one side asks the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Are you there? Answered [`Response::Pong`]. Also the first thing on a new connection: its answer tells the
+    /// client that the server accepted its certificate.
+    Ping,
+    /// Has your store got it? Answered to own relays and own devices only (DESIGN §4).
+    Have(Have),
+    /// I hold these blobs for you.
+    Offer(Offer),
+    /// Send me these ranges of this blob of this delivery.
+    Get(Get),
+    /// A whole delivery is durable here: let go of it.
+    Receipt(Signed<Receipt>),
+    /// From a store to its relay: I am online, is anything waiting? The connection becomes the store's session.
+    Waiting(Waiting),
+}
+
+/// What the other side answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// To [`Request::Ping`].
+    Pong,
+    /// To [`Request::Have`].
+    Have(bool),
+    /// To [`Request::Offer`]: one answer for each blob, in the offer's order.
+    Answer(Vec<Answer>),
+    /// To [`Request::Get`]: the blob's size, as claimed until its last chunk is verified; the verified stream follows.
+    Data {
+        /// Bytes in the whole blob.
+        size: u64,
+    },
+    /// To [`Request::Receipt`]: the receipt is recorded durably.
+    Released,
+    /// To [`Request::Waiting`]: how many deliveries will be offered now, as far as known.
+    Waiting(u64),
+    /// The one answer for everything not allowed, not known, not accepted yet (DESIGN §3 rule 11).
+    Refused,
+    /// Try again after so many seconds: this side is busy or lacks something for a while.
+    Later(u32),
+}
+
+/// Names a delivery or a blob that the store may have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Have {
+    /// Manifest and all blobs of this delivery.
+    Delivery(DeliveryId),
+    /// This blob.
+    Blob(BlobId),
+}
+
+/// I hold these blobs for you (DESIGN §6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The delivery that they belong to.
+    pub delivery: DeliveryId,
+    /// For whom.
+    pub mailbox: Mailbox,
+    /// The manifest: pulled first, outside quota.
+    pub manifest: OfferedBlob,
+    /// The attachments.
+    pub blobs: Vec<OfferedBlob>,
+    /// Who else has them. PeerIds only: a store dials addresses from its own location server's records, never ones
+    /// that came in an offer.
+    pub sources: Vec<PeerId>,
+    /// The holder keeps them until then.
+    pub expires: UnixTime,
+    /// For an offer from a sender's agent: the recipient's location server's word that this sender may offer. A relay
+    /// needs none: the store's own attestation names it.
+    pub introduction: Option<Signed<Introduction>>,
+}
+
+/// One blob of an offer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedBlob {
+    /// Its hash.
+    pub id: BlobId,
+    /// Its size in bytes, as claimed: not to be trusted until its last chunk is verified.
+    pub size: u64,
+    /// The attachment's name, as the message gave it: hostile input. Empty for a manifest.
+    pub name: String,
+    /// The attachment's media type, as the message gave it: hostile input. Empty for a manifest.
+    pub media_type: String,
+}
+
+/// The store's answer for one offered blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It is durable here, re-read from disk.
+    Have,
+    /// It will be pulled.
+    Pull,
+    /// Not now.
+    Later(LaterReason),
+    /// Never.
+    No(NoReason),
+}
+
+/// Why a blob is wanted later, not now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LaterReason {
+    /// The store's quota is used up.
+    Quota,
+    /// The disk is full.
+    Disk,
+    /// As many pulls as allowed are under way.
+    Busy,
+    /// The user paused it, or a schedule or a metered network says so.
+    Paused,
+}
+
+/// Why a blob is not wanted at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NoReason {
+    /// Larger than this store takes.
+    TooLarge,
+    /// The mailbox is not this store's, the offering peer may not offer, or the introduction does not cover it.
+    NotAccepted,
+}
+
+/// Send me these ranges of this blob of this delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Get {
+    /// The right to read comes from here: a delivery to the asker's mailbox.
+    pub delivery: DeliveryId,
+    /// One of the delivery's blobs, or its manifest.
+    pub blob: BlobId,
+    /// Byte ranges `[start, end)`, ascending and apart; empty means the whole blob. Rounded out to chunk groups by
+    /// the sender. At most [`crate::limits::GET_RANGES_MAX`].
+    pub ranges: Vec<(u64, u64)>,
+    /// For an asker that is not the one who was offered it (a user's further device): its attestation.
+    pub attestation: Option<Signed<Attestation>>,
+}
+
+/// I am online; is anything waiting? (DESIGN §6)
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Proves for which mailbox this peer acts.
+    pub attestation: Signed<Attestation>,
+}
