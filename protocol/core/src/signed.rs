@@ -84,7 +84,8 @@ impl<T: Statement> Signed<T> {
         if self.payload.len() > STATEMENT_LEN_MAX {
             return Err(SignedError::TooLong);
         }
-        let (statement, rest) = postcard::take_from_bytes(&self.payload).map_err(|_| SignedError::Malformed)?;
+        let (statement, rest) =
+            postcard::take_from_bytes(&self.payload).map_err(|_| SignedError::Malformed)?;
         if rest.is_empty() { Ok(statement) } else { Err(SignedError::Malformed) }
     }
 
