@@ -1,1 +1,5 @@
-//! x
+//! The relay: the mail side of Lighter. It takes mail in, keeps it on mirrored storage servers, hands the text on to
+//! the next hop, and hands the attachments over to stores.
+
+pub mod config;
+pub mod limits;

@@ -1,0 +1,2 @@
+//! `lighter-relay`.
+fn main() {}
