@@ -1,1 +1,11 @@
-//! x
+//! Starts the real programs, for end-to-end tests, the demo and benchmarks.
+//!
+//! Everything runs in one temporary folder, on ports from the kernel; everything that was started is ended when its
+//! handle is dropped. Nothing here sleeps and hopes: a program is up when it says so (the `READY=1` of `sd_notify`),
+//! and what a program does later is waited for by the event that shows it.
+
+pub mod mail;
+pub mod process;
+pub mod programs;
+
+pub use process::Process;
