@@ -1,5 +1,7 @@
 //! The relay: the mail side of Lighter. It takes mail in, keeps it on mirrored storage servers, hands the text on to
 //! the next hop, and hands the attachments over to stores.
 
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod limits;

@@ -53,7 +53,8 @@ impl Process {
     ) -> Result<Self> {
         let socket_path = folder.join(format!("{name}.ready"));
         let _ = std::fs::remove_file(&socket_path);
-        let socket = UnixDatagram::bind(&socket_path).with_context(|| format!("bind {}", socket_path.display()))?;
+        let socket =
+            UnixDatagram::bind(&socket_path).with_context(|| format!("bind {}", socket_path.display()))?;
         let log = folder.join(format!("{name}.log"));
         let output = std::fs::File::options().create(true).append(true).open(&log)?;
         let child = Command::new(program)

@@ -1,0 +1,145 @@
+//! The commands of `lighter-relay` (DESIGN §12), as clap reads them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Role;
+
+/// The relay: carries attachments off the mail server, keeps them mirrored, hands them to their recipients' stores.
+#[derive(Debug, Parser)]
+#[command(name = "lighter-relay", version, max_term_width = 100)]
+pub struct Cli {
+    /// Configuration file (TOML). Without one, everything runs on this machine with its defaults.
+    #[arg(long, global = true, value_name = "FILE", env = "LIGHTER_RELAY_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Folder for keys, the catalog and, by default, units and Maildirs; overrides the configuration's.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Prints JSON, for scripts.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs until it is told to stop (SIGTERM).
+    Serve(Serve),
+    /// Shows what waits: for stores, and for the next hop.
+    Queue,
+    /// Shows the storage array.
+    Array {
+        /// What about it.
+        #[command(subcommand)]
+        command: ArrayCommand,
+    },
+    /// Looks at, or makes again, the catalog's view of the log.
+    Catalog {
+        /// What about it.
+        #[command(subcommand)]
+        command: CatalogCommand,
+    },
+    /// The relay's keys: its PeerId, and the array key, the only thing to back up.
+    Keys {
+        /// What about them.
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// The rights to fetch a delivery over HTTP.
+    Ticket {
+        /// What about them.
+        #[command(subcommand)]
+        command: TicketCommand,
+    },
+    /// Looks at configuration, keys, disks, ports and the location server, and says what to mend.
+    Check,
+    /// Takes the attachments out of one message: the original on standard input, the stub on standard output.
+    Detach(Detach),
+}
+
+/// `lighter-relay serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Only these roles; may be given several times, or as a list with commas.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "ROLE")]
+    pub role: Vec<Role>,
+}
+
+/// `lighter-relay array …`.
+#[derive(Debug, Subcommand)]
+pub enum ArrayCommand {
+    /// Servers, segments, and whether everything has its copies.
+    Status,
+}
+
+/// `lighter-relay catalog …`.
+#[derive(Debug, Subcommand)]
+pub enum CatalogCommand {
+    /// Counts, and how far the view has followed the log.
+    Status,
+    /// Throws the view away; the next start makes it again from the log. The relay must not be running.
+    Rebuild,
+}
+
+/// `lighter-relay keys …`.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Prints the PeerIds of the relay and of the storage servers in its configuration, making missing keys first.
+    Id,
+    /// Prints the array key: keep it somewhere safe, without it the array is noise.
+    Export,
+    /// Reads an exported array key from standard input and puts it in place; never over a different one.
+    Import,
+}
+
+/// `lighter-relay ticket …`.
+#[derive(Debug, Subcommand)]
+pub enum TicketCommand {
+    /// Prints a delivery's link.
+    Show {
+        /// The delivery: 32 hexadecimal digits.
+        delivery: lighter_protocol::DeliveryId,
+    },
+    /// Makes a delivery's link worthless, for good.
+    Revoke {
+        /// The delivery: 32 hexadecimal digits.
+        delivery: lighter_protocol::DeliveryId,
+    },
+}
+
+/// `lighter-relay detach`.
+#[derive(Debug, Args)]
+pub struct Detach {
+    /// Where the attachments and the manifest go: each blob in a file named by its BLAKE3 hash.
+    #[arg(long, value_name = "DIR")]
+    pub blobs: PathBuf,
+    /// Smaller parts, decoded, stay in the message.
+    #[arg(long, value_name = "BYTES", default_value_t = 256 * 1024)]
+    pub min_size: u64,
+    /// Also take out what is left alone by default: signed and encrypted mail, calendar parts, inline pictures.
+    #[arg(long)]
+    pub everything: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn roles_may_be_given_as_a_list() {
+        let cli = Cli::parse_from(["lighter-relay", "serve", "--role", "smtp,storage", "--role", "web"]);
+        let Command::Serve(serve) = cli.command else { panic!("not serve") };
+        assert_eq!(serve.role, [Role::Smtp, Role::Storage, Role::Web]);
+    }
+}
