@@ -4,7 +4,9 @@
 //! handle is dropped. Nothing here sleeps and hopes: a program is up when it says so (the `READY=1` of `sd_notify`),
 //! and what a program does later is waited for by the event that shows it.
 
+pub mod imap;
 pub mod mail;
+pub mod peers;
 pub mod process;
 pub mod programs;
 
