@@ -9,6 +9,7 @@
 //! the messages that peers exchange and the bounded codec they travel in.
 
 pub mod attestation;
+pub mod blob;
 pub mod ids;
 pub mod introduction;
 pub mod limits;
@@ -19,12 +20,12 @@ pub mod signed;
 pub mod time;
 pub mod wire;
 
-pub use attestation::{Attestation, RelayRecord};
+pub use attestation::{Attestation, AttestationError, RelayRecord};
 pub use ids::{BlobId, DeliveryId, MessageId};
-pub use introduction::Introduction;
+pub use introduction::{Introduction, IntroductionError};
 pub use libp2p_identity::{Keypair, PeerId};
 pub use mailbox::Mailbox;
-pub use receipt::Receipt;
-pub use registration::Registration;
-pub use signed::{Signed, Statement};
+pub use receipt::{Expected, Receipt, ReceiptError, Releaser, VerifiedReceipt};
+pub use registration::{Registration, RegistrationError};
+pub use signed::{Signed, SignedError, Statement};
 pub use time::{Day, UnixTime};

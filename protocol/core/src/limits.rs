@@ -1,5 +1,7 @@
 //! Every bound of the protocol, with its unit and where it comes from; relations are asserted at compile time.
 
+use std::time::Duration;
+
 /// Octets in a local part (RFC 5321 §4.5.3.1.1).
 pub const LOCAL_PART_LEN_MAX: usize = 64;
 /// Octets in a domain (RFC 5321 §4.5.3.1.2).
@@ -27,5 +29,40 @@ pub const WIRE_MESSAGE_LEN_MAX: usize = 1024 * 1024;
 /// Bytes in a blob: 1 TiB. Larger files are not mail.
 pub const BLOB_SIZE_MAX: u64 = 1 << 40;
 
+/// Portions of the largest blob.
+pub const PORTIONS_MAX: u64 = BLOB_SIZE_MAX / crate::blob::PORTION_LEN;
+/// Ranges in a [`crate::blob::RangeSet`]: four range streams add about four gaps a session; far more means damage.
+pub const RANGE_SET_RANGES_MAX: usize = 4_096;
+
+/// Bytes of an encoded `Offer`: the largest message.
+pub const OFFER_MESSAGE_LEN_MAX: usize = WIRE_MESSAGE_LEN_MAX;
+/// Bytes of an encoded message that carries little else than a signed statement: `Receipt`, `Waiting`.
+pub const STATEMENT_MESSAGE_LEN_MAX: usize = STATEMENT_LEN_MAX + SIGNATURE_LEN + 16;
+/// Bytes of an encoded `Get`: its ranges (two varints of up to 6 bytes each, as no blob is over 2^40), two ids and an
+/// attestation.
+pub const GET_MESSAGE_LEN_MAX: usize = GET_RANGES_MAX * 12 + STATEMENT_MESSAGE_LEN_MAX + 64;
+/// Bytes of an encoded `Answer`: two for each blob.
+pub const ANSWER_MESSAGE_LEN_MAX: usize = OFFER_BLOBS_MAX * 2 + 8;
+/// Bytes of any other encoded message: a tag and a number, or an id.
+pub const SMALL_MESSAGE_LEN_MAX: usize = 64;
+/// Bytes of an Ed25519 signature (RFC 8032 §5.1.6).
+pub const SIGNATURE_LEN: usize = 64;
+/// Bytes of a relay's retrieval URL: `https://`, a domain of 255, a port.
+pub const RETRIEVAL_URL_LEN_MAX: usize = 270;
+
+/// An attestation lives at most this long (DESIGN §4).
+pub const ATTESTATION_LIFE_MAX: Duration = Duration::from_hours(24);
+/// An introduction lives at most this long (DESIGN §4).
+pub const INTRODUCTION_LIFE_MAX: Duration = Duration::from_mins(10);
+/// How far the clocks of a domain's servers and stores may be apart where an attestation is judged (DESIGN §3 rule 9
+/// stands still beyond the same hour).
+pub const CLOCK_GRACE: Duration = Duration::from_hours(1);
+/// The same for an introduction, whose whole life is shorter than that hour: what Kerberos allows (RFC 4120 §1.6).
+pub const INTRODUCTION_CLOCK_GRACE: Duration = Duration::from_mins(5);
+
 const _: () = assert!(OFFER_BLOBS_MAX * (2 * NAME_LEN_MAX + 64) <= WIRE_MESSAGE_LEN_MAX);
-const _: () = assert!(RELAYS_MAX * (ADDRESSES_MAX * 20 + 300) < STATEMENT_LEN_MAX);
+const _: () = assert!(RELAYS_MAX * (ADDRESSES_MAX * 20 + RETRIEVAL_URL_LEN_MAX + 48) < STATEMENT_LEN_MAX);
+const _: () =
+    assert!(GET_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX && ANSWER_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX);
+const _: () = assert!(INTRODUCTION_CLOCK_GRACE.as_secs() < INTRODUCTION_LIFE_MAX.as_secs());
+const _: () = assert!(PORTIONS_MAX * crate::blob::PORTION_LEN == BLOB_SIZE_MAX);

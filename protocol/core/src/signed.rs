@@ -15,6 +15,11 @@ use crate::limits::STATEMENT_LEN_MAX;
 pub trait Statement: Serialize + DeserializeOwned {
     /// What stands before the payload when it is signed: one text for each kind, with its version.
     const CONTEXT: &'static str;
+
+    /// Whether its lists and texts are within [`crate::limits`]: looked at before it is signed and after it verified.
+    fn within_limits(&self) -> bool {
+        true
+    }
 }
 
 /// A statement with its signature, *not yet verified*: [`Signed::verify`] is the only way to its content that trusts it.
@@ -35,6 +40,9 @@ pub enum SignedError {
     /// The payload is not a statement of this kind, or has bytes left over.
     #[error("malformed statement")]
     Malformed,
+    /// A list or a text in it is longer than allowed ([`Statement::within_limits`]).
+    #[error("statement beyond its limits")]
+    Limits,
     /// The PeerId holds no Ed25519 key.
     #[error("signer's PeerId holds no Ed25519 key")]
     Signer,
@@ -46,13 +54,23 @@ pub enum SignedError {
     Key,
 }
 
+impl<T> Signed<T> {
+    /// Bytes of its payload and of its signature.
+    pub(crate) fn lens(&self) -> (usize, usize) {
+        (self.payload.len(), self.signature.len())
+    }
+}
+
 impl<T: Statement> Signed<T> {
     /// Signs `statement` with `key`.
     ///
     /// # Errors
-    /// [`SignedError::TooLong`] where it encodes to more than [`STATEMENT_LEN_MAX`] bytes; [`SignedError::Key`] where
-    /// the key cannot sign.
+    /// [`SignedError::TooLong`] where it encodes to more than [`STATEMENT_LEN_MAX`] bytes; [`SignedError::Limits`]
+    /// where something in it is too long; [`SignedError::Key`] where the key cannot sign.
     pub fn sign(statement: &T, key: &Keypair) -> Result<Self, SignedError> {
+        if !statement.within_limits() {
+            return Err(SignedError::Limits);
+        }
         let payload = postcard::to_stdvec(statement).map_err(|_| SignedError::Malformed)?;
         if payload.len() > STATEMENT_LEN_MAX {
             return Err(SignedError::TooLong);
@@ -73,7 +91,8 @@ impl<T: Statement> Signed<T> {
         if !key.verify(&Self::signed_bytes(&self.payload), &self.signature) {
             return Err(SignedError::Signature);
         }
-        self.claim()
+        let statement = self.claim()?;
+        if statement.within_limits() { Ok(statement) } else { Err(SignedError::Limits) }
     }
 
     /// The statement as it claims to be, *unverified*: only to learn whose signature to ask for.
@@ -111,6 +130,11 @@ impl<T: Statement> Signed<T> {
             return Err(SignedError::Malformed);
         }
         Ok(Self { payload: payload.to_vec(), signature: signature.to_vec(), kind: PhantomData })
+    }
+
+    /// A name for this very statement, signature and all: to know it again, as when it is shown twice.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        *blake3::hash(&self.to_bytes()).as_bytes()
     }
 
     fn signed_bytes(payload: &[u8]) -> Vec<u8> {

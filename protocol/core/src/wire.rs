@@ -4,8 +4,15 @@
 //! other writes one [`Response`] and, after [`Response::Data`], the verified stream. Either side of a connection may
 //! ask: a relay offers on the connection that the agent opened, and the agent pulls on it.
 //!
-//! A message is a length prefix (u32, little endian, at most [`WIRE_MESSAGE_LEN_MAX`]) and its postcard encoding,
-//! with nothing left over.
+//! [`codec`] puts messages into bytes and takes them out again, in pieces of any size; [`check`] holds what a message
+//! must be besides well-formed: counts, lengths and ranges within [`crate::limits`]. What [`Decoder`] and [`decode`]
+//! give has been checked.
+
+mod check;
+mod codec;
+
+pub use check::{Check, Invalid, InvalidKind};
+pub use codec::{Decoder, Message, WireError, decode, encode};
 
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
@@ -40,7 +47,8 @@ pub enum Response {
     Pong,
     /// To [`Request::Have`].
     Have(bool),
-    /// To [`Request::Offer`]: one answer for each blob, in the offer's order.
+    /// To [`Request::Offer`]: one answer for each of its `blobs`, in the offer's order. The manifest has none: it is
+    /// pulled where anything is.
     Answer(Vec<Answer>),
     /// To [`Request::Get`]: the blob's size, as claimed until its last chunk is verified; the verified stream follows.
     Data {
@@ -142,8 +150,8 @@ pub struct Get {
     pub delivery: DeliveryId,
     /// One of the delivery's blobs, or its manifest.
     pub blob: BlobId,
-    /// Byte ranges `[start, end)`, ascending and apart; empty means the whole blob. Rounded out to chunk groups by
-    /// the sender. At most [`crate::limits::GET_RANGES_MAX`].
+    /// Byte ranges `[start, end)`, ascending, none overlapping; no range at all means the whole blob. Rounded out to
+    /// chunk groups by both sides ([`crate::blob::chunk_ranges`]). At most [`crate::limits::GET_RANGES_MAX`].
     pub ranges: Vec<(u64, u64)>,
     /// For an asker that is not the one who was offered it (a user's further device): its attestation.
     pub attestation: Option<Signed<Attestation>>,

@@ -1,0 +1,162 @@
+//! What a message must be besides well-formed: every list counted, every size and range within [`crate::limits`].
+//!
+//! The codec calls this on the way in and on the way out. A refusal names the field, its place and what is wrong.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::{Get, Offer, OfferedBlob, Request, Response};
+use crate::BlobId;
+use crate::limits::{
+    BLOB_SIZE_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, SIGNATURE_LEN, SOURCES_MAX,
+    STATEMENT_LEN_MAX,
+};
+use crate::signed::Signed;
+
+/// Something with bounds beyond its encoding.
+pub trait Check {
+    /// Whether every bound holds.
+    ///
+    /// # Errors
+    /// The first bound that does not.
+    fn check(&self) -> Result<(), Invalid>;
+}
+
+/// A bound that does not hold: where, and which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// What is wrong.
+    pub kind: InvalidKind,
+    /// The message's field, as `offer.blobs`.
+    pub field: &'static str,
+    /// The place in the list, from 0; 0 where the field is no list.
+    pub index: usize,
+}
+
+/// Which bound does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidKind {
+    /// A list has more entries than allowed.
+    #[error("too many entries")]
+    TooMany,
+    /// A text or a statement is longer than allowed.
+    #[error("too long")]
+    TooLong,
+    /// A size over [`BLOB_SIZE_MAX`].
+    #[error("size over the limit")]
+    TooLarge,
+    /// One blob with two sizes.
+    #[error("the same blob with another size")]
+    SizeConflict,
+    /// A range that holds nothing, or ends before it starts.
+    #[error("empty range")]
+    EmptyRange,
+    /// A range that starts before the one in front of it ends.
+    #[error("ranges unsorted or overlapping")]
+    RangeOrder,
+    /// A range that ends beyond the largest blob.
+    #[error("range beyond the largest blob")]
+    RangeBeyond,
+}
+
+impl Invalid {
+    pub(crate) fn new(kind: InvalidKind, field: &'static str, index: usize) -> Self {
+        Self { kind, field, index }
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]: {}", self.field, self.index, self.kind)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+impl Check for Request {
+    fn check(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Ping | Self::Have(_) => Ok(()),
+            Self::Offer(offer) => offer.check(),
+            Self::Get(get) => get.check(),
+            Self::Receipt(receipt) => signed(receipt, "receipt"),
+            Self::Waiting(waiting) => signed(&waiting.attestation, "waiting.attestation"),
+        }
+    }
+}
+
+impl Check for Response {
+    fn check(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Answer(answers) => count(answers.len(), OFFER_BLOBS_MAX, "answer"),
+            Self::Data { size } => within(*size, "data.size", 0),
+            Self::Pong
+            | Self::Have(_)
+            | Self::Released
+            | Self::Waiting(_)
+            | Self::Refused
+            | Self::Later(_) => Ok(()),
+        }
+    }
+}
+
+impl Check for Offer {
+    fn check(&self) -> Result<(), Invalid> {
+        blob(&self.manifest, "offer.manifest", 0)?;
+        count(self.blobs.len(), OFFER_BLOBS_MAX, "offer.blobs")?;
+        let mut sizes: HashMap<BlobId, u64> = HashMap::from([(self.manifest.id, self.manifest.size)]);
+        for (index, offered) in self.blobs.iter().enumerate() {
+            blob(offered, "offer.blobs", index)?;
+            if *sizes.entry(offered.id).or_insert(offered.size) != offered.size {
+                return Err(Invalid::new(InvalidKind::SizeConflict, "offer.blobs", index));
+            }
+        }
+        count(self.sources.len(), SOURCES_MAX, "offer.sources")?;
+        self.introduction.as_ref().map_or(Ok(()), |statement| signed(statement, "offer.introduction"))
+    }
+}
+
+impl Check for Get {
+    fn check(&self) -> Result<(), Invalid> {
+        count(self.ranges.len(), GET_RANGES_MAX, "get.ranges")?;
+        let mut end_before = 0;
+        for (index, &(start, end)) in self.ranges.iter().enumerate() {
+            let fault = if start >= end {
+                InvalidKind::EmptyRange
+            } else if start < end_before {
+                InvalidKind::RangeOrder
+            } else if end > BLOB_SIZE_MAX {
+                InvalidKind::RangeBeyond
+            } else {
+                end_before = end;
+                continue;
+            };
+            return Err(Invalid::new(fault, "get.ranges", index));
+        }
+        self.attestation.as_ref().map_or(Ok(()), |statement| signed(statement, "get.attestation"))
+    }
+}
+
+fn blob(blob: &OfferedBlob, field: &'static str, index: usize) -> Result<(), Invalid> {
+    within(blob.size, field, index)?;
+    if blob.name.len() > NAME_LEN_MAX || blob.media_type.len() > NAME_LEN_MAX {
+        return Err(Invalid::new(InvalidKind::TooLong, field, index));
+    }
+    Ok(())
+}
+
+fn within(size: u64, field: &'static str, index: usize) -> Result<(), Invalid> {
+    if size > BLOB_SIZE_MAX { Err(Invalid::new(InvalidKind::TooLarge, field, index)) } else { Ok(()) }
+}
+
+fn count(len: usize, max: usize, field: &'static str) -> Result<(), Invalid> {
+    if len > max { Err(Invalid::new(InvalidKind::TooMany, field, max)) } else { Ok(()) }
+}
+
+fn signed<T>(statement: &Signed<T>, field: &'static str) -> Result<(), Invalid> {
+    let (payload, signature) = statement.lens();
+    if payload > STATEMENT_LEN_MAX || signature > SIGNATURE_LEN {
+        return Err(Invalid::new(InvalidKind::TooLong, field, 0));
+    }
+    Ok(())
+}
