@@ -9,5 +9,7 @@ pub mod mail;
 pub mod peers;
 pub mod process;
 pub mod programs;
+pub mod world;
 
 pub use process::Process;
+pub use world::{Agent, World};

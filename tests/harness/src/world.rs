@@ -1,0 +1,426 @@
+//! A whole installation in one temporary folder: location server, relay, two storage servers, agents.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::Process;
+use crate::mail::TestMessage;
+use crate::programs::{program, run, run_ok};
+
+/// The domain that every world serves.
+pub const DOMAIN: &str = "lighter.test";
+
+/// What differs from one world to the next.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where mail goes on to, as the relay's configuration says it (`[next_hop]`); None: Maildirs.
+    pub next_hop: Option<Value>,
+    /// Days that a copy stays after its receipt.
+    pub keep_after_receipt_days: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { next_hop: None, keep_after_receipt_days: 0 }
+    }
+}
+
+/// One program of the world: what it is started with, and, while it runs, its process.
+#[derive(Debug)]
+pub struct Member {
+    name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
+    data: PathBuf,
+    folder: PathBuf,
+    process: Option<Process>,
+}
+
+/// A whole installation.
+#[derive(Debug)]
+pub struct World {
+    /// The location server.
+    pub location: Member,
+    /// The storage servers, each a process of its own.
+    pub storage: [Member; 2],
+    /// The relay: SMTP, LMTP, retrieval, delivery.
+    pub relay: Member,
+    /// Where the location server listens.
+    pub location_url: String,
+    folder: TempDir,
+}
+
+/// One user's agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// Its mailbox.
+    pub mailbox: String,
+    /// The program; not running until [`Member::start`].
+    pub member: Member,
+}
+
+impl Member {
+    /// Starts it, and returns when it is ready.
+    ///
+    /// # Errors
+    /// Where it runs already, or does not start.
+    pub async fn start(&mut self) -> Result<()> {
+        anyhow::ensure!(self.process.is_none(), "{} runs already", self.name);
+        self.process = Some(Process::start(&self.name, &self.program, &self.arguments, &self.folder).await?);
+        Ok(())
+    }
+
+    /// Stops it cleanly.
+    ///
+    /// # Errors
+    /// Where it does not run, or does not stop cleanly.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.process.take().with_context(|| format!("{} does not run", self.name))?.stop().await
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.process.take().with_context(|| format!("{} does not run", self.name))?.kill().await
+    }
+
+    /// Whether it has been started and not stopped since.
+    pub fn is_started(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// The running process.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn process(&self) -> Result<&Process> {
+        self.process.as_ref().with_context(|| format!("{} does not run", self.name))
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The addresses that it listens on, as it wrote them down before it was ready.
+    ///
+    /// # Errors
+    /// Where there is no such file, or no JSON in it.
+    pub fn addresses(&self) -> Result<Value> {
+        let path = self.data.join("addresses.json");
+        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// One of those addresses, by a JSON pointer (RFC 6901).
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub fn address(&self, pointer: &str) -> Result<SocketAddr> {
+        let addresses = self.addresses()?;
+        let text = addresses.pointer(pointer).and_then(Value::as_str);
+        Ok(text.with_context(|| format!("{}: no address {pointer} in {addresses}", self.name))?.parse()?)
+    }
+}
+
+impl World {
+    /// Starts everything but agents, with the default options.
+    ///
+    /// # Errors
+    /// Where a program is not built or does not start.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(&Options::default()).await
+    }
+
+    /// Starts everything but agents.
+    ///
+    /// # Errors
+    /// Where a program is not built or does not start.
+    pub async fn start_with(options: &Options) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("lighter-").tempdir()?;
+        let root = folder.path();
+        let (location, location_url, token_file) = start_location(root).await?;
+        let relay_config = root.join("relay.toml");
+        let mut relay = Member::new("relay", "lighter-relay", root, ["serve"])?;
+        // The relay's PeerId does not depend on its array, so the storage servers can be told of it first.
+        write_config(&relay_config, &json!({ "data": relay.data() }))?;
+        let id = relay_id(&relay, &relay_config).await?;
+        let storage = [start_storage(root, 1, &id).await?, start_storage(root, 2, &id).await?];
+        let mut config = relay_values(&relay, options, &location_url, &token_file, &storage).await?;
+        write_config(&relay_config, &config)?;
+        relay.start().await?;
+        pin_ports(&mut config, &relay)?;
+        write_config(&relay_config, &config)?;
+        Ok(Self { location, storage, relay, location_url, folder })
+    }
+
+    /// The folder that everything lies in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Keeps the folder when the world is dropped, and says where it is.
+    pub fn keep(&mut self) -> PathBuf {
+        self.folder.disable_cleanup(true);
+        self.folder.path().to_owned()
+    }
+
+    /// Where the relay takes SMTP.
+    ///
+    /// # Errors
+    /// Where the relay has not said so.
+    pub fn smtp(&self) -> Result<SocketAddr> {
+        self.relay.address("/smtp/0")
+    }
+
+    /// Where the relay takes LMTP.
+    ///
+    /// # Errors
+    /// Where the relay has not said so.
+    pub fn lmtp(&self) -> Result<SocketAddr> {
+        self.relay.address("/lmtp/0")
+    }
+
+    /// Sends `message` to its recipient as a plain SMTP client does.
+    ///
+    /// # Errors
+    /// Where the relay does not take it.
+    pub async fn send(&self, message: &TestMessage) -> Result<()> {
+        crate::mail::send(self.smtp()?, message, &[&message.to]).await
+    }
+
+    /// Invites `name@lighter.test` and sets up an agent for them, not yet running.
+    ///
+    /// # Errors
+    /// Where either is refused.
+    pub async fn agent(&self, name: &str) -> Result<Agent> {
+        let mailbox = format!("{name}@{DOMAIN}");
+        let invitation = self.location_command(&["user", "invite", &mailbox]).await?;
+        let token =
+            invitation.pointer("/token").and_then(Value::as_str).context("no token in the invitation")?;
+        let member = Member::new(name, "lighter-agent", self.folder(), ["run"])?;
+        std::fs::create_dir_all(member.data())?;
+        let agent = Agent { mailbox: mailbox.clone(), member };
+        let smtp = self.smtp()?.to_string();
+        agent
+            .command(&[
+                "setup",
+                "--mailbox",
+                &mailbox,
+                "--location",
+                &self.location_url,
+                "--token",
+                token,
+                "--smtp",
+                &smtp,
+            ])
+            .await?;
+        Ok(agent)
+    }
+
+    /// Runs a `lighter-location` command against the running server; its JSON answer.
+    ///
+    /// # Errors
+    /// Where it fails.
+    pub async fn location_command(&self, arguments: &[&str]) -> Result<Value> {
+        location_command(self.location.data(), arguments).await
+    }
+
+    /// Runs a `lighter-relay` command against the running relay; its JSON answer.
+    ///
+    /// # Errors
+    /// Where it fails.
+    pub async fn relay_command(&self, arguments: &[&str]) -> Result<Value> {
+        relay_command(&self.folder().join("relay.toml"), arguments).await
+    }
+
+    /// The messages in a mailbox's Maildir, oldest first.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn maildir(&self, mailbox: &str) -> Result<Vec<PathBuf>> {
+        let (local, domain) = mailbox.split_once('@').context("no mailbox")?;
+        let folder = self.relay.data().join("maildir").join(domain).join(local).join("new");
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut messages = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            messages.push((entry.metadata()?.modified()?, entry.path()));
+        }
+        messages.sort();
+        Ok(messages.into_iter().map(|(_, path)| path).collect())
+    }
+}
+
+impl Agent {
+    /// Runs a `lighter-agent` command of this user; what it printed.
+    ///
+    /// # Errors
+    /// Where it fails.
+    pub async fn command(&self, arguments: &[&str]) -> Result<Vec<u8>> {
+        self.command_with(arguments, &[]).await
+    }
+
+    /// As [`Agent::command`], with bytes on its standard input.
+    ///
+    /// # Errors
+    /// Where it fails.
+    pub async fn command_with(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>> {
+        run_ok(&self.member.program, self.arguments(arguments), input).await
+    }
+
+    /// As [`Agent::command`], with whatever exit code.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub async fn try_command(&self, arguments: &[&str]) -> Result<std::process::Output> {
+        run(&self.member.program, self.arguments(arguments), &[]).await
+    }
+
+    /// A command's JSON answer.
+    ///
+    /// # Errors
+    /// Where it fails, or prints something else.
+    pub async fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let arguments: Vec<&str> = [&["--json"], arguments].concat();
+        Ok(serde_json::from_slice(&self.command(&arguments).await?)?)
+    }
+
+    fn arguments(&self, arguments: &[&str]) -> Vec<String> {
+        let mut all = self.member.arguments.clone();
+        all.pop();
+        all.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        all
+    }
+}
+
+impl Member {
+    /// A program that is run as `PROGRAM --config FOLDER/NAME.toml --data FOLDER/NAME COMMAND…`.
+    fn new<const N: usize>(
+        name: &str,
+        program_name: &str,
+        folder: &Path,
+        command: [&str; N],
+    ) -> Result<Self> {
+        let data = folder.join(name);
+        let mut arguments = vec!["--config".to_owned(), path_text(&folder.join(format!("{name}.toml")))?];
+        arguments.extend(["--data".to_owned(), path_text(&data)?]);
+        arguments.extend(command.map(ToOwned::to_owned));
+        let program = program(program_name)?;
+        Ok(Self { name: name.to_owned(), program, arguments, data, folder: folder.to_owned(), process: None })
+    }
+}
+
+/// Starts the location server; returns it, its URL, and the file with the relay's token.
+async fn start_location(root: &Path) -> Result<(Member, String, PathBuf)> {
+    let config_path = root.join("location.toml");
+    let mut location = Member::new("location", "lighter-location", root, ["serve"])?;
+    let mut config = json!({ "listen": "127.0.0.1:0", "domains": [DOMAIN] });
+    write_config(&config_path, &config)?;
+    location.start().await?;
+    let address = location.address("/http")?.to_string();
+    config["listen"] = json!(address);
+    write_config(&config_path, &config)?;
+    let scopes = ["--scope", "lookup", "--scope", "presence", "--scope", "relay"];
+    let token =
+        location_command(location.data(), &[&["token", "create", "--name", "relay"], &scopes[..]].concat())
+            .await?;
+    let token = token.pointer("/token").and_then(Value::as_str).context("no token")?.to_owned();
+    let token_file = root.join("relay.token");
+    std::fs::write(&token_file, token)?;
+    Ok((location, format!("http://{address}"), token_file))
+}
+
+/// Starts a storage server that takes appends from `writer` only.
+async fn start_storage(root: &Path, number: u32, writer: &str) -> Result<Member> {
+    let name = format!("storage-{number}");
+    let config_path = root.join(format!("{name}.toml"));
+    let mut member = Member::new(&name, "lighter-relay", root, ["serve"])?;
+    let mut config = json!({
+        "data": member.data(),
+        "roles": ["storage"],
+        "storage": {
+            "servers": [{ "path": member.data().join("server"), "listen": "127.0.0.1:0" }],
+            "writers": [writer],
+        },
+    });
+    write_config(&config_path, &config)?;
+    member.start().await?;
+    config["storage"]["servers"][0]["listen"] = json!(member.address("/storage/0/address")?);
+    write_config(&config_path, &config)?;
+    Ok(member)
+}
+
+async fn relay_values(
+    relay: &Member,
+    options: &Options,
+    location_url: &str,
+    token_file: &Path,
+    storage: &[Member; 2],
+) -> Result<Value> {
+    let mut servers = Vec::new();
+    for member in storage {
+        let addresses = member.addresses()?;
+        servers.push(addresses.pointer("/storage/0").context("no storage server")?.clone());
+    }
+    let mut config = json!({
+        "data": relay.data(),
+        "hostname": format!("mx.{DOMAIN}"),
+        "roles": ["smtp", "lmtp", "web"],
+        "smtp": { "listen": ["127.0.0.1:0"] },
+        "lmtp": { "listen": ["127.0.0.1:0"] },
+        "quic": { "listen": "127.0.0.1:0" },
+        "web": { "listen": "127.0.0.1:0" },
+        "location": { "url": location_url, "token_file": token_file },
+        "array": { "servers": servers },
+        "retention": { "keep_after_receipt_days": options.keep_after_receipt_days },
+    });
+    if let Some(next_hop) = &options.next_hop {
+        config["next_hop"] = next_hop.clone();
+    }
+    Ok(config)
+}
+
+/// Puts the ports that the kernel gave into the configuration, so that a restart listens on the same ones.
+fn pin_ports(config: &mut Value, relay: &Member) -> Result<()> {
+    let addresses = relay.addresses()?;
+    for (listener, pointer) in [("smtp", "/smtp"), ("lmtp", "/lmtp"), ("quic", "/quic"), ("web", "/web")] {
+        config[listener]["listen"] = addresses.pointer(pointer).context("no address")?.clone();
+    }
+    Ok(())
+}
+
+async fn relay_id(relay: &Member, config: &Path) -> Result<String> {
+    let ids = run_ok(&relay.program, ["--config", &path_text(config)?, "--json", "keys", "id"], &[]).await?;
+    let ids: Value = serde_json::from_slice(&ids)?;
+    Ok(ids.pointer("/relay").and_then(Value::as_str).context("no PeerId")?.to_owned())
+}
+
+async fn location_command(data: &Path, arguments: &[&str]) -> Result<Value> {
+    let data = path_text(data)?;
+    let arguments = [&["--data", &data, "--json"], arguments].concat();
+    Ok(serde_json::from_slice(&run_ok(&program("lighter-location")?, arguments, &[]).await?)?)
+}
+
+async fn relay_command(config: &Path, arguments: &[&str]) -> Result<Value> {
+    let config = path_text(config)?;
+    let arguments = [&["--config", &config, "--json"], arguments].concat();
+    Ok(serde_json::from_slice(&run_ok(&program("lighter-relay")?, arguments, &[]).await?)?)
+}
+
+fn write_config(path: &Path, config: &Value) -> Result<()> {
+    Ok(std::fs::write(path, toml::to_string(config)?)?)
+}
+
+fn path_text(path: &Path) -> Result<String> {
+    Ok(path.to_str().context("a folder whose name is no UTF-8")?.to_owned())
+}
