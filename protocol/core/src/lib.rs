@@ -17,6 +17,7 @@ pub mod mailbox;
 pub mod receipt;
 pub mod registration;
 pub mod signed;
+pub mod ticket;
 pub mod time;
 pub mod wire;
 
@@ -28,4 +29,5 @@ pub use mailbox::Mailbox;
 pub use receipt::{Expected, Receipt, ReceiptError, Releaser, VerifiedReceipt};
 pub use registration::{Registration, RegistrationError};
 pub use signed::{Signed, SignedError, Statement};
-pub use time::{Day, UnixTime};
+pub use ticket::{Ticket, TicketHash, TicketKey};
+pub use time::{Day, Now, UnixTime};

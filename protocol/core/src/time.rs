@@ -1,7 +1,7 @@
-//! Promised times: wall-clock seconds and UTC days. Waiting is done with monotonic clocks, in the shells.
+//! Promised times: wall-clock seconds and UTC days. Waiting is done with monotonic clocks; [`Now`] carries both.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,29 @@ impl fmt::Display for UnixTime {
     }
 }
 
+/// The two clocks at one moment, as deciding code takes them: the wall for promises, the monotonic one for waits. A
+/// wall clock that jumps delays no retry, and a laptop that slept through a wait finds it over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// For promises: expiry, dates of statements.
+    pub wall: UnixTime,
+    /// For waits: deadlines, backoff.
+    pub instant: Instant,
+}
+
+impl Now {
+    /// Both clocks now. Only shells call this.
+    pub fn read() -> Self {
+        Self { wall: UnixTime::now(), instant: Instant::now() }
+    }
+
+    /// Both clocks `duration` later: for tests and simulations.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self { wall: self.wall.plus(duration), instant: self.instant + duration }
+    }
+}
+
 /// A UTC day: days since 1970-01-01. What expires on a day is gone at its end (DESIGN §3 rule 9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Day(pub u32);
@@ -60,3 +83,29 @@ impl Day {
 
 /// Seconds in a UTC day; leap seconds are not counted in Unix time.
 const SECONDS_PER_DAY: u64 = 86_400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_ends_when_the_next_one_starts() {
+        assert_eq!(UnixTime(86_399).day(), Day(0));
+        assert_eq!(Day(0).end(), UnixTime(86_400));
+        assert_eq!(Day(0).end().day(), Day(1));
+    }
+
+    #[test]
+    fn bad_input_37_times_at_the_end_of_their_range_saturate() {
+        assert_eq!(UnixTime(u64::MAX).plus(Duration::from_secs(1)), UnixTime(u64::MAX));
+        assert_eq!(UnixTime(5).since(UnixTime(9)), Duration::ZERO);
+        assert_eq!(UnixTime(u64::MAX).day(), Day(u32::MAX));
+        assert_eq!(Day(u32::MAX).plus(1), Day(u32::MAX));
+        assert_eq!(Day(u32::MAX).end(), UnixTime((u64::from(u32::MAX) + 1) * 86_400));
+        let year_2106 = UnixTime(u64::from(u32::MAX) + 1);
+        assert_eq!(
+            year_2106.day().end().since(year_2106),
+            Duration::from_secs(86_400 - year_2106.0 % 86_400)
+        );
+    }
+}

@@ -4,7 +4,7 @@
 //! other writes one [`Response`] and, after [`Response::Data`], the verified stream. Either side of a connection may
 //! ask: a relay offers on the connection that the agent opened, and the agent pulls on it.
 //!
-//! [`codec`] puts messages into bytes and takes them out again, in pieces of any size; [`check`] holds what a message
+//! `codec` puts messages into bytes and takes them out again, in pieces of any size; `check` holds what a message
 //! must be besides well-formed: counts, lengths and ranges within [`crate::limits`]. What [`Decoder`] and [`decode`]
 //! give has been checked.
 
