@@ -1,0 +1,20 @@
+//! The location server as its clients see it (DESIGN §7): the API's types, and a client for them.
+//!
+//! A store [enrols](LocationClient::enrol) once, [registers](LocationClient::register) whenever its addresses change
+//! or it comes online, [pings](LocationClient::ping) while it is there, and says when it
+//! [goes](LocationClient::offline). Senders and mail servers [look up](LocationClient::lookup) stores, or listen to
+//! [presence](LocationClient::presence) rather than ask again.
+
+pub mod api;
+mod client;
+mod connect;
+mod encoding;
+mod error;
+pub mod limits;
+mod presence;
+mod sse;
+
+pub use api::{Presence, Scope, Secret, SnapshotPage, StorePresence, StoreRecord};
+pub use client::LocationClient;
+pub use error::{LocationError, LocationSetupError};
+pub use presence::{PresenceEvent, PresenceEvents};

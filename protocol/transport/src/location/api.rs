@@ -1,0 +1,387 @@
+//! The location server's HTTP API as types: what each call sends and what comes back (DESIGN §7).
+//!
+//! JSON; binary values are base64url without padding, times are Unix seconds, PeerIds are libp2p's base58 text, and
+//! addresses are `ip:port`. The server's OpenAPI document is made from these types, the client sends and reads them:
+//! there is no second description to drift from.
+
+use std::net::SocketAddr;
+
+use lighter_protocol::{
+    Attestation, Introduction, Mailbox, PeerId, Registration, RelayRecord, Signed, Statement, UnixTime,
+};
+use serde::{Deserialize, Serialize};
+
+use super::encoding::{signed, signed_option};
+
+/// What a store signs to enrol: this key wants to act for this mailbox, on the strength of this token. Without it,
+/// whoever has a token could enrol somebody else's key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolment {
+    /// BLAKE3 of the enrolment token's text: the statement is good for that one token only.
+    pub token_hash: [u8; 32],
+    /// For whom.
+    pub mailbox: Mailbox,
+    /// The store's key; the statement is signed with it.
+    pub peer: PeerId,
+}
+
+impl Statement for Enrolment {
+    const CONTEXT: &'static str = "lighter enrolment 1";
+}
+
+/// `GET /v1/domain`: who this server is, and for whom it speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DomainAnswer {
+    /// The key that signs attestations and introductions.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub location: PeerId,
+    /// The domains whose mailboxes it knows.
+    pub domains: Vec<String>,
+}
+
+/// `POST /v1/enrol`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EnrolRequest {
+    /// The single-use token that the admin made for this mailbox.
+    pub token: String,
+    /// For whom.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub mailbox: Mailbox,
+    /// The store's key.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub peer: PeerId,
+    /// An [`Enrolment`], signed with that key.
+    #[serde(with = "signed")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub proof: Signed<Enrolment>,
+}
+
+/// The answer to [`EnrolRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EnrolAnswer {
+    /// The location server's key: the store keeps it, and believes attestations signed with it only.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub location: PeerId,
+    /// Whether this store's receipts release: true for a mailbox's first.
+    pub primary: bool,
+    /// A further store is not attested until then, unless an existing one confirms it first (DESIGN §4).
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
+    pub pending_until: Option<UnixTime>,
+    /// The attestation; absent while pending.
+    #[serde(with = "signed_option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub attestation: Option<Signed<Attestation>>,
+}
+
+/// `POST /v1/register`: where the store is, signed by it. Registering is coming online (SPEC A13).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RegisterRequest {
+    /// The registration, signed with the store's key. Its sequence number must be above every earlier one.
+    #[serde(with = "signed")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub registration: Signed<Registration>,
+}
+
+/// The answer to [`RegisterRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RegisterAnswer {
+    /// The attestation; absent while the store is pending.
+    #[serde(with = "signed_option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub attestation: Option<Signed<Attestation>>,
+    /// Bearer token for the calls that follow. It lives in the server's memory only: after a restart there, register
+    /// again.
+    pub session: Secret,
+    /// Seconds between pings.
+    pub ping_interval_s: u32,
+    /// A store that has not pinged for so many seconds counts as unavailable (SPEC A14).
+    pub ttl_s: u32,
+}
+
+/// The answer to `POST /v1/ping`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PingAnswer {
+    /// A new attestation where the last one is half over, or no longer says what is true.
+    #[serde(with = "signed_option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub attestation: Option<Signed<Attestation>>,
+}
+
+/// `POST /v1/confirm`: an existing store of the mailbox confirms a further one, before its 24 hours are over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ConfirmRequest {
+    /// The further store's key.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub peer: PeerId,
+}
+
+/// `POST /v1/lookup`: up to [`super::limits::LOOKUP_NAMES_MAX`] at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LookupRequest {
+    /// Who is asked about.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub mailboxes: Vec<Mailbox>,
+}
+
+/// The answer to [`LookupRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LookupAnswers {
+    /// One for each mailbox, in the order of the request.
+    pub answers: Vec<LookupAnswer>,
+}
+
+/// The answer about one mailbox: its store, or the `none` that is the same for a mailbox unknown, one without a
+/// store, and an asker that is not accepted (SPEC A15, D9).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LookupAnswer {
+    /// The store, or `null`.
+    pub store: Option<StoreRecord>,
+}
+
+/// Where a mailbox's store is, and whether it can be reached now (SPEC A3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StoreRecord {
+    /// The store's key.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub peer: PeerId,
+    /// UDP addresses of its bulk endpoint, best first; empty for a store that said it is offline, and for one that
+    /// only dials out.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it can be reached now.
+    pub presence: Presence,
+    /// Since when that is known.
+    #[cfg_attr(feature = "openapi", schema(value_type = u64))]
+    pub since: UnixTime,
+    /// Whether its receipts release.
+    pub primary: bool,
+}
+
+/// Whether a store can be reached now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// It pinged within the set time.
+    Online,
+    /// It said that it goes, or has not pinged for the set time (SPEC A14).
+    Offline,
+    /// The server was started and has not heard of it since. It means 'ping the store', never 'send whole'.
+    Unknown,
+}
+
+/// `POST /v1/introductions`: let me offer to this mailbox's store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct IntroductionRequest {
+    /// To whose store.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub recipient: Mailbox,
+    /// Bytes that will be offered, all blobs together.
+    pub bytes: u64,
+}
+
+/// The answer to [`IntroductionRequest`]; `null` is the `none` of [`LookupAnswer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct IntroductionAnswer {
+    /// Signed by the location server: goes into the offer.
+    #[serde(with = "signed_option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub introduction: Option<Signed<Introduction>>,
+}
+
+/// `PUT /v1/relays`: the relay makes itself known, and is named in attestations from then on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RelayRequest {
+    /// The relay's key.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub peer: PeerId,
+    /// UDP addresses of its QUIC endpoint, best first.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub addresses: Vec<SocketAddr>,
+    /// Where it hands out attachments by ticket: `https://host` or `http://host:port`, no path.
+    pub retrieval_url: String,
+}
+
+impl From<RelayRequest> for RelayRecord {
+    fn from(request: RelayRequest) -> Self {
+        let RelayRequest { peer, addresses, retrieval_url } = request;
+        Self { peer, addresses, retrieval_url }
+    }
+}
+
+impl From<RelayRecord> for RelayRequest {
+    fn from(record: RelayRecord) -> Self {
+        let RelayRecord { peer, addresses, retrieval_url } = record;
+        Self { peer, addresses, retrieval_url }
+    }
+}
+
+/// One store's presence, in the events of `GET /v1/presence`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StorePresence {
+    /// Whose store.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub mailbox: Mailbox,
+    /// The store.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub peer: PeerId,
+    /// Whether it can be reached.
+    pub presence: Presence,
+}
+
+/// One page of the snapshot that a presence stream begins with (event `snapshot`). Stores that are online are named;
+/// one that is not in any page is not known to be online.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SnapshotPage {
+    /// The stores that are online.
+    pub stores: Vec<StorePresence>,
+    /// The snapshot is complete; changes follow (event `change`, each a [`StorePresence`]).
+    pub last: bool,
+}
+
+/// Name of the event that carries a [`SnapshotPage`].
+pub const EVENT_SNAPSHOT: &str = "snapshot";
+/// Name of the event that carries a changed [`StorePresence`].
+pub const EVENT_CHANGE: &str = "change";
+/// Name of the event that ends a stream whose reader was too slow, or whose server stops: come again.
+pub const EVENT_AGAIN: &str = "again";
+
+/// The body of every answer that is not 2xx.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ErrorAnswer {
+    /// What went wrong, for programs.
+    pub error: ErrorCode,
+    /// What went wrong, for people: chosen text, never an inner error's words.
+    pub message: String,
+    /// With [`ErrorCode::Stale`]: the sequence number that the next registration must exceed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+}
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The request is not what the API takes (400, 411, 415).
+    Malformed,
+    /// No token, one that is not known (any more), or one without the scope (401).
+    Unauthorised,
+    /// Understood and refused (403): one answer for a wrong, used, expired or foreign token or signature.
+    Refused,
+    /// No such route (404) or method (405).
+    NotFound,
+    /// A registration whose sequence number is not above the last (409).
+    Stale,
+    /// The body is over its limit (413).
+    TooLarge,
+    /// An address that nobody may be told to dial (422): loopback, private, link-local, multicast and the like.
+    Address,
+    /// Too many requests: `Retry-After` says when to come again (429).
+    TooMany,
+    /// As many as can be kept (507): stores of a mailbox, relays, tokens.
+    Full,
+    /// The server cannot do it now: its disk failed, or it is stopping (503).
+    Unavailable,
+    /// A code that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// A token in the open: shown never in a log, wiped from memory when dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a token's text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The token's text: to send it, or to show it to the one whom it was made for.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// What servers keep of it: BLAKE3 of the text. A token has 256 random bits, so a plain hash is enough.
+    pub fn hash(&self) -> [u8; 32] {
+        *blake3::hash(self.0.as_bytes()).as_bytes()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self::new(text.trim()))
+    }
+}
+
+/// What an API token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Look up stores: mail servers and relays.
+    Lookup,
+    /// Read the presence stream: relays.
+    Presence,
+    /// Make a relay known.
+    Relay,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Lookup, Self::Presence, Self::Relay];
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Lookup => "lookup",
+            Self::Presence => "presence",
+            Self::Relay => "relay",
+        })
+    }
+}
+
+/// A text that names no [`Scope`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a scope is one of: lookup, presence, relay")]
+pub struct ParseScopeError;
+
+impl std::str::FromStr for Scope {
+    type Err = ParseScopeError;
+
+    fn from_str(text: &str) -> Result<Self, ParseScopeError> {
+        Self::ALL.into_iter().find(|scope| scope.to_string() == text).ok_or(ParseScopeError)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! The client: one method for each call of the API.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use lighter_protocol::signed::SignedError;
+use lighter_protocol::{Introduction, Keypair, Mailbox, PeerId, Registration, RelayRecord, Signed};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::api::{
+    ConfirmRequest, DomainAnswer, EnrolAnswer, EnrolRequest, Enrolment, IntroductionAnswer,
+    IntroductionRequest, LookupAnswers, LookupRequest, PingAnswer, RegisterAnswer, RegisterRequest,
+    RelayRequest, Secret, StoreRecord,
+};
+use super::connect::{HttpClient, http_client};
+use super::error::{LocationError, LocationSetupError};
+use super::limits::{ANSWER_LEN_MAX, LOOKUP_NAMES_MAX, REQUEST_TIMEOUT};
+use super::presence::PresenceEvents;
+
+/// A location server, reached over HTTP: cheap to clone, connections are kept and shared.
+#[derive(Clone, Debug)]
+pub struct LocationClient {
+    base: Arc<str>,
+    http: HttpClient,
+}
+
+impl LocationClient {
+    /// A client for the server at `url` (`http://host:port` or `https://host`, no path). For `https` the system's
+    /// certificates are trusted, or only those in `ca_file`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// Where the address is none, or nothing can be trusted.
+    pub fn new(url: &str, ca_file: Option<&Path>) -> Result<Self, LocationSetupError> {
+        let uri: Uri = url.parse().map_err(|_| LocationSetupError::Url)?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(LocationSetupError::Url);
+        };
+        let plain_path = matches!(uri.path(), "" | "/") && uri.query().is_none();
+        let https = scheme == "https";
+        if !(https || scheme == "http") || !plain_path || authority.as_str().contains('@') {
+            return Err(LocationSetupError::Url);
+        }
+        if !https && !is_loopback(authority.host()) {
+            tracing::warn!(%url, "tokens travel in the clear: this location server is neither https nor on this machine");
+        }
+        Ok(Self { base: format!("{scheme}://{authority}").into(), http: http_client(https, ca_file)? })
+    }
+
+    /// The server's address, as given, without a trailing slash.
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
+    /// Who the server is, and for whom it speaks.
+    ///
+    /// # Errors
+    /// See [`LocationError`], here and below.
+    pub async fn domain(&self) -> Result<DomainAnswer, LocationError> {
+        self.ask(Method::GET, "/v1/domain", None, NOTHING).await
+    }
+
+    /// Enrols the store whose key is `key` for `mailbox`, with the single-use `token` that the admin made.
+    ///
+    /// # Errors
+    /// [`LocationError::Refused`] for a token that is wrong, used, expired or for somebody else.
+    pub async fn enrol(
+        &self,
+        key: &Keypair,
+        token: &Secret,
+        mailbox: &Mailbox,
+    ) -> Result<EnrolAnswer, LocationError> {
+        let peer = key.public().to_peer_id();
+        let statement = Enrolment { token_hash: token.hash(), mailbox: mailbox.clone(), peer };
+        let proof = Signed::sign(&statement, key).map_err(cannot_sign)?;
+        let request =
+            EnrolRequest { token: token.expose().to_owned(), mailbox: mailbox.clone(), peer, proof };
+        self.ask(Method::POST, "/v1/enrol", None, Some(&request)).await
+    }
+
+    /// Registers a store's addresses; from here on it counts as online. The answer's session goes into the calls below.
+    ///
+    /// # Errors
+    /// [`LocationError::Refused`] where the store is not enrolled, [`LocationError::Stale`] where the sequence number
+    /// is not above the last, [`LocationError::Address`] where an address may not be registered.
+    pub async fn register(
+        &self,
+        registration: &Signed<Registration>,
+    ) -> Result<RegisterAnswer, LocationError> {
+        let request = RegisterRequest { registration: registration.clone() };
+        self.ask(Method::POST, "/v1/register", None, Some(&request)).await
+    }
+
+    /// Still here.
+    ///
+    /// # Errors
+    /// [`LocationError::Unauthorised`]: the server does not know the session any more: register again.
+    pub async fn ping(&self, session: &Secret) -> Result<PingAnswer, LocationError> {
+        self.ask(Method::POST, "/v1/ping", Some(session), NOTHING).await
+    }
+
+    /// Going offline: the server removes the addresses, and the session ends (SPEC A13).
+    ///
+    /// # Errors
+    /// See [`LocationError`].
+    pub async fn offline(&self, session: &Secret) -> Result<(), LocationError> {
+        self.tell(Method::POST, "/v1/offline", session, NOTHING).await
+    }
+
+    /// Confirms a further store of the session's mailbox before its 24 hours are over.
+    ///
+    /// # Errors
+    /// [`LocationError::Refused`] where there is no such store, or this one is itself pending.
+    pub async fn confirm(&self, session: &Secret, peer: PeerId) -> Result<(), LocationError> {
+        self.tell(Method::POST, "/v1/confirm", session, Some(&ConfirmRequest { peer })).await
+    }
+
+    /// The stores of `mailboxes`, in their order; `None` is the one answer for unknown, not endowed and not accepted.
+    /// `bearer` is an API token with scope `lookup`, or a store's session. More than
+    /// [`LOOKUP_NAMES_MAX`] are asked for in several requests.
+    ///
+    /// # Errors
+    /// See [`LocationError`]; one request's failure is the whole call's.
+    pub async fn lookup(
+        &self,
+        bearer: &Secret,
+        mailboxes: &[Mailbox],
+    ) -> Result<Vec<Option<StoreRecord>>, LocationError> {
+        let mut stores = Vec::with_capacity(mailboxes.len());
+        for names in mailboxes.chunks(LOOKUP_NAMES_MAX) {
+            let request = LookupRequest { mailboxes: names.to_vec() };
+            let answer: LookupAnswers =
+                self.ask(Method::POST, "/v1/lookup", Some(bearer), Some(&request)).await?;
+            if answer.answers.len() != names.len() {
+                return Err(LocationError::Malformed);
+            }
+            stores.extend(answer.answers.into_iter().map(|answer| answer.store));
+        }
+        Ok(stores)
+    }
+
+    /// The store of one mailbox.
+    ///
+    /// # Errors
+    /// See [`LocationError`].
+    pub async fn lookup_one(
+        &self,
+        bearer: &Secret,
+        mailbox: &Mailbox,
+    ) -> Result<Option<StoreRecord>, LocationError> {
+        let mut stores = self.lookup(bearer, std::slice::from_ref(mailbox)).await?;
+        Ok(stores.pop().flatten())
+    }
+
+    /// The server's word that the session's store may offer `bytes` to `recipient`'s; `None` is the same as in
+    /// [`LocationClient::lookup`].
+    ///
+    /// # Errors
+    /// See [`LocationError`].
+    pub async fn introduction(
+        &self,
+        session: &Secret,
+        recipient: &Mailbox,
+        bytes: u64,
+    ) -> Result<Option<Signed<Introduction>>, LocationError> {
+        let request = IntroductionRequest { recipient: recipient.clone(), bytes };
+        let answer: IntroductionAnswer =
+            self.ask(Method::POST, "/v1/introductions", Some(session), Some(&request)).await?;
+        Ok(answer.introduction)
+    }
+
+    /// Makes a relay known: attestations name it from now on. `token` needs the scope `relay`.
+    ///
+    /// # Errors
+    /// [`LocationError::Full`] where the server knows as many relays as an attestation can name.
+    pub async fn put_relay(&self, token: &Secret, relay: &RelayRecord) -> Result<(), LocationError> {
+        let request = RelayRequest::from(relay.clone());
+        self.tell(Method::PUT, "/v1/relays", token, Some(&request)).await
+    }
+
+    /// Takes a relay out of the attestations made from now on.
+    ///
+    /// # Errors
+    /// See [`LocationError`].
+    pub async fn remove_relay(&self, token: &Secret, relay: PeerId) -> Result<(), LocationError> {
+        self.tell(Method::DELETE, &format!("/v1/relays/{relay}"), token, NOTHING).await
+    }
+
+    /// The presence of all stores, as it changes: a stream that opens itself again whenever it breaks. `token` needs
+    /// the scope `presence`.
+    pub fn presence(&self, token: &Secret) -> PresenceEvents {
+        PresenceEvents::new(self.clone(), token.clone())
+    }
+
+    /// Opens the presence stream once.
+    pub(super) async fn open_presence(&self, token: &Secret) -> Result<Incoming, LocationError> {
+        let send = async {
+            let response = self.send(Method::GET, "/v1/presence", Some(token), NOTHING).await?;
+            if response.status() == StatusCode::OK { Ok(response) } else { Err(refusal(response).await) }
+        };
+        Ok(in_time(send).await?.into_body())
+    }
+
+    async fn ask<A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        bearer: Option<&Secret>,
+        request: Option<&impl Serialize>,
+    ) -> Result<A, LocationError> {
+        in_time(async {
+            let response = self.send(method, path, bearer, request).await?;
+            if !response.status().is_success() {
+                return Err(refusal(response).await);
+            }
+            let body = read_body(response).await?;
+            serde_json::from_slice(&body).map_err(|_| LocationError::Malformed)
+        })
+        .await
+    }
+
+    async fn tell(
+        &self,
+        method: Method,
+        path: &str,
+        bearer: &Secret,
+        request: Option<&impl Serialize>,
+    ) -> Result<(), LocationError> {
+        in_time(async {
+            let response = self.send(method, path, Some(bearer), request).await?;
+            if response.status().is_success() { Ok(()) } else { Err(refusal(response).await) }
+        })
+        .await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        bearer: Option<&Secret>,
+        request: Option<&impl Serialize>,
+    ) -> Result<Response<Incoming>, LocationError> {
+        let mut builder = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if let Some(bearer) = bearer {
+            builder = builder.header(AUTHORIZATION, format!("Bearer {}", bearer.expose()));
+        }
+        builder = builder.header(ACCEPT, "application/json, text/event-stream");
+        let body = match request {
+            Some(request) => {
+                builder = builder.header(CONTENT_TYPE, "application/json");
+                serde_json::to_vec(request).map_err(|_| LocationError::NotUnderstood)?
+            }
+            None => Vec::new(),
+        };
+        // A token with a line end in it cannot be one: the same as one that the server does not know.
+        let request = builder.body(Full::new(Bytes::from(body))).map_err(|_| LocationError::Unauthorised)?;
+        self.http.request(request).await.map_err(LocationError::unreachable)
+    }
+}
+
+/// No request body.
+const NOTHING: Option<&()> = None;
+
+async fn in_time<T>(work: impl Future<Output = Result<T, LocationError>>) -> Result<T, LocationError> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, work).await {
+        Ok(done) => done,
+        Err(elapsed) => Err(LocationError::unreachable(elapsed)),
+    }
+}
+
+async fn read_body(response: Response<Incoming>) -> Result<Bytes, LocationError> {
+    let body = Limited::new(response.into_body(), ANSWER_LEN_MAX);
+    match body.collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(LocationError::Malformed),
+        Err(error) => Err(LocationError::Unreachable(error)),
+    }
+}
+
+async fn refusal(response: Response<Incoming>) -> LocationError {
+    let status = response.status().as_u16();
+    let retry_after = retry_after(response.headers());
+    match read_body(response).await {
+        Ok(body) => LocationError::from_answer(status, retry_after, &body),
+        Err(_) => LocationError::from_answer(status, retry_after, b""),
+    }
+}
+
+/// `Retry-After` in seconds (RFC 9110 §10.2.3); our server never sends the date form.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn cannot_sign(_: SignedError) -> LocationError {
+    LocationError::Refused
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}

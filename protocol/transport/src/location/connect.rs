@@ -1,0 +1,70 @@
+//! How the client reaches the server: kept-alive HTTP/1.1 over TCP, with TLS where the address says `https`.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::error::LocationSetupError;
+use super::limits::{CA_FILE_LEN_MAX, CONNECT_TIMEOUT, IDLE_CONNECTIONS_MAX, IDLE_TIMEOUT};
+
+pub(super) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// A client for `http` and `https`. Roots are read only for `https`: a laptop without any can still use loopback.
+pub(super) fn http_client(https: bool, ca_file: Option<&Path>) -> Result<HttpClient, LocationSetupError> {
+    let roots = if https { roots(ca_file)? } else { RootCertStore::empty() };
+    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(LocationSetupError::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let connector =
+        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .build(connector))
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, LocationSetupError> {
+    let mut roots = RootCertStore::empty();
+    match ca_file {
+        Some(path) => {
+            for certificate in read_certificates(path).map_err(LocationSetupError::CaFile)? {
+                roots.add(certificate).map_err(LocationSetupError::Tls)?;
+            }
+            if roots.is_empty() {
+                let empty = io::Error::new(io::ErrorKind::InvalidData, "no certificate in it");
+                return Err(LocationSetupError::CaFile(empty));
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(LocationSetupError::NoRoots);
+            }
+        }
+    }
+    Ok(roots)
+}
+
+fn read_certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let mut pem = Vec::new();
+    File::open(path)?.take(CA_FILE_LEN_MAX).read_to_end(&mut pem)?;
+    CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+}

@@ -1,0 +1,35 @@
+//! Every bound of the location API's client side, with its unit and where it comes from.
+
+use std::time::Duration;
+
+/// Mailboxes in one `POST /v1/lookup` (DESIGN §7).
+pub const LOOKUP_NAMES_MAX: usize = 1_000;
+/// Bytes of an answer that the client reads: 1,000 store records with 16 addresses each stay under it.
+pub const ANSWER_LEN_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of one event of the presence stream: a snapshot's page of 500 stores stays under it.
+pub const EVENT_LEN_MAX: usize = 512 * 1024;
+/// Stores in one page of a presence snapshot.
+pub const SNAPSHOT_PAGE_MAX: usize = 500;
+/// Connect, send and read an answer: longer than this, the server counts as unreachable.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// TCP connect alone.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A presence stream that says nothing for so long is broken: the server sends a comment every 15 s.
+pub const STREAM_SILENCE_MAX: Duration = Duration::from_secs(45);
+/// First wait before a broken presence stream is opened again; doubled up to [`RECONNECT_MAX`], with jitter.
+pub const RECONNECT_MIN: Duration = Duration::from_millis(100);
+/// Longest wait before a broken presence stream is opened again.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
+/// Bytes of a CA file.
+pub const CA_FILE_LEN_MAX: u64 = 1024 * 1024;
+/// Idle connections that are kept to the server.
+pub const IDLE_CONNECTIONS_MAX: usize = 8;
+/// How long an idle connection is kept: a ping a minute goes over the same one.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// A JSON store record with all its addresses: 16 × `"[v6]:port",` (50) and some 200 for the rest.
+const STORE_RECORD_JSON_LEN: usize = 16 * 50 + 200;
+const _: () = assert!(LOOKUP_NAMES_MAX * STORE_RECORD_JSON_LEN < ANSWER_LEN_MAX);
+/// A JSON store presence: a mailbox of 320 octets (none of which JSON escapes), a PeerId of 52, field names.
+const STORE_PRESENCE_JSON_LEN: usize = 320 + 52 + 100;
+const _: () = assert!(SNAPSHOT_PAGE_MAX * STORE_PRESENCE_JSON_LEN < EVENT_LEN_MAX);
