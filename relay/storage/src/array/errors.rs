@@ -1,0 +1,80 @@
+//! What can go wrong between a relay and its array: one enum for each operation.
+
+/// Why an array did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The configuration makes no array.
+    #[error("array configuration: {0}")]
+    Config(&'static str),
+    /// Fewer servers answered than are needed to know what was acknowledged: try again when more are there.
+    #[error("{reached} storage servers answered, {needed} are needed")]
+    TooFewServers {
+        /// Servers that answered and were fenced.
+        reached: usize,
+        /// Servers that are needed.
+        needed: usize,
+    },
+    /// No TLS with this identity.
+    #[error("TLS with this identity")]
+    Tls(#[source] lighter_transport::tls::TlsError),
+}
+
+/// Why a write was not acknowledged.
+///
+/// What the relay owes for each (DESIGN §3 rule 2): [`WriteError::is_certain`] errors can be answered with a `4xx` at
+/// once; after [`WriteError::InDoubt`] a `4xx` needs a durable void record first, otherwise the connection is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Too few servers for the promised copies: nothing was written. It goes on by itself when they are back.
+    #[error("too few storage servers for the promised copies")]
+    Unavailable,
+    /// A write failed, and nothing of it will ever come back.
+    #[error("the write failed; nothing of it was kept")]
+    NotDurable,
+    /// A write failed, and what it wrote may or may not come back after a restart.
+    #[error("the write failed; whether it was kept is in doubt")]
+    InDoubt,
+    /// Larger than the array takes.
+    #[error("larger than the array takes")]
+    TooLarge,
+    /// Another writer has taken the array over: this one must stop.
+    #[error("another writer has taken the array over")]
+    Fenced,
+}
+
+impl WriteError {
+    /// Whether surely nothing of the write was kept.
+    pub fn is_certain(self) -> bool {
+        self != Self::InDoubt
+    }
+}
+
+/// Why a blob, or part of it, was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Its deletion day is over.
+    #[error("expired")]
+    Expired,
+    /// No server that may have a good copy answers now: try again.
+    #[error("no copy can be reached now")]
+    Unavailable,
+    /// Every copy was reached, and none is right.
+    #[error("no copy is right")]
+    Damaged,
+    /// The range is not within the blob, or the location is none.
+    #[error("no such range")]
+    Range,
+}
+
+impl From<ReadError> for std::io::Error {
+    fn from(error: ReadError) -> Self {
+        use std::io::ErrorKind;
+        let kind = match error {
+            ReadError::Expired => ErrorKind::NotFound,
+            ReadError::Unavailable => ErrorKind::NotConnected,
+            ReadError::Damaged => ErrorKind::InvalidData,
+            ReadError::Range => ErrorKind::InvalidInput,
+        };
+        Self::new(kind, error)
+    }
+}

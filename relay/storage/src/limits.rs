@@ -1,0 +1,130 @@
+//! Every bound of the storage array, with its unit and where it comes from; relations are asserted at compile time.
+
+use std::time::Duration;
+
+use lighter_protocol::blob::{PORTION_LEN, portion_pairs_len};
+
+/// Bytes of plaintext in one frame of the cipher (DESIGN §8).
+pub const FRAME_LEN: usize = 64 * 1024;
+/// Bytes that AES-256-GCM adds to each frame.
+pub const TAG_LEN: usize = 16;
+/// Bytes of a nonce of AES-256-GCM.
+pub const NONCE_LEN: usize = 12;
+/// Bytes of each key.
+pub const KEY_LEN: usize = 32;
+
+/// Bytes of a blob that the array takes: 16 GiB. The chaining values of its portions fit into one record then.
+pub const STORED_BLOB_SIZE_MAX: u64 = 16 << 30;
+/// Portions of the largest blob.
+pub const BLOB_PORTIONS_MAX: u64 = STORED_BLOB_SIZE_MAX / PORTION_LEN;
+/// Frames that one record of a blob may have: those of a portion, one for its pairs, and those of the blob's end.
+pub const RECORD_FRAMES_MAX: u32 = 32;
+/// Bytes of one catalog record's plaintext. The longest names up to a thousand attachments.
+pub const CATALOG_RECORD_LEN_MAX: usize = 1024 * 1024;
+
+/// Bytes of a record's payload: a whole portion with its pairs and the largest blob's end.
+pub const PAYLOAD_LEN_MAX: usize = 1792 * 1024;
+/// Bytes of a whole record: header, payload, checksum, padding.
+pub const RECORD_LEN_MAX: usize = PAYLOAD_LEN_MAX + 128;
+/// Records and padding begin at multiples of this.
+pub const RECORD_ALIGN: usize = 16;
+
+/// Bytes of a segment, its header and records; the footer comes on top (DESIGN §8).
+pub const SEGMENT_LEN_MAX: u64 = 1 << 30;
+/// Records of a segment: bounds the footer's index and what sealing holds in memory.
+pub const SEGMENT_RECORDS_MAX: u64 = 1 << 20;
+/// Bytes of a segment's header block: one page, written in one piece.
+pub const SEGMENT_HEADER_LEN: usize = 4096;
+/// Members that hold a segment's copies.
+pub const MEMBERS_MAX: usize = 8;
+/// Segments of one unit: 1 PiB of full ones; bounds what a server keeps in memory about them.
+pub const UNIT_SEGMENTS_MAX: usize = 1 << 20;
+/// Bytes of a footer: 24 for each catalog record of a segment that has nothing else.
+pub const FOOTER_LEN_MAX: usize = 32 * 1024 * 1024;
+/// Damaged stretches of one segment that are told apart; beyond, the rest of the file counts as one.
+pub const DAMAGED_MAX: usize = 256;
+
+/// Bytes that a group commit gathers before it writes (DESIGN §8).
+pub const GROUP_LEN_MAX: usize = 4 * 1024 * 1024;
+/// How long a group commit gathers while more keeps coming (DESIGN §8).
+pub const GROUP_TIME_MAX: Duration = Duration::from_millis(2);
+/// Zeros written ahead of small appends, so that their sync need not change the file's length: a third of the cost
+/// (FINDINGS, storage).
+pub const FILL_LEN: u64 = 4 * 1024 * 1024;
+/// Groups of at least this much are written without zeros first: their sync is a small part of their cost, and zeros
+/// would double the bytes.
+pub const FILL_BELOW_LEN: usize = 512 * 1024;
+/// Commands that wait for a unit before their senders do.
+pub const UNIT_QUEUE_MAX: usize = 256;
+
+/// Bytes of a frame's message on the storage protocol, its data left out.
+pub const MESSAGE_LEN_MAX: usize = 256 * 1024;
+/// Bytes of a frame's data: one group.
+pub const DATA_LEN_MAX: usize = GROUP_LEN_MAX;
+/// Requests of one connection that a server works on at once.
+pub const CONNECTION_REQUESTS_MAX: usize = 64;
+/// Bytes of data that one connection may have waiting in a server.
+pub const CONNECTION_DATA_MAX: usize = 16 * 1024 * 1024;
+/// Connections of one server, all peers together: a few relays and servers with two each.
+pub const CONNECTIONS_MAX: usize = 256;
+/// Servers of one array.
+pub const SERVERS_MAX: usize = 1024;
+/// Units of one server.
+pub const UNITS_MAX: usize = 256;
+/// Segments in one page of a list; units in one hello.
+pub const PAGE_MAX: usize = 512;
+/// Entries in one page of a segment's index.
+pub const INDEX_PAGE_MAX: usize = 8192;
+
+/// A connection says who it is within this time.
+pub const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
+/// A frame that has begun arrives within this time.
+pub const FRAME_TIME_MAX: Duration = Duration::from_secs(30);
+/// A connection that says nothing for this long is closed; a client pings in a third of it.
+pub const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+/// An answer that does not come within this time is an error. An append's has a time of its own (`ArrayConfig`).
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// Sealing reads the segment once: its own, longer time.
+pub const SEAL_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Bytes that one class's writer holds, sealed and not yet acknowledged: bounds a relay's memory.
+pub const LANE_DATA_MAX: usize = 12 * 1024 * 1024;
+/// Groups of one class that are on their way at once.
+pub const LANE_GROUPS_MAX: usize = 8;
+/// Portions that reading a blob fetches ahead.
+pub const READ_AHEAD: usize = 3;
+/// Catalog records that a replay fetches ahead.
+pub const REPLAY_AHEAD: usize = 64;
+
+/// A clock that differs by more than this from what it should be is in doubt: nothing expires (DESIGN §3 rule 9).
+pub const CLOCK_DOUBT: Duration = Duration::from_secs(3600);
+/// How often a server looks for what expired.
+pub const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
+
+/// The largest record of a blob: head, a portion in frames, its pairs, the end in frames (`sealing`).
+const PORTION_PAYLOAD_MAX: usize = 80
+    + PORTION_BYTES
+    + PORTION_BYTES.div_ceil(FRAME_LEN) * TAG_LEN
+    + 63 * 64
+    + TAG_LEN
+    + END_BYTES
+    + (END_BYTES / FRAME_LEN + 1) * TAG_LEN;
+#[expect(clippy::cast_possible_truncation, reason = "1 MiB")]
+const PORTION_BYTES: usize = PORTION_LEN as usize;
+#[expect(clippy::cast_possible_truncation, reason = "16 Ki portions of 32 bytes")]
+const END_BYTES: usize = 64 + BLOB_PORTIONS_MAX as usize * 32;
+
+const _: () = assert!(PORTION_PAYLOAD_MAX <= PAYLOAD_LEN_MAX);
+const _: () =
+    assert!(PORTION_BYTES / FRAME_LEN + 2 + END_BYTES / FRAME_LEN + 1 <= RECORD_FRAMES_MAX as usize);
+const _: () = assert!(CATALOG_RECORD_LEN_MAX + 4096 <= PAYLOAD_LEN_MAX);
+const _: () = assert!(PAYLOAD_LEN_MAX + 64 + 4 + RECORD_ALIGN <= RECORD_LEN_MAX);
+const _: () = assert!(RECORD_LEN_MAX <= GROUP_LEN_MAX);
+const _: () = assert!(GROUP_LEN_MAX * 2 <= CONNECTION_DATA_MAX);
+const _: () = assert!(RECORD_LEN_MAX * 2 <= LANE_DATA_MAX);
+const _: () = assert!(SEGMENT_RECORDS_MAX as usize * 24 + 4096 <= FOOTER_LEN_MAX);
+
+/// Bytes of the pairs beside a whole portion.
+pub fn pairs_len_max() -> usize {
+    portion_pairs_len(PORTION_LEN)
+}
