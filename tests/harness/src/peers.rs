@@ -132,7 +132,15 @@ impl Dovecot {
     /// # Errors
     /// Where it is not installed (tests/run installs it) or does not start: with its log.
     pub async fn start(folder: &Path) -> Result<Self> {
-        let (lmtp, imap) = (free_address()?, free_address()?);
+        Self::start_at(folder, free_address()?).await
+    }
+
+    /// Starts Dovecot in `folder`, taking mail at `lmtp`.
+    ///
+    /// # Errors
+    /// As [`Dovecot::start`].
+    pub async fn start_at(folder: &Path, lmtp: SocketAddr) -> Result<Self> {
+        let imap = free_address()?;
         for name in ["run", "mail"] {
             std::fs::create_dir_all(folder.join(name))?;
         }

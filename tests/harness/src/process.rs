@@ -83,10 +83,11 @@ impl Process {
             }
         };
         tokio::select! {
-            ready = tokio::time::timeout(READY_TIMEOUT, ready) => match ready {
-                Ok(ready) => return ready,
-                Err(_) => {}
-            },
+            ready = tokio::time::timeout(READY_TIMEOUT, ready) => {
+                if let Ok(ready) = ready {
+                    return ready;
+                }
+            }
             status = self.child.wait() => {
                 bail!("{} ended before it was ready ({}):\n{}", self.name, status?, self.log_end());
             }

@@ -15,18 +15,12 @@ use crate::programs::{program, run, run_ok};
 pub const DOMAIN: &str = "lighter.test";
 
 /// What differs from one world to the next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Where mail goes on to, as the relay's configuration says it (`[next_hop]`); None: Maildirs.
     pub next_hop: Option<Value>,
     /// Days that a copy stays after its receipt.
     pub keep_after_receipt_days: u32,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { next_hop: None, keep_after_receipt_days: 0 }
-    }
 }
 
 /// One program of the world: what it is started with, and, while it runs, its process.
