@@ -2,12 +2,11 @@
 //! the next hop down.
 
 use anyhow::Result;
-use lighter_e2e::{
-    assert_restores, files_below, wait_for, wait_for_mail, wait_for_receipts, wait_until_released,
-};
+use lighter_e2e::assert_restores;
 use lighter_harness::World;
 use lighter_harness::mail::{MailClient, TestMessage};
 use lighter_harness::peers::{Dovecot, free_address};
+use lighter_harness::watch::{files_below, wait_for, wait_for_mail, wait_for_receipts, wait_until_released};
 use lighter_harness::world::Options;
 
 const SIZE: u64 = 2_000_000;

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lighter_e2e::{assert_restores, contains, wait_for, wait_for_receipts, wait_until_released};
+use lighter_e2e::{assert_restores, contains};
 use lighter_harness::mail::{MailClient, TestMessage};
+use lighter_harness::watch::{wait_for, wait_for_receipts, wait_until_released};
 use lighter_harness::{Agent, World};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

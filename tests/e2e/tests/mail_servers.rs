@@ -1,12 +1,13 @@
 //! Real mail servers on both sides: Debian's Postfix before the relay, Debian's Dovecot behind it.
 
 use anyhow::{Result, ensure};
-use lighter_e2e::{contains, head, wait_for_receipts};
+use lighter_e2e::{contains, head};
 use lighter_harness::World;
 use lighter_harness::imap::Imap;
 use lighter_harness::mail::TestMessage;
 use lighter_harness::peers::{Dovecot, Postfix};
 use lighter_harness::programs::run_ok;
+use lighter_harness::watch::wait_for_receipts;
 use lighter_harness::world::Options;
 use std::path::Path;
 

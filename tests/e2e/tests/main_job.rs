@@ -2,11 +2,10 @@
 //! is online, is receipted and released, and the original comes back byte for byte.
 
 use anyhow::Result;
-use lighter_e2e::{
-    assert_restores, contains, files_below, wait_for_mail, wait_for_receipts, wait_until_released,
-};
+use lighter_e2e::{assert_restores, contains};
 use lighter_harness::World;
 use lighter_harness::mail::TestMessage;
+use lighter_harness::watch::{segments, wait_for_mail, wait_for_receipts, wait_until_released};
 
 /// More than the threshold, less than a test minds.
 const SIZE: u64 = 3_000_000;
@@ -108,12 +107,4 @@ async fn one_agent_sends_to_another_while_both_are_online() -> Result<()> {
     // The bytes did not go through the mail server.
     assert!(stub.len() < 50_000);
     Ok(())
-}
-
-fn segments(data: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
-    let files = files_below(data)?;
-    Ok(files
-        .into_iter()
-        .filter(|file| file.extension().is_some_and(|extension| extension == "segment"))
-        .collect())
 }

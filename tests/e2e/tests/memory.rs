@@ -1,9 +1,9 @@
 //! Memory does not grow with the size of an attachment: the kernel's own peak of relay and agent with one of 1 GiB.
 
 use anyhow::Result;
-use lighter_e2e::{wait_for_mail, wait_for_receipts};
 use lighter_harness::World;
 use lighter_harness::mail::TestMessage;
+use lighter_harness::watch::{wait_for_mail, wait_for_receipts};
 
 /// The attachment, in bytes.
 const SIZE: u64 = 1 << 30;

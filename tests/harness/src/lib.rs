@@ -9,6 +9,7 @@ pub mod mail;
 pub mod peers;
 pub mod process;
 pub mod programs;
+pub mod watch;
 pub mod world;
 
 pub use process::Process;

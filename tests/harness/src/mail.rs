@@ -148,16 +148,21 @@ impl Iterator for Pieces<'_> {
                     self.state = Next::Done;
                     return Some(format!("--=_test_{}--\r\n", self.message.seed).into_bytes());
                 };
-                let mut lines = String::with_capacity(bytes.len() * 3 / 2);
-                for line in bytes.chunks(LINE_BYTES) {
-                    BASE64.encode_append(line, &mut lines);
-                    lines.push_str("\r\n");
-                }
-                Some(lines.into_bytes())
+                Some(base64_lines(&bytes))
             }
             Next::Done => None,
         }
     }
+}
+
+/// `bytes` in base64 lines of 76 characters, as mail carries them (RFC 2045 §6.8).
+pub fn base64_lines(bytes: &[u8]) -> Vec<u8> {
+    let mut lines = String::with_capacity(bytes.len() * 3 / 2);
+    for line in bytes.chunks(LINE_BYTES) {
+        BASE64.encode_append(line, &mut lines);
+        lines.push_str("\r\n");
+    }
+    lines.into_bytes()
 }
 
 /// A plain SMTP or LMTP client, one command at a time.
