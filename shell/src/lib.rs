@@ -1,0 +1,10 @@
+//! What every program of Lighter does alike: its logs, saying that it is ready and where it listens, stopping cleanly,
+//! and what its exit code says.
+
+pub mod addresses;
+pub mod exit;
+pub mod logs;
+pub mod stop;
+
+pub use addresses::ready;
+pub use exit::Exit;
