@@ -1,12 +1,46 @@
 //! How peers of Lighter reach each other: keys, TLS in which both sides are PeerIds, connections, verified pulls.
 //!
 //! [`identity`] is a peer's key; [`tls`] makes both sides of a connection prove theirs; [`tcp`] is that over TCP, for
-//! relays and storage servers; [`location`] is the location server as its clients see it.
+//! relays and storage servers; [`location`] is the location server as its clients see it. [`endpoint`] is one
+//! UDP socket that connects and is connected to (QUIC); what it gives is a [`connection`], on which either side asks and
+//! answers.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use lighter_protocol::wire::{Have, Request, Response};
+//! use lighter_transport::{Endpoint, EndpointConfig, Identity};
+//!
+//! rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+//! let identity = Identity::load_or_create("key".as_ref())?;
+//! let endpoint = Endpoint::bind_any(&identity, 0, EndpointConfig::default())?;
+//! # let (store, addresses, delivery) = (identity.peer(), vec![], lighter_protocol::DeliveryId([0; 16]));
+//!
+//! // Asking.
+//! let connection = endpoint.connect(store, &addresses, Duration::from_secs(10)).await?;
+//! let answer = connection.request(&Request::Have(Have::Delivery(delivery))).await?;
+//!
+//! // Being asked, on this connection or on one from `endpoint.accept()`: a task for each request.
+//! while let Some(incoming) = connection.accept_request().await {
+//!     match incoming.request {
+//!         _ => incoming.responder.respond(&Response::Refused).await?,
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
 
+pub mod connection;
+pub mod endpoint;
+pub mod error;
 pub mod identity;
 pub mod limits;
 pub mod location;
+mod message;
+pub mod progress;
 pub mod tcp;
 pub mod tls;
 
+pub use connection::{Connection, IncomingRequest, Patience, Responder};
+pub use endpoint::{BindError, ConnectError, ConnectionLimits, Endpoint, EndpointConfig};
+pub use error::{ExchangeError, GiveUp, Misbehaviour, PeerError};
 pub use identity::{Identity, IdentityError};

@@ -1,6 +1,12 @@
 //! Every bound of the transport, with its unit and where it comes from; relations are asserted at compile time.
+//!
+//! What one connection may hold in memory does not depend on what flows through it; what all of them may hold is
+//! [`CONNECTIONS_MEMORY_MAX`].
 
 use std::time::Duration;
+
+use lighter_protocol::blob::{GROUP_LEN, PORTION_LEN};
+use lighter_protocol::limits::{GET_RANGES_MAX, WIRE_MESSAGE_LEN_MAX};
 
 /// Bytes in a key file: `lighter-key-1 `, 64 hexadecimal digits, a line end, and room for an editor's blanks.
 pub const KEY_FILE_LEN_MAX: u64 = 256;
@@ -10,3 +16,114 @@ pub const KEY_FILE_LEN_MAX: u64 = 256;
 pub const TLS_HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Until a TCP connection stands: three SYNs (1 s, 2 s, 4 s) and some.
 pub const TCP_CONNECT_TIME_MAX: Duration = Duration::from_secs(8);
+
+/// Connections that an endpoint has accepted and holds.
+pub const CONNECTIONS_MAX: usize = 4_096;
+/// Of those, connections of one peer. A program that died and came back leaves one behind until it has been idle long
+/// enough; a few such restarts must not lock it out.
+pub const CONNECTIONS_PER_PEER_MAX: usize = 8;
+/// Of those, connections and handshakes from one network (an IPv4 address, an IPv6 /64): the stores of an office behind
+/// one address are that many.
+pub const CONNECTIONS_PER_NETWORK_MAX: usize = 1_024;
+/// Handshakes under way. Above half of it, whoever knocks proves its address first (RFC 9000 §8.1.2).
+pub const HANDSHAKES_MAX: usize = 512;
+/// New connections from one network at once, …
+pub const NEW_CONNECTIONS_BURST: u32 = 256;
+/// … and then one each time that this has passed.
+pub const NEW_CONNECTION_INTERVAL: Duration = Duration::from_millis(50);
+/// Networks that are remembered for the rate.
+pub const NETWORKS_MAX: usize = 32_768;
+/// Open connections that wait for the program to take them over.
+pub const ACCEPTED_QUEUE_MAX: usize = 64;
+/// From the first packet until a new connection is open: handshake, Ping, Pong.
+pub const OPEN_TIME_MAX: Duration = Duration::from_secs(10);
+/// Bytes kept for each connection attempt, and for all, before it is decided whether to let it in.
+pub const INCOMING_BUFFER_LEN: u64 = 16 * 1024;
+/// See [`INCOMING_BUFFER_LEN`].
+pub const INCOMING_BUFFERS_LEN: u64 = HANDSHAKES_MAX as u64 * INCOMING_BUFFER_LEN;
+
+/// Addresses of one peer that are tried.
+pub const ADDRESSES_TRIED_MAX: usize = lighter_protocol::limits::ADDRESSES_MAX;
+/// How long one address is given before the next is tried beside it (RFC 8305 §5 recommends 250 ms).
+pub const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
+
+/// Silence after which a connection counts as dead. More than two keep-alives.
+pub const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+/// How often a sign of life is sent. It also holds the NAT's mapping, which many drop after 30 s.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(22);
+/// How long a clean stop waits for the peers to hear of it.
+pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Requests of one peer that are open at once on a connection: streams.
+pub const STREAMS_MAX: u32 = 32;
+/// Bytes that one stream may have under way. quinn ends a connection one of whose streams has more than 1,024 gaps:
+/// above 2 MiB, a lossy line gets there.
+pub const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+/// Bytes that may be under way on a connection that pulls: enough for 640 Mbit/s at 100 ms.
+pub const PULL_WINDOW: u32 = 8 * 1024 * 1024;
+/// Bytes that may be under way on a connection that does not pull: requests.
+pub const CONNECTION_WINDOW: u32 = 128 * 1024;
+/// Bytes that wait on a connection to be sent or to be acknowledged.
+pub const SEND_WINDOW: u64 = 8 * 1024 * 1024;
+/// The largest UDP payload. With GSO, ten packets are handed over at once: they must stay under 64 KiB. (Over 6,500 and
+/// with ten, quinn falls back to 1,200 bytes.)
+pub const DATAGRAM_LEN_MAX: u16 = 6_500;
+/// The largest UDP payload on a path that may lead over the internet: an Ethernet frame less IPv6 and UDP headers.
+pub const DATAGRAM_LEN_INTERNET_MAX: u16 = 1_452;
+/// What is asked of the system for a socket's buffers; it may give less.
+pub const SOCKET_BUFFER_LEN: usize = 2 * 1024 * 1024;
+
+/// From opening a stream until a request has been read whole.
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+/// From asking until the whole answer is here. Answers wait for disks that sync and re-read.
+pub const RESPONSE_TIME_MAX: Duration = Duration::from_secs(60);
+/// Malformed requests after which a connection is closed: one may be a newer version's, many are noise.
+pub const MALFORMED_REQUESTS_MAX: u32 = 16;
+/// Bytes of a message that are read without asking. Longer ones (offers) take turns.
+pub const SMALL_REQUEST_LEN: usize = 4 * 1024;
+/// How many longer messages are being read at once, over all connections of an endpoint.
+pub const LARGE_REQUESTS_MAX: usize = 64;
+
+/// Streams of one pull: more throughput than one, and fewer gaps in each.
+pub const PULL_STREAMS_MAX: usize = 4;
+/// Bytes that are worth a stream of their own.
+pub const PULL_STREAM_LEN_MIN: u64 = 4 * 1024 * 1024;
+/// Verified bytes that are handed on at once, the last piece excepted.
+pub const PIECE_LEN: usize = 1024 * 1024;
+/// Bytes gathered before they are given to a stream that sends.
+pub const SEND_BATCH_LEN: usize = 128 * 1024;
+/// Bytes read from a file at once for sending.
+pub const READ_AHEAD_LEN: usize = 1024 * 1024;
+/// Bytes read from an outboard file at once for sending: the pairs of 16 MiB.
+pub const OUTBOARD_READ_AHEAD_LEN: usize = 64 * 1024;
+/// Time without a single byte after which the other side of a transfer is given up.
+pub const SILENCE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Each time that this long was spent waiting for the other side …
+pub const PROGRESS_TIME: Duration = Duration::from_secs(60);
+/// … this many bytes must have moved in the meantime: 1 KiB/s, a seventh of a modem.
+pub const PROGRESS_LEN_MIN: u64 = 60 * 1024;
+
+/// Bytes that all accepted connections together hold for requests, at worst: each its window and its small requests,
+/// besides the large ones that take turns. Pulls and answers to `Get` come on top; the program bounds their number.
+pub const CONNECTIONS_MEMORY_MAX: u64 = CONNECTIONS_MAX as u64
+    * (CONNECTION_WINDOW as u64 + STREAMS_MAX as u64 * SMALL_REQUEST_LEN as u64)
+    + LARGE_REQUESTS_MAX as u64 * WIRE_MESSAGE_LEN_MAX as u64;
+/// Bytes that one pull holds, at worst: the window, and two pieces for each of its streams.
+pub const PULL_MEMORY_MAX: u64 = PULL_WINDOW as u64 + (PULL_STREAMS_MAX * 2 * PIECE_LEN) as u64;
+
+const _: () = assert!(CONNECTIONS_MEMORY_MAX <= 1_200 * 1024 * 1024);
+const _: () = assert!(PULL_MEMORY_MAX <= 32 * 1024 * 1024);
+const _: () = assert!(CONNECTIONS_PER_PEER_MAX <= CONNECTIONS_PER_NETWORK_MAX);
+const _: () = assert!(CONNECTIONS_PER_NETWORK_MAX <= CONNECTIONS_MAX);
+const _: () = assert!(NETWORKS_MAX >= CONNECTIONS_MAX + HANDSHAKES_MAX);
+const _: () = assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_TIME_MAX.as_secs());
+const _: () = assert!(DATAGRAM_LEN_MAX as u32 * 10 < 64 * 1024);
+const _: () = assert!(DATAGRAM_LEN_INTERNET_MAX <= DATAGRAM_LEN_MAX);
+const _: () = assert!(STREAM_WINDOW <= 2 * 1024 * 1024 && STREAM_WINDOW <= PULL_WINDOW);
+const _: () = assert!(CONNECTION_WINDOW < PULL_WINDOW);
+const _: () = assert!(PULL_STREAMS_MAX < STREAMS_MAX as usize);
+const _: () = assert!(PULL_STREAMS_MAX <= GET_RANGES_MAX);
+const _: () = assert!(PIECE_LEN as u64 % GROUP_LEN == 0 && PIECE_LEN as u64 == PORTION_LEN);
+const _: () = assert!(READ_AHEAD_LEN as u64 % GROUP_LEN == 0);
+const _: () = assert!(SMALL_REQUEST_LEN < WIRE_MESSAGE_LEN_MAX);
+const _: () = assert!(SILENCE_TIME_MAX.as_secs() <= PROGRESS_TIME.as_secs());

@@ -1,0 +1,129 @@
+//! How quinn is set up: TLS, windows, packet sizes, times.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use lighter_protocol::PeerId;
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use rustls::pki_types::CertificateDer;
+
+use super::{BindError, EndpointConfig};
+use crate::identity::Identity;
+use crate::limits::{
+    CONNECTION_WINDOW, DATAGRAM_LEN_INTERNET_MAX, DATAGRAM_LEN_MAX, HANDSHAKES_MAX, INCOMING_BUFFER_LEN,
+    INCOMING_BUFFERS_LEN, SEND_WINDOW, SOCKET_BUFFER_LEN, STREAM_WINDOW, STREAMS_MAX,
+};
+use crate::tls::{self, ALPN, TlsError};
+
+/// What paces a sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Congestion {
+    /// RFC 9438: the usual one.
+    #[default]
+    Cubic,
+    /// For lines that lose packets without being full; quinn calls its own experimental.
+    Bbr,
+}
+
+/// The server's side, for both kinds of path.
+pub(super) struct Server {
+    near: Arc<ServerConfig>,
+    pub(super) internet: Arc<ServerConfig>,
+}
+
+impl Server {
+    pub(super) fn config_for(&self, remote: IpAddr) -> &Arc<ServerConfig> {
+        if is_near(remote) { &self.near } else { &self.internet }
+    }
+}
+
+pub(super) fn server(identity: &Identity, config: &EndpointConfig) -> Result<Server, BindError> {
+    let tls = Arc::new(tls::server_config(identity, ALPN)?);
+    let of = |datagram_len_max| {
+        let crypto = QuicServerConfig::try_from(Arc::clone(&tls)).map_err(|_| BindError::Quic)?;
+        let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+        server.transport_config(Arc::new(transport(config, datagram_len_max)));
+        server.max_incoming(HANDSHAKES_MAX);
+        server.incoming_buffer_size(INCOMING_BUFFER_LEN);
+        server.incoming_buffer_size_total(INCOMING_BUFFERS_LEN);
+        Ok::<_, BindError>(Arc::new(server))
+    };
+    Ok(Server { near: of(DATAGRAM_LEN_MAX)?, internet: of(DATAGRAM_LEN_INTERNET_MAX)? })
+}
+
+pub(super) fn client(
+    identity: &Identity,
+    expected: PeerId,
+    remote: IpAddr,
+    config: &EndpointConfig,
+) -> Result<quinn::ClientConfig, TlsError> {
+    let tls = tls::client_config(identity, Some(expected), ALPN)?;
+    let crypto = QuicClientConfig::try_from(tls)
+        .map_err(|_| rustls::Error::General("no cipher suite for QUIC's first packets".into()))?;
+    let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+    let datagram_len_max = if is_near(remote) { DATAGRAM_LEN_MAX } else { DATAGRAM_LEN_INTERNET_MAX };
+    client.transport_config(Arc::new(transport(config, datagram_len_max)));
+    Ok(client)
+}
+
+pub(super) fn endpoint_config() -> Result<quinn::EndpointConfig, quinn::ConfigError> {
+    let mut endpoint = quinn::EndpointConfig::default();
+    endpoint.max_udp_payload_size(DATAGRAM_LEN_MAX)?;
+    Ok(endpoint)
+}
+
+fn transport(config: &EndpointConfig, datagram_len_max: u16) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX));
+    transport.max_concurrent_uni_streams(VarInt::from_u32(0));
+    transport.datagram_receive_buffer_size(None);
+    transport.stream_receive_window(VarInt::from_u32(STREAM_WINDOW));
+    transport.receive_window(VarInt::from_u32(CONNECTION_WINDOW));
+    transport.send_window(SEND_WINDOW);
+    // The longest that QUIC can say, where more was asked for; `None` would mean no limit.
+    let idle_time_max = IdleTimeout::try_from(config.idle_time_max).unwrap_or(VarInt::MAX.into());
+    transport.max_idle_timeout(Some(idle_time_max));
+    transport.keep_alive_interval(config.keep_alive);
+    transport.congestion_controller_factory(match config.congestion {
+        Congestion::Cubic => Arc::new(CubicConfig::default()) as Arc<dyn ControllerFactory + Send + Sync>,
+        Congestion::Bbr => Arc::new(BbrConfig::default()),
+    });
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(datagram_len_max);
+    transport.mtu_discovery_config(Some(discovery));
+    transport
+}
+
+/// Whether large packets may get through to `remote`: on this machine they do, and the networks where they can are
+/// local ones.
+fn is_near(remote: IpAddr) -> bool {
+    match remote.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// Who the other side of an established connection proved to be.
+pub(super) fn peer_of(quic: &quinn::Connection) -> Option<PeerId> {
+    let certificates = quic.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    tls::peer_id_of(&certificates).ok()
+}
+
+/// A UDP socket on `address`; an IPv6 one takes IPv4, too.
+pub(super) fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, Some(ipproto::UDP))?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    // The system cuts these to what the administrator allows: more is better, less still works.
+    let _ = sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_LEN);
+    let _ = sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_LEN);
+    rustix::net::bind(&socket, &address)?;
+    Ok(UdpSocket::from(socket))
+}
