@@ -1,0 +1,375 @@
+//! The index: which blobs are complete, which ranges of the others are durable, which deliveries need them.
+//!
+//! **Format** (redb, `index.redb`; values are postcard, the enum's number in front is the row's version):
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `meta` | name | number: `format`, `used` (bytes of distinct attachments that count), counters of the agent's |
+//! | `blobs` | BlobId | `BlobRow`: size, when it was placed. A row means: complete and durable under `blobs/` |
+//! | `partials` | BlobId, size | `PartialRow`: groups that are durable under `partial/` |
+//! | `references` | BlobId, DeliveryId, role | size. A blob without one is removed |
+//! | `incoming` | DeliveryId | `IncomingRow` |
+//! | `outgoing` | DeliveryId | `OutgoingRow` |
+//!
+//! **Sync**: every change is one transaction, durable when the call returns. A row never runs ahead of its file: files
+//! are synced and renamed first, and removed after the row is gone.
+//!
+//! **Recovery**: after an error of the disk redb refuses to go on; the next call opens the database anew, which brings
+//! it back to the last commit. After a failed *sync* nobody knows which pages are on the disk, and the system holds
+//! them for written: the file is copied first, and the copy synced and renamed over it (rule 1).
+
+pub(crate) mod backend;
+mod rows;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lighter_protocol::{BlobId, DeliveryId, UnixTime};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+
+use crate::delivery::{Incoming, Outgoing, Role};
+use crate::disk::Disk;
+use crate::error::IndexError;
+use crate::groups::Groups;
+use crate::limits::INDEX_CACHE_LEN;
+use backend::Backend;
+use rows::{BlobRow, IncomingRow, OutgoingRow, PartialRow, decode, encode};
+
+/// The format that this version writes.
+pub(crate) const FORMAT: u64 = 1;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const BLOBS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("blobs");
+const PARTIALS: TableDefinition<'_, (&[u8; 32], u64), &[u8]> = TableDefinition::new("partials");
+const REFERENCES: TableDefinition<'_, (&[u8; 32], &[u8; 16], u8), u64> = TableDefinition::new("references");
+const INCOMING: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("incoming");
+const OUTGOING: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("outgoing");
+
+const META_FORMAT: &str = "format";
+const META_USED: &str = "used";
+
+/// The index, shared.
+#[derive(Debug)]
+pub(crate) struct Index {
+    disk: Arc<dyn Disk>,
+    /// Set by the backend when a sync of the file failed.
+    sync_failed: Arc<AtomicBool>,
+    /// `None` after the disk failed: opened anew by the next call.
+    database: Mutex<Option<Arc<Database>>>,
+}
+
+/// A blob that lost its last reference with a change, or lay in `partial/` for nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    Blob(BlobId),
+    Partial(BlobId, u64),
+}
+
+impl Index {
+    pub(crate) fn open(disk: Arc<dyn Disk>) -> Result<Self, IndexError> {
+        let index = Self { disk, sync_failed: Arc::default(), database: Mutex::new(None) };
+        index.write(|txn| {
+            let mut meta = txn.open_table(META)?;
+            if meta.get(META_FORMAT)?.is_none() {
+                meta.insert(META_FORMAT, FORMAT)?;
+                meta.insert(META_USED, 0)?;
+            }
+            txn.open_table(BLOBS)?;
+            txn.open_table(PARTIALS)?;
+            txn.open_table(REFERENCES)?;
+            txn.open_table(INCOMING)?;
+            txn.open_table(OUTGOING)?;
+            Ok(())
+        })?;
+        Ok(index)
+    }
+
+    fn database(&self) -> Result<Arc<Database>, IndexError> {
+        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = &*slot {
+            return Ok(Arc::clone(database));
+        }
+        if self.sync_failed.load(Ordering::Acquire) {
+            backend::copy_afresh(&*self.disk).map_err(redb::StorageError::Io)?;
+            self.sync_failed.store(false, Ordering::Release);
+        }
+        let backend = Backend::open(&*self.disk, Arc::clone(&self.sync_failed)).map_err(redb::StorageError::Io)?;
+        let database = Database::builder().set_cache_size(INDEX_CACHE_LEN).create_with_backend(backend)?;
+        let database = Arc::new(database);
+        *slot = Some(Arc::clone(&database));
+        Ok(database)
+    }
+
+    /// After a failed disk access redb answers nothing any more: let go of it, so that the next call opens it anew.
+    fn forget_if_broken<T>(&self, result: Result<T, IndexError>) -> Result<T, IndexError> {
+        if let Err(IndexError::Storage(_) | IndexError::Open(_) | IndexError::Transaction(_)) = &result {
+            self.database.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        result
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Result<T, IndexError>) -> Result<T, IndexError> {
+        let result = self.database().and_then(|database| {
+            let mut txn = database.begin_write()?;
+            // A kill costs no walk through the whole file at the next start (redb 1055; FINDINGS "Storage").
+            txn.set_quick_repair(true);
+            let value = change(&txn)?;
+            txn.commit()?;
+            Ok(value)
+        });
+        self.forget_if_broken(result)
+    }
+
+    fn read<T>(&self, question: impl FnOnce(&ReadTransaction) -> Result<T, IndexError>) -> Result<T, IndexError> {
+        let result = self.database().and_then(|database| question(&database.begin_read()?));
+        self.forget_if_broken(result)
+    }
+
+    // ---- numbers
+
+    pub(crate) fn number(&self, name: &str) -> Result<u64, IndexError> {
+        self.read(|txn| Ok(txn.open_table(META)?.get(name)?.map_or(0, |value| value.value())))
+    }
+
+    pub(crate) fn format(&self) -> Result<u64, IndexError> {
+        self.number(META_FORMAT)
+    }
+
+    /// Bytes of distinct attachments that incoming deliveries refer to, whether they are here yet or not.
+    pub(crate) fn used(&self) -> Result<u64, IndexError> {
+        self.number(META_USED)
+    }
+
+    /// Raises a counter to at least `floor`, and by at least one; gives its new value.
+    pub(crate) fn next(&self, name: &str, floor: u64) -> Result<u64, IndexError> {
+        self.write(|txn| {
+            let mut meta = txn.open_table(META)?;
+            let old = meta.get(name)?.map_or(0, |value| value.value());
+            let new = old.saturating_add(1).max(floor);
+            meta.insert(name, new)?;
+            Ok(new)
+        })
+    }
+
+    // ---- blobs
+
+    pub(crate) fn blob_size(&self, blob: BlobId) -> Result<Option<u64>, IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(BLOBS)?;
+            let row = table.get(&blob.0)?;
+            row.map(|row| decode::<BlobRow>("blobs", row.value()).map(|row| row.size())).transpose()
+        })
+    }
+
+    /// The blobs are complete and durable; what was on record of their partial states is over.
+    pub(crate) fn place(&self, blobs: &[(BlobId, u64)], now: UnixTime) -> Result<(), IndexError> {
+        self.write(|txn| {
+            let mut table = txn.open_table(BLOBS)?;
+            let mut partials = txn.open_table(PARTIALS)?;
+            for (blob, size) in blobs {
+                table.insert(&blob.0, encode(&BlobRow::new(*size, now)).as_slice())?;
+                partials.remove((&blob.0, *size))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The blob is not held any more, though deliveries may refer to it: it was damaged.
+    pub(crate) fn unplace(&self, blob: BlobId) -> Result<(), IndexError> {
+        self.write(|txn| {
+            txn.open_table(BLOBS)?.remove(&blob.0)?;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn is_referenced(&self, blob: BlobId) -> Result<bool, IndexError> {
+        self.read(|txn| references_of(&txn.open_table(REFERENCES)?, blob).map(|all| !all.is_empty()))
+    }
+
+    // ---- partial blobs
+
+    pub(crate) fn partial(&self, blob: BlobId, size: u64) -> Result<Groups, IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(PARTIALS)?;
+            let Some(row) = table.get((&blob.0, size))? else { return Ok(Groups::default()) };
+            let groups = decode::<PartialRow>("partials", row.value())?.groups();
+            groups.checked(size).ok_or(IndexError::Row { table: "partials" })
+        })
+    }
+
+    pub(crate) fn record_partial(&self, blob: BlobId, size: u64, groups: &Groups) -> Result<(), IndexError> {
+        self.write(|txn| {
+            txn.open_table(PARTIALS)?.insert((&blob.0, size), encode(&PartialRow::new(groups.clone())).as_slice())?;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn forget_partial(&self, blob: BlobId, size: u64) -> Result<(), IndexError> {
+        self.write(|txn| {
+            txn.open_table(PARTIALS)?.remove((&blob.0, size))?;
+            Ok(())
+        })
+    }
+
+    // ---- deliveries
+
+    pub(crate) fn incoming(&self, delivery: DeliveryId) -> Result<Option<Incoming>, IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(INCOMING)?;
+            let row = table.get(&delivery.0)?;
+            row.map(|row| decode::<IncomingRow>("incoming", row.value()).map(IncomingRow::into)).transpose()
+        })
+    }
+
+    pub(crate) fn all_incoming(&self) -> Result<Vec<Incoming>, IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(INCOMING)?;
+            table.iter()?.map(|entry| Ok(decode::<IncomingRow>("incoming", entry?.1.value())?.into())).collect()
+        })
+    }
+
+    pub(crate) fn incoming_count(&self) -> Result<u64, IndexError> {
+        self.read(|txn| Ok(redb::ReadableTableMetadata::len(&txn.open_table(INCOMING)?)?))
+    }
+
+    pub(crate) fn outgoing(&self, delivery: DeliveryId) -> Result<Option<Outgoing>, IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(OUTGOING)?;
+            let row = table.get(&delivery.0)?;
+            row.map(|row| decode::<OutgoingRow>("outgoing", row.value()).map(OutgoingRow::into)).transpose()
+        })
+    }
+
+    pub(crate) fn all_outgoing(&self) -> Result<Vec<Outgoing>, IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(OUTGOING)?;
+            table.iter()?.map(|entry| Ok(decode::<OutgoingRow>("outgoing", entry?.1.value())?.into())).collect()
+        })
+    }
+
+    /// Puts an incoming delivery on record, or its new state; with `held`, its blobs are referred to, otherwise they
+    /// are let go of. Gives the blobs that nobody refers to any more.
+    pub(crate) fn put_incoming(&self, incoming: &Incoming, held: bool) -> Result<Vec<Dropped>, IndexError> {
+        self.write(|txn| {
+            let row = encode(&IncomingRow::from(incoming.clone()));
+            txn.open_table(INCOMING)?.insert(&incoming.delivery.0, row.as_slice())?;
+            let parts: Vec<_> = incoming.parts().map(|(part, role)| (part.id, part.size, role)).collect();
+            change_references(txn, incoming.delivery, &parts, held)
+        })
+    }
+
+    /// Removes an incoming delivery altogether.
+    pub(crate) fn remove_incoming(&self, incoming: &Incoming) -> Result<Vec<Dropped>, IndexError> {
+        self.write(|txn| {
+            txn.open_table(INCOMING)?.remove(&incoming.delivery.0)?;
+            let parts: Vec<_> = incoming.parts().map(|(part, role)| (part.id, part.size, role)).collect();
+            change_references(txn, incoming.delivery, &parts, false)
+        })
+    }
+
+    /// Puts an outgoing delivery on record, or its new state; its blobs are referred to as long as it is held.
+    pub(crate) fn put_outgoing(&self, outgoing: &Outgoing) -> Result<Vec<Dropped>, IndexError> {
+        self.write(|txn| {
+            let row = encode(&OutgoingRow::from(outgoing.clone()));
+            txn.open_table(OUTGOING)?.insert(&outgoing.delivery.0, row.as_slice())?;
+            let parts: Vec<_> = outgoing.parts().map(|part| (part.id, part.size, Role::Outgoing)).collect();
+            change_references(txn, outgoing.delivery, &parts, outgoing.is_held())
+        })
+    }
+
+    /// Removes an outgoing delivery altogether.
+    pub(crate) fn remove_outgoing(&self, outgoing: &Outgoing) -> Result<Vec<Dropped>, IndexError> {
+        self.write(|txn| {
+            txn.open_table(OUTGOING)?.remove(&outgoing.delivery.0)?;
+            let parts: Vec<_> = outgoing.parts().map(|part| (part.id, part.size, Role::Outgoing)).collect();
+            change_references(txn, outgoing.delivery, &parts, false)
+        })
+    }
+
+    /// Removes the rows of blobs and partial blobs that no delivery refers to: what was imported and never sent, and
+    /// what a crash left between two steps.
+    pub(crate) fn drop_unreferenced(&self) -> Result<Vec<Dropped>, IndexError> {
+        self.write(|txn| {
+            let references = txn.open_table(REFERENCES)?;
+            let mut candidates = Vec::new();
+            for entry in txn.open_table(BLOBS)?.iter()? {
+                candidates.push(BlobId(*entry?.0.value()));
+            }
+            for entry in txn.open_table(PARTIALS)?.iter()? {
+                candidates.push(BlobId(*entry?.0.value().0));
+            }
+            candidates.dedup();
+            let mut dropped = Vec::new();
+            for blob in candidates {
+                if references_of(&references, blob)?.is_empty() {
+                    drop_rows(txn, blob, &mut dropped)?;
+                }
+            }
+            Ok(dropped)
+        })
+    }
+}
+
+/// Who refers to a blob: delivery, role and size of each reference.
+fn references_of(
+    table: &impl ReadableTable<(&'static [u8; 32], &'static [u8; 16], u8), u64>,
+    blob: BlobId,
+) -> Result<Vec<(DeliveryId, u8, u64)>, IndexError> {
+    let mut found = Vec::new();
+    for entry in table.range((&blob.0, &[0; 16], 0)..=(&blob.0, &[0xff; 16], u8::MAX))? {
+        let (key, size) = entry?;
+        let (_, delivery, role) = key.value();
+        found.push((DeliveryId(*delivery), role, size.value()));
+    }
+    Ok(found)
+}
+
+/// Adds (`held`) or takes away a delivery's references, keeps the sum that quota goes by, and drops the rows of blobs
+/// that lost their last one.
+fn change_references(
+    txn: &WriteTransaction,
+    delivery: DeliveryId,
+    parts: &[(BlobId, u64, Role)],
+    held: bool,
+) -> Result<Vec<Dropped>, IndexError> {
+    let mut table = txn.open_table(REFERENCES)?;
+    let mut dropped = Vec::new();
+    let mut used = txn.open_table(META)?.get(META_USED)?.map_or(0, |value| value.value());
+    for (blob, size, role) in parts {
+        let counted_before = counted_size(&references_of(&table, *blob)?);
+        if held {
+            table.insert((&blob.0, &delivery.0, role.code()), size)?;
+        } else {
+            table.remove((&blob.0, &delivery.0, role.code()))?;
+        }
+        let left = references_of(&table, *blob)?;
+        used = used.saturating_sub(counted_before).saturating_add(counted_size(&left));
+        if left.is_empty() {
+            drop_rows(txn, *blob, &mut dropped)?;
+        }
+    }
+    txn.open_table(META)?.insert(META_USED, used)?;
+    Ok(dropped)
+}
+
+/// What a blob counts against quota: once, at the largest size that anybody claimed for it.
+fn counted_size(references: &[(DeliveryId, u8, u64)]) -> u64 {
+    let counted = references.iter().filter(|(_, role, _)| *role == Role::Attachment.code());
+    counted.map(|(_, _, size)| *size).max().unwrap_or(0)
+}
+
+fn drop_rows(txn: &WriteTransaction, blob: BlobId, dropped: &mut Vec<Dropped>) -> Result<(), IndexError> {
+    if txn.open_table(BLOBS)?.remove(&blob.0)?.is_some() {
+        dropped.push(Dropped::Blob(blob));
+    }
+    let mut partials = txn.open_table(PARTIALS)?;
+    let mut sizes = Vec::new();
+    for entry in partials.range((&blob.0, 0)..=(&blob.0, u64::MAX))? {
+        sizes.push(entry?.0.value().1);
+    }
+    for size in sizes {
+        partials.remove((&blob.0, size))?;
+        dropped.push(Dropped::Partial(blob, size));
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The rows as they lie on disk. Each is an enum of its versions: a newer program reads what an older one wrote.
+
+use lighter_protocol::UnixTime;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::delivery::{Incoming, Outgoing};
+use crate::error::IndexError;
+use crate::groups::Groups;
+
+/// A complete blob.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum BlobRow {
+    V1 {
+        size: u64,
+        /// When it was placed.
+        placed: UnixTime,
+    },
+}
+
+impl BlobRow {
+    pub(super) fn new(size: u64, placed: UnixTime) -> Self {
+        Self::V1 { size, placed }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        match self {
+            Self::V1 { size, .. } => *size,
+        }
+    }
+}
+
+/// What of a partial blob is durable.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum PartialRow {
+    V1(Groups),
+}
+
+impl PartialRow {
+    pub(super) fn new(groups: Groups) -> Self {
+        Self::V1(groups)
+    }
+
+    pub(super) fn groups(self) -> Groups {
+        match self {
+            Self::V1(groups) => groups,
+        }
+    }
+}
+
+/// An incoming delivery.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum IncomingRow {
+    V1(Incoming),
+}
+
+impl From<Incoming> for IncomingRow {
+    fn from(incoming: Incoming) -> Self {
+        Self::V1(incoming)
+    }
+}
+
+impl From<IncomingRow> for Incoming {
+    fn from(row: IncomingRow) -> Self {
+        match row {
+            IncomingRow::V1(incoming) => incoming,
+        }
+    }
+}
+
+/// An outgoing delivery.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum OutgoingRow {
+    V1(Outgoing),
+}
+
+impl From<Outgoing> for OutgoingRow {
+    fn from(outgoing: Outgoing) -> Self {
+        Self::V1(outgoing)
+    }
+}
+
+impl From<OutgoingRow> for Outgoing {
+    fn from(row: OutgoingRow) -> Self {
+        match row {
+            OutgoingRow::V1(outgoing) => outgoing,
+        }
+    }
+}
+
+pub(super) fn encode(row: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(row).expect("rows are plain data, which postcard always encodes")
+}
+
+pub(super) fn decode<T: DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, IndexError> {
+    postcard::from_bytes(bytes).map_err(|_| IndexError::Row { table })
+}

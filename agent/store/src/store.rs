@@ -1,0 +1,301 @@
+//! The store: one owner of files and index, shared through cloneable handles. Its calls block on the disk: from async
+//! code they go to a blocking thread.
+
+mod deliveries;
+mod recovery;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use lighter_protocol::{BlobId, UnixTime};
+
+use crate::blob::StoredBlob;
+use crate::disk::{Disk, OsDisk};
+use crate::error::{OpenError, StoreError};
+use crate::import::Import;
+use crate::index::{Dropped, FORMAT, Index};
+use crate::layout::{self, Pair};
+use crate::limits::BLOB_SIZE_MAX;
+use crate::partial::Partial;
+use crate::tree;
+
+pub use deliveries::{Admission, Durable, Room};
+pub use recovery::Recovered;
+
+/// What the user decides about their store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes that attachments may take; `None`: as much as the disk has.
+    pub quota: Option<u64>,
+    /// How long attachments are kept after they were receipted; `None`: until the user removes them.
+    pub retention: Option<Duration>,
+    /// The largest attachment that is taken, in bytes.
+    pub blob_size_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { quota: None, retention: None, blob_size_max: BLOB_SIZE_MAX }
+    }
+}
+
+/// The recipient's attachment storage; a cloneable handle.
+#[derive(Clone, Debug)]
+pub struct Store(pub(crate) Arc<Inner>);
+
+/// What all handles share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) index: Index,
+    settings: Settings,
+    /// Blobs on their way in that somebody holds: one handle each, shared.
+    partials: Mutex<HashMap<(BlobId, u64), Weak<Partial>>>,
+    /// Held while a blob gets its final place or is removed from it: files and rows change as one.
+    placing: Mutex<()>,
+    imports: AtomicU64,
+}
+
+/// A blob that somebody wants to have here.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// It is complete.
+    Held,
+    /// It is on its way in: pull what is missing.
+    Partial(Arc<Partial>),
+}
+
+impl Store {
+    /// Opens the store in `folder`, made where it is missing, and mends what a crash left.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] where another process has it: speak to the agent that runs.
+    pub fn open(folder: &Path, settings: Settings) -> Result<Self, OpenError> {
+        let disk = OsDisk::take(folder, &[layout::BLOBS, layout::PARTIAL, layout::DAMAGED])?;
+        Self::open_on(Arc::new(disk), settings)
+    }
+
+    /// Opens the store on a given disk.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on(disk: Arc<dyn Disk>, settings: Settings) -> Result<Self, OpenError> {
+        let index = Index::open(Arc::clone(&disk))?;
+        let found = index.format()?;
+        if found > FORMAT {
+            return Err(OpenError::Format { found, known: FORMAT });
+        }
+        let store = Self(Arc::new(Inner {
+            disk,
+            index,
+            settings,
+            partials: Mutex::default(),
+            placing: Mutex::default(),
+            imports: AtomicU64::new(0),
+        }));
+        let recovered = store.recover()?;
+        if recovered != Recovered::default() {
+            tracing::info!(?recovered, "what a crash left was mended");
+        }
+        Ok(store)
+    }
+
+    /// What the user decided.
+    pub fn settings(&self) -> Settings {
+        self.0.settings
+    }
+
+    /// A number that only grows, durable: at least `floor`, and higher than the last one given under this name.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn next_number(&self, name: &str, floor: u64) -> Result<u64, StoreError> {
+        // The user's counters are kept apart from the store's own numbers.
+        Ok(self.0.index.next(&format!("counter {name}"), floor)?)
+    }
+
+    /// Begins, or goes on with, a blob of `size` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] over the settings' bound; else what the disk says.
+    pub fn want(&self, blob: BlobId, size: u64, now: UnixTime) -> Result<Wanted, StoreError> {
+        if size > self.0.settings.blob_size_max.max(crate::limits::MANIFEST_SIZE_MAX) {
+            return Err(StoreError::TooLarge { size });
+        }
+        if self.holds(blob)? || self.adopt(blob, size, now)? {
+            return Ok(Wanted::Held);
+        }
+        let mut partials = self.0.partials();
+        partials.retain(|_, partial| partial.strong_count() > 0);
+        if let Some(partial) = partials.get(&(blob, size)).and_then(Weak::upgrade)
+            && !partial.is_given_up()
+        {
+            return Ok(Wanted::Partial(partial));
+        }
+        let partial = Arc::new(Partial::open(&self.0, blob, size)?);
+        partials.insert((blob, size), Arc::downgrade(&partial));
+        Ok(Wanted::Partial(partial))
+    }
+
+    /// Gives complete blobs their final place, durable; several cost hardly more than one.
+    ///
+    /// # Errors
+    /// [`StoreError::Incomplete`] where one is not all here; [`StoreError::SyncFailed`] where a sync failed: that one
+    /// is given up. None of them has its place then, and those that are whole can be given again.
+    pub fn finish(&self, partials: &[Arc<Partial>], now: UnixTime) -> Result<(), StoreError> {
+        let mut ready = Vec::with_capacity(partials.len());
+        for partial in partials {
+            // Shared by two pulls, it may have been finished by the other one.
+            if self.holds(partial.blob())? {
+                continue;
+            }
+            partial.seal()?;
+            ready.push((partial.blob(), partial.size(), Pair::partial(partial.blob(), partial.size())));
+        }
+        self.0.place(&ready, now)
+    }
+
+    /// Whether the blob is complete here. Says nothing about what the disk did to it since: [`Store::recheck`] does.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn holds(&self, blob: BlobId) -> Result<bool, StoreError> {
+        Ok(self.0.index.blob_size(blob)?.is_some())
+    }
+
+    /// Re-reads a blob that is complete here, before anybody is told that it is (rule 4). A damaged one is set aside
+    /// and no longer held.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn recheck(&self, blob: BlobId) -> Result<bool, StoreError> {
+        let stored = match self.open_blob(blob) {
+            Ok(stored) => stored,
+            Err(StoreError::NoBlob(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if stored.is_intact().map_err(StoreError::io("re-reading a blob"))? {
+            return Ok(true);
+        }
+        self.set_aside(blob)?;
+        Ok(false)
+    }
+
+    /// Opens a complete blob for reading.
+    ///
+    /// # Errors
+    /// [`StoreError::NoBlob`] where it is not here.
+    pub fn open_blob(&self, blob: BlobId) -> Result<StoredBlob, StoreError> {
+        let size = self.0.index.blob_size(blob)?.ok_or(StoreError::NoBlob(blob))?;
+        let names = Pair::complete(blob);
+        let open = |name: &str| match self.0.disk.open(name, false) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(StoreError::NoBlob(blob)),
+            result => result.map_err(StoreError::io("opening a blob")),
+        };
+        let data = open(&names.data)?;
+        let outboard = if tree::outboard_len(size) == 0 { None } else { Some(open(&names.tree)?) };
+        Ok(StoredBlob::new(blob, size, data, outboard))
+    }
+
+    /// Begins to take in a file of the user's.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn import(&self) -> Result<Import, StoreError> {
+        Import::begin(&self.0, self.0.imports.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Bytes that can still be written to the disk.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn disk_free(&self) -> Result<u64, StoreError> {
+        self.0.disk.free().map_err(StoreError::io("asking for free space"))
+    }
+
+    fn set_aside(&self, blob: BlobId) -> Result<(), StoreError> {
+        tracing::warn!(%blob, "a blob is damaged on disk; it is set aside");
+        let _placing = self.0.placing();
+        self.0.index.unplace(blob)?;
+        let (from, to) = (Pair::complete(blob), Pair::damaged(blob));
+        for (from, to) in [(&from.data, &to.data), (&from.tree, &to.tree)] {
+            if let Err(error) = self.0.disk.rename(from, to)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                return Err(StoreError::io("setting a damaged blob aside")(error));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn partials(&self) -> MutexGuard<'_, HashMap<(BlobId, u64), Weak<Partial>>> {
+        self.partials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn placing(&self) -> MutexGuard<'_, ()> {
+        self.placing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Renames synced files to their final place, makes that durable, and only then says so in the index.
+    ///
+    /// The outboard goes first: where a data file stands in `blobs/`, its outboard is there.
+    pub(crate) fn place(&self, ready: &[(BlobId, u64, Pair)], now: UnixTime) -> Result<(), StoreError> {
+        if ready.is_empty() {
+            return Ok(());
+        }
+        let _placing = self.placing();
+        for (blob, size, from) in ready {
+            let to = Pair::complete(*blob);
+            let failed = || StoreError::io("giving a blob its final place");
+            if tree::outboard_len(*size) > 0 {
+                self.disk.rename(&from.tree, &to.tree).map_err(failed())?;
+            }
+            self.disk.rename(&from.data, &to.data).map_err(failed())?;
+        }
+        let rows: Vec<_> = ready.iter().map(|(blob, size, _)| (*blob, *size)).collect();
+        self.sync_places(&rows)?;
+        Ok(self.index.place(&rows, now)?)
+    }
+
+    /// Makes the final places of `blobs` durable. Where that fails, nobody knows under which name their files are on
+    /// the disk, and asking again would be answered with a lie: they are removed, and fetched anew (rule 1).
+    fn sync_places(&self, blobs: &[(BlobId, u64)]) -> Result<(), StoreError> {
+        let Err(source) = self.disk.sync_folder(layout::BLOBS) else { return Ok(()) };
+        for (blob, size) in blobs {
+            self.remove_files(&[Dropped::Blob(*blob)]);
+            self.discard_partial(*blob, *size);
+        }
+        Err(StoreError::SyncFailed { blob: blobs.first().map_or(BlobId([0; 32]), |(blob, _)| *blob), source })
+    }
+
+    /// Removes a partial blob that is given up; what cannot be removed now is removed at the next start.
+    pub(crate) fn discard_partial(&self, blob: BlobId, size: u64) {
+        if let Err(error) = self.index.forget_partial(blob, size) {
+            tracing::warn!(%blob, %error, "a partial blob that is given up stays on record");
+        }
+        self.remove_files(&[Dropped::Partial(blob, size)]);
+    }
+
+    /// Removes the files of rows that are gone. A failure leaves a file that nothing refers to, for the next start.
+    fn remove_files(&self, dropped: &[Dropped]) {
+        for row in dropped {
+            let names = match row {
+                Dropped::Blob(blob) => Pair::complete(*blob),
+                Dropped::Partial(blob, size) => Pair::partial(*blob, *size),
+            };
+            for name in [&names.data, &names.tree] {
+                if let Err(error) = self.disk.remove(name) {
+                    tracing::warn!(%name, %error, "a file that nothing refers to stays until the next start");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! Deliveries: taken on, proved durable, receipted, let go of; and those that go out.
+
+use std::time::Duration;
+
+use lighter_protocol::wire::Offer;
+use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Signed, UnixTime};
+
+use super::Store;
+use crate::delivery::{Incoming, IncomingState, Outgoing};
+use crate::error::StoreError;
+use crate::limits::{DELIVERIES_MAX, DISK_RESERVE};
+
+/// What the store knows about an offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is new, and on record now.
+    New(Incoming),
+    /// It is known: go on with it, or give the receipt that was given.
+    Known(Incoming),
+    /// Its number is taken by another delivery: somebody lies, or draws badly.
+    Conflict,
+}
+
+/// Whether there is room for an offer's attachments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// There is.
+    Enough,
+    /// The user's quota would be exceeded.
+    OverQuota,
+    /// The disk has not got it.
+    OverDisk,
+}
+
+/// Proof that manifest and all attachments of a delivery are durable here: the only way to a receipt.
+#[derive(Debug)]
+pub struct Durable {
+    incoming: Incoming,
+}
+
+impl Durable {
+    /// What the store may sign now.
+    pub fn receipt(&self, store: PeerId, now: UnixTime) -> Receipt {
+        Receipt {
+            delivery: self.incoming.delivery,
+            mailbox: self.incoming.mailbox.clone(),
+            store,
+            manifest: self.incoming.manifest.id,
+            time: now,
+        }
+    }
+}
+
+impl Store {
+    /// Whether there is room for `offer`. Blobs that are here, or promised to another delivery, are not counted twice.
+    ///
+    /// # Errors
+    /// What disk or index say.
+    pub fn room_for(&self, offer: &Offer) -> Result<Room, StoreError> {
+        let (mut counted, mut written) = (0_u64, 0_u64);
+        for part in &offer.blobs {
+            if !self.0.index.is_referenced(part.id)? {
+                counted = counted.saturating_add(part.size);
+            }
+        }
+        for part in std::iter::once(&offer.manifest).chain(&offer.blobs) {
+            if !self.holds(part.id)? {
+                written = written.saturating_add(part.size);
+            }
+        }
+        let over_quota = match self.settings().quota {
+            Some(quota) => self.0.index.used()?.saturating_add(counted) > quota,
+            None => false,
+        };
+        if over_quota {
+            return Ok(Room::OverQuota);
+        }
+        let over_disk = written.saturating_add(DISK_RESERVE) > self.disk_free()?;
+        Ok(if over_disk { Room::OverDisk } else { Room::Enough })
+    }
+
+    /// Takes an offer on record; one that is there already is given back as it stands, so that a replayed offer gets
+    /// the same answer.
+    ///
+    /// # Errors
+    /// [`StoreError::TooMany`] where the index is full; else what it says.
+    pub fn admit(&self, offer: &Offer, from: PeerId, now: UnixTime) -> Result<Admission, StoreError> {
+        if let Some(known) = self.0.index.incoming(offer.delivery)? {
+            return Ok(if known.is_same(offer) { Admission::Known(known) } else { Admission::Conflict });
+        }
+        if self.0.index.incoming_count()? >= DELIVERIES_MAX {
+            return Err(StoreError::TooMany);
+        }
+        let incoming = Incoming::new(offer, from, now);
+        self.0.index.put_incoming(&incoming, true)?;
+        Ok(Admission::New(incoming))
+    }
+
+    /// The proof that all of a delivery is durable here; none where parts are missing.
+    ///
+    /// # Errors
+    /// [`StoreError::NoDelivery`] where it is not known; else what the index says.
+    pub fn durable(&self, delivery: DeliveryId) -> Result<Option<Durable>, StoreError> {
+        let incoming = self.0.index.incoming(delivery)?.ok_or(StoreError::NoDelivery(delivery))?;
+        for (part, _) in incoming.parts() {
+            // The size is the stored blob's own from here on: what the offer claimed was only a claim.
+            if self.0.index.blob_size(part.id)? != Some(part.size) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Durable { incoming }))
+    }
+
+    /// Puts the signed receipt on record, durable before it is sent. Where there is one already, that one stays, and
+    /// is what must be sent.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn settle(&self, durable: Durable, receipt: Signed<Receipt>) -> Result<Signed<Receipt>, StoreError> {
+        let delivery = durable.incoming.delivery;
+        let mut incoming = self.0.index.incoming(delivery)?.ok_or(StoreError::NoDelivery(delivery))?;
+        if let Some(given) = incoming.receipt() {
+            return Ok(given.clone());
+        }
+        incoming.state = IncomingState::Receipted(receipt.clone());
+        self.0.index.put_incoming(&incoming, true)?;
+        Ok(receipt)
+    }
+
+    /// An incoming delivery.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn incoming(&self, delivery: DeliveryId) -> Result<Option<Incoming>, StoreError> {
+        Ok(self.0.index.incoming(delivery)?)
+    }
+
+    /// All incoming deliveries, newest first.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn all_incoming(&self) -> Result<Vec<Incoming>, StoreError> {
+        let mut all = self.0.index.all_incoming()?;
+        all.sort_by_key(|incoming| (std::cmp::Reverse(incoming.offered), incoming.delivery));
+        Ok(all)
+    }
+
+    /// Bytes of a part that are here, complete or on record; what a running pull wrote since its last checkpoint is
+    /// counted as well.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn len_here(&self, blob: BlobId, size: u64) -> Result<u64, StoreError> {
+        if self.holds(blob)? {
+            return Ok(size);
+        }
+        let running = self.0.partials().get(&(blob, size)).and_then(std::sync::Weak::upgrade);
+        if let Some(partial) = running {
+            return Ok(partial.len_here());
+        }
+        Ok(self.0.index.partial(blob, size)?.len_bytes(size))
+    }
+
+    /// Lets go of a delivery: its blobs are removed unless another one needs them. One that was receipted keeps its
+    /// receipt until nobody can offer it again.
+    ///
+    /// # Errors
+    /// [`StoreError::NoDelivery`] where it is not known; else what the index says.
+    pub fn remove(&self, delivery: DeliveryId) -> Result<(), StoreError> {
+        let mut incoming = self.0.index.incoming(delivery)?.ok_or(StoreError::NoDelivery(delivery))?;
+        let _placing = self.0.placing();
+        let dropped = match incoming.receipt().cloned() {
+            Some(receipt) => {
+                incoming.state = IncomingState::LetGo(receipt);
+                self.0.index.put_incoming(&incoming, false)?
+            }
+            None => self.0.index.remove_incoming(&incoming)?,
+        };
+        self.0.remove_files(&dropped);
+        Ok(())
+    }
+
+    /// Lets go of what the user's retention says, and forgets what can never come any more: deliveries whose holder
+    /// let go of them before all was here, and the receipts of those that nobody can offer again. Gives how many.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn expire(&self, now: UnixTime) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for incoming in self.0.index.all_incoming()? {
+            match &incoming.state {
+                IncomingState::Receipted(receipt) => {
+                    if self.is_past_retention(receipt, now) {
+                        self.remove(incoming.delivery)?;
+                        count += 1;
+                    }
+                }
+                IncomingState::Pulling | IncomingState::LetGo(_) if incoming.expires < now => {
+                    let _placing = self.0.placing();
+                    let dropped = self.0.index.remove_incoming(&incoming)?;
+                    self.0.remove_files(&dropped);
+                    count += 1;
+                }
+                IncomingState::Pulling | IncomingState::LetGo(_) => {}
+            }
+        }
+        Ok(count)
+    }
+
+    fn is_past_retention(&self, receipt: &Signed<Receipt>, now: UnixTime) -> bool {
+        let kept: Option<Duration> = self.settings().retention;
+        // It is the store's own receipt, from its own index.
+        match (kept, receipt.claim()) {
+            (Some(kept), Ok(receipt)) => receipt.time.plus(kept) < now,
+            _ => false,
+        }
+    }
+
+    /// Puts an outgoing delivery on record, or its new state. Released, its blobs are let go of (rule 3: only the
+    /// caller, who verified the receipt, may say so).
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn put_outgoing(&self, outgoing: &Outgoing) -> Result<(), StoreError> {
+        let _placing = self.0.placing();
+        let dropped = self.0.index.put_outgoing(outgoing)?;
+        self.0.remove_files(&dropped);
+        Ok(())
+    }
+
+    /// An outgoing delivery.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn outgoing(&self, delivery: DeliveryId) -> Result<Option<Outgoing>, StoreError> {
+        Ok(self.0.index.outgoing(delivery)?)
+    }
+
+    /// All outgoing deliveries, newest first.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn all_outgoing(&self) -> Result<Vec<Outgoing>, StoreError> {
+        let mut all = self.0.index.all_outgoing()?;
+        all.sort_by_key(|outgoing| (std::cmp::Reverse(outgoing.created), outgoing.delivery));
+        Ok(all)
+    }
+
+    /// Removes an outgoing delivery and lets go of its blobs.
+    ///
+    /// # Errors
+    /// [`StoreError::NoDelivery`] where it is not known; else what the index says.
+    pub fn remove_outgoing(&self, delivery: DeliveryId) -> Result<(), StoreError> {
+        let outgoing = self.0.index.outgoing(delivery)?.ok_or(StoreError::NoDelivery(delivery))?;
+        let _placing = self.0.placing();
+        let dropped = self.0.index.remove_outgoing(&outgoing)?;
+        self.0.remove_files(&dropped);
+        Ok(())
+    }
+
+    /// Bytes that attachments take of the quota.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn used(&self) -> Result<u64, StoreError> {
+        Ok(self.0.index.used()?)
+    }
+}

@@ -1,0 +1,280 @@
+//! The store on a disk that fails: whatever happens, what was receipted is there, and the pull can go on.
+
+mod crashes;
+mod faults;
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use bao_tree::io::outboard::PreOrderMemOutboard;
+use bao_tree::io::sync::Outboard;
+use lighter_protocol::wire::{Offer, OfferedBlob};
+use lighter_protocol::{BlobId, DeliveryId, Keypair, PeerId, Signed, UnixTime};
+
+use super::*;
+use crate::delivery::IncomingState;
+use crate::disk::simulated::SimulatedDisk;
+use crate::groups;
+use crate::limits::GROUP_LEN;
+
+const NOW: UnixTime = UnixTime(1_800_000_000);
+
+/// What a sender holds: the bytes, and the tree that a decoder would have verified.
+#[derive(Debug)]
+pub(super) struct Source {
+    bytes: Vec<u8>,
+    tree: PreOrderMemOutboard,
+}
+
+impl Source {
+    pub(super) fn new(seed: u8, len: usize) -> Self {
+        let bytes: Vec<u8> = (0..len).map(|at| (at as u64 * 31 + u64::from(seed) + at as u64 / 251) as u8).collect();
+        let tree = PreOrderMemOutboard::create(&bytes, tree::GROUP);
+        Self { bytes, tree }
+    }
+
+    pub(super) fn id(&self) -> BlobId {
+        BlobId(*self.tree.root.as_bytes())
+    }
+
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn offered(&self, name: &str) -> OfferedBlob {
+        OfferedBlob { id: self.id(), size: self.size(), name: name.to_owned(), media_type: "x/y".to_owned() }
+    }
+
+    /// Gives a partial blob the groups that it misses, at most `max` of them, as a decoder would: parents first.
+    /// Gives how many were sent.
+    pub(super) fn feed(&self, partial: &Partial, max: u64) -> Result<u64, StoreError> {
+        let mut sent = 0;
+        for (start, end) in partial.missing(usize::MAX) {
+            let mut at = start;
+            loop {
+                if sent == max {
+                    return Ok(sent);
+                }
+                for node in tree::shape(self.size()).pre_order_nodes_iter() {
+                    if node.chunk_range().start.to_bytes() <= at
+                        && at < node.chunk_range().end.to_bytes()
+                        && let Some(pair) = self.tree.load(node).unwrap()
+                    {
+                        partial.write_pair(node, &pair)?;
+                    }
+                }
+                let until = (at + GROUP_LEN).min(self.size());
+                partial.write_data(at, &self.bytes[at as usize..until as usize])?;
+                sent += 1;
+                at = until;
+                if at >= end {
+                    break;
+                }
+            }
+        }
+        Ok(sent)
+    }
+}
+
+pub(super) fn offer(number: u8, manifest: &Source, blobs: &[&Source]) -> Offer {
+    Offer {
+        delivery: DeliveryId([number; 16]),
+        mailbox: "alice@example.org".parse().unwrap(),
+        manifest: manifest.offered(""),
+        blobs: blobs.iter().map(|blob| blob.offered("report.pdf")).collect(),
+        sources: Vec::new(),
+        expires: NOW.plus(Duration::from_secs(86_400 * 30)),
+        introduction: None,
+    }
+}
+
+pub(super) fn open(disk: &SimulatedDisk) -> Store {
+    Store::open_on(Arc::new(disk.clone()), Settings::default()).unwrap()
+}
+
+pub(super) fn pull(store: &Store, source: &Source, step: u64) -> Result<u64, StoreError> {
+    let mut fetched = 0;
+    let Wanted::Partial(partial) = store.want(source.id(), source.size(), NOW)? else { return Ok(0) };
+    while !partial.is_complete() {
+        fetched += source.feed(&partial, step)?;
+        partial.checkpoint()?;
+    }
+    store.finish(&[partial], NOW)?;
+    Ok(fetched)
+}
+
+/// All of a delivery, from offer to receipt, as the agent does it.
+pub(super) fn deliver(store: &Store, key: &Keypair, offer: &Offer, sources: &[&Source]) -> Result<u64, StoreError> {
+    let from = PeerId::random();
+    let fetched = match store.admit(offer, from, NOW)? {
+        Admission::Known(known) if known.receipt().is_some() => return Ok(0),
+        Admission::Conflict => unreachable!("one sender draws the numbers here"),
+        _ => sources.iter().try_fold(0, |sum, source| Ok::<_, StoreError>(sum + pull(store, source, 3)?))?,
+    };
+    let durable = store.durable(offer.delivery)?.expect("all parts were finished");
+    let receipt = Signed::sign(&durable.receipt(key.public().to_peer_id(), NOW), key).unwrap();
+    store.settle(durable, receipt)?;
+    Ok(fetched)
+}
+
+pub(super) fn read_all(store: &Store, blob: BlobId) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    store.open_blob(blob).unwrap().reader().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+pub(super) fn key() -> Keypair {
+    Keypair::ed25519_from_bytes([7; 32]).unwrap()
+}
+
+#[test]
+fn blobs_of_every_shape_come_in_and_are_read_back() {
+    let group = GROUP_LEN as usize;
+    let disk = SimulatedDisk::default();
+    let store = open(&disk);
+    for len in [0, 1, group - 1, group, group + 1, 2 * group, 5 * group + 7, 16 * group, 33 * group - 1] {
+        let source = Source::new(len as u8, len);
+        let offer = offer(1, &source, &[]);
+        let fetched = pull(&store, &source, 2).unwrap();
+        assert_eq!(fetched, groups::count(len as u64), "{len}");
+        assert_eq!(read_all(&store, source.id()), source.bytes, "{len}");
+        assert_eq!(pull(&store, &source, 2).unwrap(), 0, "{len}: held, so nothing is fetched");
+        assert_eq!(offer.manifest.size, len as u64);
+    }
+}
+
+#[test]
+fn the_outboard_on_disk_is_the_one_that_bao_tree_makes() {
+    let source = Source::new(3, 37 * GROUP_LEN as usize + 5);
+    let store = open(&SimulatedDisk::default());
+    let mut import = store.import().unwrap();
+    import.write_all(&source.bytes).unwrap();
+    let (id, size) = import.finish(NOW).unwrap();
+    assert_eq!((id, size), (source.id(), source.size()));
+    let stored = store.open_blob(id).unwrap();
+    for node in tree::shape(size).pre_order_nodes_iter() {
+        assert_eq!(stored.pair(node).unwrap(), source.tree.load(node).unwrap(), "{node:?}");
+    }
+}
+
+// SPEC: D8
+#[test]
+fn bad_input_38_one_blob_for_many_deliveries_is_fetched_once_and_goes_with_the_last() {
+    let (disk, key) = (SimulatedDisk::default(), key());
+    let store = open(&disk);
+    let (manifest, blob) = (Source::new(1, 100), Source::new(2, 50_000));
+    for number in 1..=5 {
+        let fetched = deliver(&store, &key, &offer(number, &manifest, &[&blob]), &[&manifest, &blob]).unwrap();
+        assert_eq!(fetched > 0, number == 1);
+    }
+    assert_eq!(store.used().unwrap(), 50_000, "counted once");
+    for number in 1..=4 {
+        store.remove(DeliveryId([number; 16])).unwrap();
+        assert!(store.holds(blob.id()).unwrap());
+    }
+    store.remove(DeliveryId([5; 16])).unwrap();
+    assert!(!store.holds(blob.id()).unwrap());
+    assert_eq!(store.used().unwrap(), 0);
+    assert_eq!(disk.names(), ["index.redb"], "no file is left");
+}
+
+// SPEC: D4
+#[test]
+fn a_replayed_offer_gets_the_receipt_that_was_given_even_after_it_was_let_go() {
+    let (store, key) = (open(&SimulatedDisk::default()), key());
+    let (manifest, blob) = (Source::new(1, 100), Source::new(2, 50_000));
+    let offer = offer(1, &manifest, &[&blob]);
+    deliver(&store, &key, &offer, &[&manifest, &blob]).unwrap();
+    let given = store.incoming(offer.delivery).unwrap().unwrap().receipt().cloned().unwrap();
+    store.remove(offer.delivery).unwrap();
+    let Admission::Known(known) = store.admit(&offer, PeerId::random(), NOW).unwrap() else { panic!("known") };
+    assert_eq!(known.state, IncomingState::LetGo(given));
+}
+
+#[test]
+fn bad_input_34_a_delivery_number_that_is_taken_is_a_conflict() {
+    let store = open(&SimulatedDisk::default());
+    let (manifest, blob, other) = (Source::new(1, 100), Source::new(2, 500), Source::new(3, 500));
+    assert!(matches!(store.admit(&offer(1, &manifest, &[&blob]), PeerId::random(), NOW), Ok(Admission::New(_))));
+    let conflict = store.admit(&offer(1, &manifest, &[&other]), PeerId::random(), NOW).unwrap();
+    assert_eq!(conflict, Admission::Conflict);
+}
+
+#[test]
+fn quota_counts_attachments_and_not_manifests() {
+    let disk = SimulatedDisk::default();
+    let settings = Settings { quota: Some(60_000), ..Settings::default() };
+    let store = Store::open_on(Arc::new(disk), settings).unwrap();
+    let (manifest, first, second) = (Source::new(1, 90_000), Source::new(2, 50_000), Source::new(3, 20_000));
+    let first_offer = offer(1, &manifest, &[&first]);
+    assert_eq!(store.room_for(&first_offer).unwrap(), Room::Enough);
+    deliver(&store, &key(), &first_offer, &[&manifest, &first]).unwrap();
+    assert_eq!(store.room_for(&offer(2, &manifest, &[&second])).unwrap(), Room::OverQuota);
+    assert_eq!(store.room_for(&offer(2, &manifest, &[&first])).unwrap(), Room::Enough, "it is here already");
+}
+
+#[test]
+fn bad_input_35_a_size_that_was_lied_about_does_not_stand_in_the_way_of_the_true_one() {
+    let store = open(&SimulatedDisk::default());
+    let source = Source::new(4, 3 * GROUP_LEN as usize + 9);
+    let Wanted::Partial(lie) = store.want(source.id(), source.size() + 1, NOW).unwrap() else { panic!("not held") };
+    lie.write_data(0, &source.bytes[..GROUP_LEN as usize]).unwrap();
+    assert_eq!(pull(&store, &source, 9).unwrap(), 4);
+    assert!(matches!(store.finish(&[lie], NOW), Ok(())), "the blob is held: there is nothing to do");
+    assert_eq!(read_all(&store, source.id()), source.bytes);
+}
+
+#[test]
+fn data_that_is_no_group_of_the_blob_is_refused() {
+    let store = open(&SimulatedDisk::default());
+    let size = 3 * GROUP_LEN + 9;
+    let Wanted::Partial(partial) = store.want(BlobId([9; 32]), size, NOW).unwrap() else { panic!("not held") };
+    let group = vec![0; GROUP_LEN as usize];
+    for (offset, len) in [(1, 100), (0, 100), (GROUP_LEN, 10), (3 * GROUP_LEN, 10), (4 * GROUP_LEN, 1), (u64::MAX, 1)] {
+        assert!(matches!(partial.write_data(offset, &group[..len]), Err(StoreError::OutOfPlace(_))), "{offset} {len}");
+    }
+}
+
+// SPEC: D4
+#[test]
+fn a_blob_that_rotted_is_found_before_a_receipt_and_fetched_again() {
+    let (disk, key) = (SimulatedDisk::default(), key());
+    let store = open(&disk);
+    let (manifest, blob) = (Source::new(1, 100), Source::new(2, 50_000));
+    deliver(&store, &key, &offer(1, &manifest, &[&blob]), &[&manifest, &blob]).unwrap();
+    disk.rot(&Pair::complete(blob.id()).data, 20_000);
+    assert!(store.open_blob(blob.id()).unwrap().reader().read_to_end(&mut Vec::new()).is_err());
+    assert!(!store.recheck(blob.id()).unwrap(), "a receipt is not given on hope");
+    assert!(!store.holds(blob.id()).unwrap());
+    assert!(disk.names().contains(&Pair::damaged(blob.id()).data), "set aside, not thrown away");
+    assert_eq!(pull(&store, &blob, 9).unwrap(), 4);
+    assert!(store.recheck(blob.id()).unwrap());
+}
+
+#[test]
+fn retention_lets_go_of_what_is_old_and_forgets_what_nobody_can_offer_again() {
+    let settings = Settings { retention: Some(Duration::from_secs(86_400)), ..Settings::default() };
+    let store = Store::open_on(Arc::new(SimulatedDisk::default()), settings).unwrap();
+    let (manifest, blob) = (Source::new(1, 100), Source::new(2, 50_000));
+    let offer = offer(1, &manifest, &[&blob]);
+    deliver(&store, &key(), &offer, &[&manifest, &blob]).unwrap();
+    assert_eq!(store.expire(NOW.plus(Duration::from_secs(86_000))).unwrap(), 0);
+    assert_eq!(store.expire(NOW.plus(Duration::from_secs(86_402))).unwrap(), 1);
+    assert!(!store.holds(blob.id()).unwrap());
+    assert!(store.incoming(offer.delivery).unwrap().unwrap().receipt().is_some());
+    assert_eq!(store.expire(offer.expires.plus(Duration::from_secs(1))).unwrap(), 1);
+    assert_eq!(store.incoming(offer.delivery).unwrap(), None);
+}
+
+#[test]
+fn an_import_that_is_not_referred_to_is_gone_at_the_next_start() {
+    let disk = SimulatedDisk::default();
+    let store = open(&disk);
+    let mut import = store.import().unwrap();
+    import.write_all(&[5; 40_000]).unwrap();
+    let (id, _) = import.finish(NOW).unwrap();
+    assert!(store.holds(id).unwrap());
+    drop(store);
+    let store = open(&disk.restart());
+    assert!(!store.holds(id).unwrap());
+}
