@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use bao_tree::TreeNode;
 use lighter_protocol::BlobId;
+use lighter_protocol::blob::{self, PAIR_LEN};
 
 use crate::disk::DiskFile;
-use crate::groups::{self, Groups};
-use crate::limits::{COPY_LEN, GROUP_LEN};
+use crate::limits::COPY_LEN;
 use crate::tree::{self, Files};
 
 /// A complete blob. Stays readable while it is open, also after it was removed.
@@ -56,10 +56,10 @@ impl StoredBlob {
     /// What the disk says.
     pub fn pair(&self, node: TreeNode) -> io::Result<Option<(blake3::Hash, blake3::Hash)>> {
         let Some(outboard) = &self.outboard else { return Ok(None) };
-        let Some(index) = tree::shape(self.size).pre_order_offset(node) else { return Ok(None) };
-        let (mut left, mut right) = ([0; 32], [0; 32]);
-        outboard.read_at(&mut left, index * 64)?;
-        outboard.read_at(&mut right, index * 64 + 32)?;
+        let Some(index) = blob::tree(self.size).pre_order_offset(node) else { return Ok(None) };
+        let mut pair = [0; PAIR_LEN];
+        outboard.read_at(&mut pair, index * PAIR_LEN as u64)?;
+        let (left, right) = tree::pair_from(&pair);
         Ok(Some((left.into(), right.into())))
     }
 
@@ -68,8 +68,7 @@ impl StoredBlob {
     /// # Errors
     /// What the disk says.
     pub fn is_intact(&self) -> io::Result<bool> {
-        let all = Groups::all(self.size);
-        Ok(tree::verified(self.files(), self.id, self.size, &all)? == all)
+        tree::is_whole(self.files(), self.id, self.size)
     }
 
     /// Its bytes in order, each group proved before it is given out.
@@ -86,19 +85,16 @@ impl StoredBlob {
 #[derive(Debug)]
 pub struct BlobReader {
     blob: StoredBlob,
-    /// The first group that was not read yet.
+    /// The first byte that was not read yet.
     next: u64,
     /// Proved bytes; those before `given` were given out.
     window: Vec<u8>,
     given: usize,
 }
 
-/// Groups that are proved and read as one.
-const WINDOW_GROUPS: u64 = COPY_LEN as u64 / GROUP_LEN;
-
 impl BlobReader {
     fn fill(&mut self) -> io::Result<()> {
-        let end = (self.next + WINDOW_GROUPS).min(groups::count(self.blob.size));
+        let end = (self.next + COPY_LEN as u64).min(self.blob.size);
         self.window = tree::read(self.blob.files(), self.blob.id, self.blob.size, self.next..end)?;
         self.given = 0;
         self.next = end;
@@ -108,7 +104,7 @@ impl BlobReader {
 
 impl io::Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.given == self.window.len() && self.next < groups::count(self.blob.size) {
+        if self.given == self.window.len() && self.next < self.blob.size {
             self.fill()?;
         }
         let len = buffer.len().min(self.window.len() - self.given);

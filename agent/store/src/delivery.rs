@@ -71,7 +71,8 @@ impl Incoming {
 
     /// Manifest and attachments, each with the role it plays.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (&OfferedBlob, Role)> {
-        std::iter::once((&self.manifest, Role::Manifest)).chain(self.blobs.iter().map(|blob| (blob, Role::Attachment)))
+        std::iter::once((&self.manifest, Role::Manifest))
+            .chain(self.blobs.iter().map(|blob| (blob, Role::Attachment)))
     }
 
     /// The attachments' bytes, as they were claimed.

@@ -48,6 +48,10 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
 }
 
 /// An open file, shared by who reads and who writes it.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a file's length is a question to the system, not a collection's"
+)]
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Fills `buffer` from `offset` on.
     ///

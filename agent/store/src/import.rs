@@ -28,7 +28,8 @@ pub struct Import {
 impl Import {
     pub(crate) fn begin(store: &Arc<Inner>, number: u64) -> Result<Self, StoreError> {
         let names = Pair::import(number);
-        let data = store.disk.open(&names.data, true).map_err(StoreError::io("creating a file in the store"))?;
+        let data =
+            store.disk.open(&names.data, true).map_err(StoreError::io("creating a file in the store"))?;
         data.set_len(0).map_err(StoreError::io("creating a file in the store"))?;
         Ok(Self { store: Arc::clone(store), names, data, size: 0, closed: false })
     }
@@ -44,7 +45,10 @@ impl Import {
     /// [`StoreError::Full`] and what else the disk says; nothing is left behind then.
     pub fn finish(mut self, now: UnixTime) -> Result<(BlobId, u64), StoreError> {
         if self.closed {
-            return Err(StoreError::Io { doing: "ending an import", source: io::ErrorKind::BrokenPipe.into() });
+            return Err(StoreError::Io {
+                doing: "ending an import",
+                source: io::ErrorKind::BrokenPipe.into(),
+            });
         }
         self.closed = true;
         let failed = || StoreError::io("hashing a file in the store");
@@ -55,7 +59,9 @@ impl Import {
         };
         let blob = tree::build(&*self.data, self.size, outboard.as_deref()).map_err(failed())?;
         let outboard_synced = outboard.as_ref().map_or(Ok(()), |outboard| outboard.sync());
-        outboard_synced.and_then(|()| self.data.sync()).map_err(|source| StoreError::SyncFailed { blob, source })?;
+        outboard_synced
+            .and_then(|()| self.data.sync())
+            .map_err(|source| StoreError::SyncFailed { blob, source })?;
         self.store.place(&[(blob, self.size, self.names.clone())], now)?;
         Ok((blob, self.size))
     }

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `meta` | name | number: `format`, `used` (bytes of distinct attachments that count), counters of the agent's |
 //! | `blobs` | BlobId | `BlobRow`: size, when it was placed. A row means: complete and durable under `blobs/` |
-//! | `partials` | BlobId, size | `PartialRow`: groups that are durable under `partial/` |
+//! | `partials` | BlobId, size | `PartialRow`: ranges that are durable under `partial/` |
 //! | `references` | BlobId, DeliveryId, role | size. A blob without one is removed |
 //! | `incoming` | DeliveryId | `IncomingRow` |
 //! | `outgoing` | DeliveryId | `OutgoingRow` |
@@ -24,13 +24,13 @@ mod rows;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lighter_protocol::blob::RangeSet;
 use lighter_protocol::{BlobId, DeliveryId, UnixTime};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::delivery::{Incoming, Outgoing, Role};
 use crate::disk::Disk;
 use crate::error::IndexError;
-use crate::groups::Groups;
 use crate::limits::INDEX_CACHE_LEN;
 use backend::Backend;
 use rows::{BlobRow, IncomingRow, OutgoingRow, PartialRow, decode, encode};
@@ -93,7 +93,8 @@ impl Index {
             backend::copy_afresh(&*self.disk).map_err(redb::StorageError::Io)?;
             self.sync_failed.store(false, Ordering::Release);
         }
-        let backend = Backend::open(&*self.disk, Arc::clone(&self.sync_failed)).map_err(redb::StorageError::Io)?;
+        let backend =
+            Backend::open(&*self.disk, Arc::clone(&self.sync_failed)).map_err(redb::StorageError::Io)?;
         let database = Database::builder().set_cache_size(INDEX_CACHE_LEN).create_with_backend(backend)?;
         let database = Arc::new(database);
         *slot = Some(Arc::clone(&database));
@@ -108,7 +109,10 @@ impl Index {
         result
     }
 
-    fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Result<T, IndexError>) -> Result<T, IndexError> {
+    fn write<T>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, IndexError>,
+    ) -> Result<T, IndexError> {
         let result = self.database().and_then(|database| {
             let mut txn = database.begin_write()?;
             // A kill costs no walk through the whole file at the next start (redb 1055; FINDINGS "Storage").
@@ -120,7 +124,10 @@ impl Index {
         self.forget_if_broken(result)
     }
 
-    fn read<T>(&self, question: impl FnOnce(&ReadTransaction) -> Result<T, IndexError>) -> Result<T, IndexError> {
+    fn read<T>(
+        &self,
+        question: impl FnOnce(&ReadTransaction) -> Result<T, IndexError>,
+    ) -> Result<T, IndexError> {
         let result = self.database().and_then(|database| question(&database.begin_read()?));
         self.forget_if_broken(result)
     }
@@ -188,18 +195,24 @@ impl Index {
 
     // ---- partial blobs
 
-    pub(crate) fn partial(&self, blob: BlobId, size: u64) -> Result<Groups, IndexError> {
+    pub(crate) fn partial(&self, blob: BlobId, size: u64) -> Result<RangeSet, IndexError> {
         self.read(|txn| {
             let table = txn.open_table(PARTIALS)?;
-            let Some(row) = table.get((&blob.0, size))? else { return Ok(Groups::default()) };
-            let groups = decode::<PartialRow>("partials", row.value())?.groups();
-            groups.checked(size).ok_or(IndexError::Row { table: "partials" })
+            let Some(row) = table.get((&blob.0, size))? else { return Ok(RangeSet::new()) };
+            let ranges = decode::<PartialRow>("partials", row.value())?.ranges();
+            let ranges = ranges.filter(|ranges| ranges.iter().all(|range| range.end <= size));
+            ranges.ok_or(IndexError::Row { table: "partials" })
         })
     }
 
-    pub(crate) fn record_partial(&self, blob: BlobId, size: u64, groups: &Groups) -> Result<(), IndexError> {
+    pub(crate) fn record_partial(
+        &self,
+        blob: BlobId,
+        size: u64,
+        ranges: &RangeSet,
+    ) -> Result<(), IndexError> {
         self.write(|txn| {
-            txn.open_table(PARTIALS)?.insert((&blob.0, size), encode(&PartialRow::new(groups.clone())).as_slice())?;
+            txn.open_table(PARTIALS)?.insert((&blob.0, size), encode(&PartialRow::new(ranges)).as_slice())?;
             Ok(())
         })
     }
@@ -224,7 +237,10 @@ impl Index {
     pub(crate) fn all_incoming(&self) -> Result<Vec<Incoming>, IndexError> {
         self.read(|txn| {
             let table = txn.open_table(INCOMING)?;
-            table.iter()?.map(|entry| Ok(decode::<IncomingRow>("incoming", entry?.1.value())?.into())).collect()
+            table
+                .iter()?
+                .map(|entry| Ok(decode::<IncomingRow>("incoming", entry?.1.value())?.into()))
+                .collect()
         })
     }
 
@@ -243,7 +259,10 @@ impl Index {
     pub(crate) fn all_outgoing(&self) -> Result<Vec<Outgoing>, IndexError> {
         self.read(|txn| {
             let table = txn.open_table(OUTGOING)?;
-            table.iter()?.map(|entry| Ok(decode::<OutgoingRow>("outgoing", entry?.1.value())?.into())).collect()
+            table
+                .iter()?
+                .map(|entry| Ok(decode::<OutgoingRow>("outgoing", entry?.1.value())?.into()))
+                .collect()
         })
     }
 

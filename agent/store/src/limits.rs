@@ -1,9 +1,6 @@
 //! Every bound of the store, with its unit and where it comes from; relations are asserted at compile time.
 
-/// Bytes of a chunk group: what is verified, recorded and asked for as one (DESIGN §6: 16 KiB groups).
-pub const GROUP_LEN: u64 = 16 * 1024;
-/// Log2 of the chunks (1 KiB) in a group: how `bao-tree` names the same size.
-pub const GROUP_CHUNK_LOG: u8 = 4;
+use lighter_protocol::blob::GROUP_LEN;
 
 /// Bytes written to a partial blob after which a checkpoint is due: what a power failure can cost a pull. A sync of
 /// 8 MiB takes 10 to 25 ms on the disks that were measured, and runs beside the writing.
@@ -18,10 +15,6 @@ pub const MANIFEST_SIZE_MAX: u64 = 256 * 1024 * 1024;
 /// on working.
 pub const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 
-/// Disjoint ranges that one partial blob may have on record: a pull asks for at most
-/// [`lighter_protocol::limits::GET_RANGES_MAX`] at a time, so more gaps than a few of those come only from a broken or
-/// hostile source; the smallest are forgotten then, and fetched again.
-pub const RANGES_MAX: usize = 1_024;
 /// Deliveries on record, incoming and outgoing each: a bound on what a stranger can make the index grow to.
 pub const DELIVERIES_MAX: u64 = 1_000_000;
 
@@ -33,8 +26,6 @@ pub const COPY_LEN: usize = 256 * 1024;
 /// Characters of an attachment's name that are shown or used for a file; what is longer is cut in its stem.
 pub const NAME_CHARS_MAX: usize = 120;
 
-const _: () = assert!(GROUP_LEN == 1024 << GROUP_CHUNK_LOG);
 const _: () = assert!(CHECKPOINT_LEN.is_multiple_of(GROUP_LEN));
-const _: () = assert!(COPY_LEN as u64 % GROUP_LEN == 0);
+const _: () = assert!((COPY_LEN as u64).is_multiple_of(GROUP_LEN));
 const _: () = assert!(MANIFEST_SIZE_MAX < BLOB_SIZE_MAX);
-const _: () = assert!(RANGES_MAX > lighter_protocol::limits::GET_RANGES_MAX);

@@ -7,8 +7,8 @@ const NAMELESS: &str = "attachment";
 
 /// Names that Windows keeps for devices, with any extension: the file may end up on a share.
 const DEVICES: [&str; 22] = [
-    "con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8", "com9", "lpt1", "lpt2",
-    "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
+    "con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8", "com9",
+    "lpt1", "lpt2", "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
 ];
 
 /// `name` for a screen: one line, nothing that moves the cursor or turns the reading direction round.
@@ -20,7 +20,8 @@ pub fn for_screen(name: &str) -> String {
 /// `name` for a file in a folder of the user's: a plain name that stays in that folder.
 pub fn for_file(name: &str) -> String {
     let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let kept: String = base.chars().map(|c| if is_unsafe(c) || ":*?\"<>|".contains(c) { '_' } else { c }).collect();
+    let kept: String =
+        base.chars().map(|c| if is_unsafe(c) || ":*?\"<>|".contains(c) { '_' } else { c }).collect();
     // A leading dot hides a file; a trailing dot or blank is cut off by some systems.
     let kept = kept.trim_matches(|c: char| c == '.' || c.is_whitespace());
     if kept.is_empty() || kept.chars().all(|c| c == '_') {

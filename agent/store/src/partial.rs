@@ -17,12 +17,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bao_tree::TreeNode;
 use bao_tree::io::{BaoContentItem, Leaf, Parent};
 use lighter_protocol::BlobId;
+use lighter_protocol::blob::{self, GROUP_LEN, PAIR_LEN, RangeSet};
 
 use crate::disk::DiskFile;
 use crate::error::StoreError;
-use crate::groups::{self, Groups};
 use crate::layout::{self, Pair};
-use crate::limits::{CHECKPOINT_LEN, GROUP_LEN, RANGES_MAX};
+use crate::limits::CHECKPOINT_LEN;
 use crate::store::Inner;
 use crate::tree::{self, Files};
 
@@ -43,11 +43,11 @@ pub struct Partial {
 #[derive(Debug)]
 struct State {
     /// Written here, or found and proved.
-    written: Groups,
+    written: RangeSet,
     /// Durable, and on record as that.
-    recorded: Groups,
+    recorded: RangeSet,
     /// Written by an earlier process: re-read before the end.
-    inherited: Groups,
+    inherited: RangeSet,
     /// Bytes written since the last checkpoint began.
     unsynced: u64,
     /// A sync failed: nothing more is done with it.
@@ -68,13 +68,15 @@ impl Partial {
         let recorded = store.index.partial(blob, size)?;
         let unknown = recorded.missing(size);
         let found = if data.len().map_err(failed("reading a partial blob"))? == 0 {
-            Groups::default()
+            RangeSet::new()
         } else {
             let files = Files { data: &*data, outboard: outboard.as_deref() };
             tree::verified(files, blob, size, &unknown).map_err(failed("re-reading a partial blob"))?
         };
         let mut written = recorded.clone();
-        written.extend(&found);
+        for range in found.iter() {
+            written.insert(range);
+        }
         let state = State { inherited: written.clone(), written, recorded, unsynced: 0, given_up: false };
         Ok(Self {
             store: Arc::clone(store),
@@ -99,19 +101,17 @@ impl Partial {
 
     /// Bytes of it that are here.
     pub fn len_here(&self) -> u64 {
-        self.state().written.len_bytes(self.size)
+        self.state().written.len()
     }
 
     /// Whether all of it is here.
     pub fn is_complete(&self) -> bool {
-        self.state().written.is_all(self.size)
+        self.state().written.is_whole(self.size)
     }
 
-    /// The byte ranges `[start, end)` that are missing, ascending; at most `max` of them. The empty blob's one range
-    /// is of no bytes.
-    pub fn missing(&self, max: usize) -> Vec<(u64, u64)> {
-        let missing = self.state().written.missing(self.size);
-        missing.iter().take(max).map(|range| groups::bytes(range, self.size)).map(|r| (r.start, r.end)).collect()
+    /// What of it is here, written and verified.
+    pub fn here(&self) -> RangeSet {
+        self.state().written.clone()
     }
 
     /// Writes what a decoder verified against this blob's id; nothing else may be given here. True says that a
@@ -132,12 +132,12 @@ impl Partial {
     /// What the disk says.
     pub fn write_pair(&self, node: TreeNode, pair: &(blake3::Hash, blake3::Hash)) -> Result<(), StoreError> {
         let Some(outboard) = &self.outboard else { return Ok(()) };
-        let Some(index) = tree::shape(self.size).pre_order_offset(node) else { return Ok(()) };
-        let mut bytes = [0; 64];
+        let Some(index) = blob::tree(self.size).pre_order_offset(node) else { return Ok(()) };
+        let mut bytes = [0; PAIR_LEN];
         bytes[..32].copy_from_slice(pair.0.as_bytes());
         bytes[32..].copy_from_slice(pair.1.as_bytes());
         self.alive()?;
-        outboard.write_at(&bytes, index * 64).map_err(StoreError::io("writing an outboard"))
+        outboard.write_at(&bytes, index * PAIR_LEN as u64).map_err(StoreError::io("writing an outboard"))
     }
 
     /// Writes verified bytes: whole groups, `offset` at a group's start. True says that a
@@ -153,9 +153,9 @@ impl Partial {
         }
         self.alive()?;
         self.data.write_at(data, offset).map_err(StoreError::io("writing a blob"))?;
-        let first = offset / GROUP_LEN;
         let mut state = self.state();
-        state.written.insert(first..first + groups::count(data.len() as u64));
+        // A set in too many pieces does not take another one: those bytes are fetched again.
+        state.written.insert(offset..end);
         state.unsynced += data.len() as u64;
         Ok(state.unsynced >= CHECKPOINT_LEN)
     }
@@ -181,7 +181,6 @@ impl Partial {
             let synced = self.store.disk.sync_folder(layout::PARTIAL);
             synced.map_err(|source| self.give_up(source))?;
         }
-        let written = written.bounded(RANGES_MAX);
         self.store.index.record_partial(self.blob, self.size, &written)?;
         self.state().recorded = written;
         Ok(())
@@ -192,7 +191,7 @@ impl Partial {
     pub(crate) fn seal(&self) -> Result<(), StoreError> {
         let inherited = {
             let state = self.state();
-            if !state.written.is_all(self.size) {
+            if !state.written.is_whole(self.size) || (self.size == 0 && self.blob != blob::empty_id()) {
                 return Err(StoreError::Incomplete(self.blob));
             }
             state.inherited.clone()
@@ -204,24 +203,24 @@ impl Partial {
         self.sync()
     }
 
-    fn re_read(&self, inherited: &Groups) -> Result<(), StoreError> {
+    fn re_read(&self, inherited: &RangeSet) -> Result<(), StoreError> {
         let files = Files { data: &*self.data, outboard: self.outboard.as_deref() };
         let proved = tree::verified(files, self.blob, self.size, inherited)
             .map_err(StoreError::io("re-reading a partial blob"))?;
-        if proved == *inherited {
-            self.state().inherited = Groups::default();
+        if inherited.iter().all(|range| proved.contains(&range)) {
+            self.state().inherited = RangeSet::new();
             return Ok(());
         }
         // Rotten since it was recorded: what does not prove true is forgotten, and fetched again.
         tracing::warn!(blob = %self.blob, "data on record is damaged on disk; it is fetched again");
-        let here = tree::verified(files, self.blob, self.size, &Groups::all(self.size))
+        let here = tree::verified(files, self.blob, self.size, &RangeSet::whole(self.size))
             .map_err(StoreError::io("re-reading a partial blob"))?;
-        self.store.index.record_partial(self.blob, self.size, &Groups::default())?;
+        self.store.index.record_partial(self.blob, self.size, &RangeSet::new())?;
         let mut state = self.state();
-        state.recorded = Groups::default();
-        state.inherited = Groups::default();
+        state.recorded = RangeSet::new();
+        state.inherited = RangeSet::new();
         state.written = here;
-        if state.written.is_all(self.size) { Ok(()) } else { Err(StoreError::Incomplete(self.blob)) }
+        if state.written.is_whole(self.size) { Ok(()) } else { Err(StoreError::Incomplete(self.blob)) }
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -234,8 +233,8 @@ impl Partial {
         {
             let mut state = self.state();
             state.given_up = true;
-            state.written = Groups::default();
-            state.recorded = Groups::default();
+            state.written = RangeSet::new();
+            state.recorded = RangeSet::new();
         }
         self.store.discard_partial(self.blob, self.size);
         StoreError::SyncFailed { blob: self.blob, source }

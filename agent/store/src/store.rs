@@ -22,7 +22,7 @@ use crate::limits::BLOB_SIZE_MAX;
 use crate::partial::Partial;
 use crate::tree;
 
-pub use deliveries::{Admission, Durable, Room};
+pub use deliveries::{Admission, Durable, Space};
 pub use recovery::Recovered;
 
 /// What the user decides about their store.
@@ -298,4 +298,5 @@ impl Inner {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "what tests make is small")]
 mod tests;

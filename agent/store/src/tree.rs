@@ -3,33 +3,27 @@
 //! **Format of an outboard file**: the hash pairs (left, right: 32 bytes each) of every inner node whose children are
 //! chunk groups or larger, in pre-order, nothing before or after. A subtree of `g` groups takes `g - 1` pairs, so the
 //! left child of the node at index `i` is at `i + 1`, and the right child at `i + left groups`. A blob of one group has
-//! no outboard. It is the layout of `bao_tree`'s `PreOrderOutboard` at [`GROUP_CHUNK_LOG`].
+//! no outboard. It is the layout of `bao_tree`'s `PreOrderOutboard` at [`GROUP`](lighter_protocol::blob::GROUP).
 
 use std::io;
 use std::ops::Range;
 
-use bao_tree::{BaoTree, BlockSize};
-use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
+use blake3::hazmat::{
+    ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
+};
 use lighter_protocol::BlobId;
+use lighter_protocol::blob::{self, GROUP_LEN, PAIR_LEN, RangeSet};
 
 use crate::disk::DiskFile;
-use crate::groups::{self, Groups};
-use crate::limits::{GROUP_CHUNK_LOG, GROUP_LEN};
-
-/// Bytes of a hash pair in an outboard.
-const PAIR_LEN: u64 = 64;
-
-/// The group size, as `bao-tree` names it.
-pub const GROUP: BlockSize = BlockSize::from_chunk_log(GROUP_CHUNK_LOG);
-
-/// The shape of the tree of a blob of `size` bytes.
-pub fn shape(size: u64) -> BaoTree {
-    BaoTree::new(size, GROUP)
-}
 
 /// Bytes of the outboard of a blob of `size` bytes.
 pub fn outboard_len(size: u64) -> u64 {
-    (groups::count(size) - 1) * PAIR_LEN
+    (group_count(size) - 1) * PAIR_LEN as u64
+}
+
+/// Chunk groups of a blob of `size` bytes; the empty blob has one, of no bytes.
+fn group_count(size: u64) -> u64 {
+    size.div_ceil(GROUP_LEN).max(1)
 }
 
 /// A blob's two files, as they lie on disk.
@@ -41,30 +35,40 @@ pub struct Files<'a> {
     pub outboard: Option<&'a dyn DiskFile>,
 }
 
-/// Re-reads those groups of `wanted` that are on disk and proves them against `id`: what verifies is given back. What
-/// is not there, torn or rotten is simply not in the answer.
+/// Re-reads those groups that `wanted` touches and proves them against `id`: what verifies is given back. What is not
+/// there, torn or rotten is simply not in the answer.
 ///
 /// # Errors
 /// Only where the disk fails to read; `UnexpectedEof` is a group that is not there.
-pub fn verified(files: Files<'_>, id: BlobId, size: u64, wanted: &Groups) -> io::Result<Groups> {
+pub fn verified(files: Files<'_>, id: BlobId, size: u64, wanted: &RangeSet) -> io::Result<RangeSet> {
     let mut proof = Proof::new(files, size, wanted);
     proof.prove(&Subtree::root(size), id.as_bytes())?;
     Ok(proof.proved)
 }
 
-/// The bytes of a range of groups, each proved against `id`.
+/// Re-reads all of it; true where every byte is what `id` says.
+///
+/// # Errors
+/// As [`verified`].
+pub fn is_whole(files: Files<'_>, id: BlobId, size: u64) -> io::Result<bool> {
+    if size == 0 {
+        return Ok(id == blob::empty_id());
+    }
+    Ok(verified(files, id, size, &RangeSet::whole(size))?.is_whole(size))
+}
+
+/// The bytes of `range`, which begins and ends at groups' edges, each group proved against `id`.
 ///
 /// # Errors
 /// `InvalidData` where one of them is missing or not what `id` says; else what the disk says.
 pub fn read(files: Files<'_>, id: BlobId, size: u64, range: Range<u64>) -> io::Result<Vec<u8>> {
-    let mut wanted = Groups::default();
-    wanted.insert(range);
-    let len = usize::try_from(wanted.len_bytes(size)).unwrap_or(usize::MAX);
+    let wanted = RangeSet::from_iter([range.clone()]);
+    let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
     let mut proof = Proof::new(files, size, &wanted);
     proof.bytes = Some(Vec::with_capacity(len));
     proof.prove(&Subtree::root(size), id.as_bytes())?;
     let bytes = proof.bytes.unwrap_or_default();
-    if proof.proved != wanted {
+    if !proof.proved.contains(&range) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "data on disk is not what its hash says"));
     }
     Ok(bytes)
@@ -93,7 +97,12 @@ struct Subtree {
 
 impl Subtree {
     fn root(size: u64) -> Self {
-        Self { groups: 0..groups::count(size), index: 0, is_root: true }
+        Self { groups: 0..group_count(size), index: 0, is_root: true }
+    }
+
+    /// The bytes under it, in a blob of `size` bytes.
+    fn bytes(&self, size: u64) -> Range<u64> {
+        (self.groups.start * GROUP_LEN).min(size)..(self.groups.end * GROUP_LEN).min(size)
     }
 
     fn is_group(&self) -> bool {
@@ -102,7 +111,7 @@ impl Subtree {
 
     /// The two subtrees below (BLAKE3 §2.1: the left one is the largest power of two that leaves something right).
     fn split(&self, size: u64) -> (Self, Self) {
-        let bytes = groups::bytes(&self.groups, size);
+        let bytes = self.bytes(size);
         let left = left_subtree_len(bytes.end - bytes.start) / GROUP_LEN;
         let middle = self.groups.start + left;
         (
@@ -128,7 +137,8 @@ fn merge(left: &ChainingValue, right: &ChainingValue, is_root: bool) -> Chaining
     }
 }
 
-fn pair_from(bytes: &[u8; PAIR_LEN as usize]) -> (ChainingValue, ChainingValue) {
+/// The two hashes of a pair.
+pub(crate) fn pair_from(bytes: &[u8; PAIR_LEN]) -> (ChainingValue, ChainingValue) {
     let (mut left, mut right) = ([0; 32], [0; 32]);
     left.copy_from_slice(&bytes[..32]);
     right.copy_from_slice(&bytes[32..]);
@@ -139,28 +149,28 @@ fn pair_from(bytes: &[u8; PAIR_LEN as usize]) -> (ChainingValue, ChainingValue) 
 struct Proof<'a> {
     files: Files<'a>,
     size: u64,
-    wanted: &'a Groups,
+    wanted: &'a RangeSet,
     buffer: Vec<u8>,
-    proved: Groups,
+    proved: RangeSet,
     /// Where the proved bytes are gathered, if somebody wants them.
     bytes: Option<Vec<u8>>,
 }
 
 impl<'a> Proof<'a> {
-    fn new(files: Files<'a>, size: u64, wanted: &'a Groups) -> Self {
-        Self { files, size, wanted, buffer: vec![0; group_len_usize()], proved: Groups::default(), bytes: None }
+    fn new(files: Files<'a>, size: u64, wanted: &'a RangeSet) -> Self {
+        Self { files, size, wanted, buffer: vec![0; group_len_usize()], proved: RangeSet::new(), bytes: None }
     }
 
     fn prove(&mut self, subtree: &Subtree, expected: &ChainingValue) -> io::Result<()> {
-        if !self.wanted.touches(&subtree.groups) {
+        if !touches(self.wanted, &subtree.bytes(self.size)) {
             return Ok(());
         }
         if subtree.is_group() {
             return self.prove_group(subtree, expected);
         }
-        let mut bytes = [0; PAIR_LEN as usize];
+        let mut bytes = [0; PAIR_LEN];
         let Some(outboard) = self.files.outboard else { return Ok(()) };
-        if !present(outboard.read_at(&mut bytes, subtree.index * PAIR_LEN))? {
+        if !present(outboard.read_at(&mut bytes, subtree.index * PAIR_LEN as u64))? {
             return Ok(());
         }
         let (left, right) = pair_from(&bytes);
@@ -173,19 +183,24 @@ impl<'a> Proof<'a> {
     }
 
     fn prove_group(&mut self, subtree: &Subtree, expected: &ChainingValue) -> io::Result<()> {
-        let range = groups::bytes(&subtree.groups, self.size);
+        let range = subtree.bytes(self.size);
         let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let buffer = &mut self.buffer[..len];
         if present(self.files.data.read_at(buffer, range.start))?
             && hash_group(buffer, range.start, subtree.is_root) == *expected
         {
-            self.proved.insert(subtree.groups.clone());
+            self.proved.insert(range);
             if let Some(bytes) = &mut self.bytes {
                 bytes.extend_from_slice(buffer);
             }
         }
         Ok(())
     }
+}
+
+/// Whether any byte of `range` is in the set.
+fn touches(set: &RangeSet, range: &Range<u64>) -> bool {
+    set.iter().any(|held| held.start < range.end && range.start < held.end)
 }
 
 /// Whether a read found what it was to read; the end of the file is 'not there', not a failure.
@@ -207,7 +222,7 @@ struct Build<'a> {
 impl Build<'_> {
     fn hash(&mut self, subtree: &Subtree) -> io::Result<ChainingValue> {
         if subtree.is_group() {
-            let range = groups::bytes(&subtree.groups, self.size);
+            let range = subtree.bytes(self.size);
             let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
             let buffer = &mut self.buffer[..len];
             self.data.read_at(buffer, range.start)?;
@@ -217,7 +232,7 @@ impl Build<'_> {
         let left = self.hash(&left_tree)?;
         let right = self.hash(&right_tree)?;
         if let Some(outboard) = self.outboard {
-            outboard.write_at(&[left, right].concat(), subtree.index * PAIR_LEN)?;
+            outboard.write_at(&[left, right].concat(), subtree.index * PAIR_LEN as u64)?;
         }
         Ok(merge(&left, &right, subtree.is_root))
     }

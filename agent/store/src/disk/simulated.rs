@@ -90,7 +90,8 @@ impl SimulatedDisk {
     pub(crate) fn restart(&self) -> Self {
         let old = self.state();
         let files = old.files.clone();
-        let (names, durable_names, changes) = (old.names.clone(), old.durable_names.clone(), old.changes.clone());
+        let (names, durable_names, changes) =
+            (old.names.clone(), old.durable_names.clone(), old.changes.clone());
         Self(Arc::new(Mutex::new(State { files, names, durable_names, changes, ..State::default() })))
     }
 

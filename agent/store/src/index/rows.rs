@@ -1,11 +1,11 @@
 //! The rows as they lie on disk. Each is an enum of its versions: a newer program reads what an older one wrote.
 
 use lighter_protocol::UnixTime;
+use lighter_protocol::blob::RangeSet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::delivery::{Incoming, Outgoing};
 use crate::error::IndexError;
-use crate::groups::Groups;
 
 /// A complete blob.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,17 +32,19 @@ impl BlobRow {
 /// What of a partial blob is durable.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum PartialRow {
-    V1(Groups),
+    /// As [`RangeSet::to_bytes`] writes it.
+    V1(Vec<u8>),
 }
 
 impl PartialRow {
-    pub(super) fn new(groups: Groups) -> Self {
-        Self::V1(groups)
+    pub(super) fn new(ranges: &RangeSet) -> Self {
+        Self::V1(ranges.to_bytes())
     }
 
-    pub(super) fn groups(self) -> Groups {
+    /// The ranges; none where they cannot be read.
+    pub(super) fn ranges(self) -> Option<RangeSet> {
         match self {
-            Self::V1(groups) => groups,
+            Self::V1(bytes) => RangeSet::from_bytes(&bytes).ok(),
         }
     }
 }

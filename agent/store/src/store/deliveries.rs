@@ -21,15 +21,13 @@ pub enum Admission {
     Conflict,
 }
 
-/// Whether there is room for an offer's attachments.
+/// What there is room for, before anything more is promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
-    /// There is.
-    Enough,
-    /// The user's quota would be exceeded.
-    OverQuota,
-    /// The disk has not got it.
-    OverDisk,
+pub struct Space {
+    /// Bytes that the user's quota leaves for attachments.
+    pub quota_left: u64,
+    /// Bytes that may still be written to the disk.
+    pub disk_left: u64,
 }
 
 /// Proof that manifest and all attachments of a delivery are durable here: the only way to a receipt.
@@ -52,31 +50,20 @@ impl Durable {
 }
 
 impl Store {
-    /// Whether there is room for `offer`. Blobs that are here, or promised to another delivery, are not counted twice.
+    /// What there is room for, as `delivery` finds it: what was promised to that one before is not held against it
+    /// when it is offered again.
     ///
     /// # Errors
     /// What disk or index say.
-    pub fn room_for(&self, offer: &Offer) -> Result<Room, StoreError> {
-        let (mut counted, mut written) = (0_u64, 0_u64);
-        for part in &offer.blobs {
-            if !self.0.index.is_referenced(part.id)? {
-                counted = counted.saturating_add(part.size);
-            }
+    pub fn space(&self, delivery: DeliveryId) -> Result<Space, StoreError> {
+        let disk_left = self.disk_free()?.saturating_sub(DISK_RESERVE);
+        let Some(quota) = self.settings().quota else { return Ok(Space { quota_left: u64::MAX, disk_left }) };
+        let mut promised = 0_u64;
+        for part in self.0.index.incoming(delivery)?.iter().flat_map(|incoming| &incoming.blobs) {
+            promised = promised.saturating_add(part.size - self.len_here(part.id, part.size)?.min(part.size));
         }
-        for part in std::iter::once(&offer.manifest).chain(&offer.blobs) {
-            if !self.holds(part.id)? {
-                written = written.saturating_add(part.size);
-            }
-        }
-        let over_quota = match self.settings().quota {
-            Some(quota) => self.0.index.used()?.saturating_add(counted) > quota,
-            None => false,
-        };
-        if over_quota {
-            return Ok(Room::OverQuota);
-        }
-        let over_disk = written.saturating_add(DISK_RESERVE) > self.disk_free()?;
-        Ok(if over_disk { Room::OverDisk } else { Room::Enough })
+        let used = self.0.index.used()?.saturating_sub(promised);
+        Ok(Space { quota_left: quota.saturating_sub(used), disk_left })
     }
 
     /// Takes an offer on record; one that is there already is given back as it stands, so that a replayed offer gets
@@ -117,9 +104,10 @@ impl Store {
     /// # Errors
     /// What the index says.
     pub fn settle(&self, durable: Durable, receipt: Signed<Receipt>) -> Result<Signed<Receipt>, StoreError> {
-        let delivery = durable.incoming.delivery;
-        let mut incoming = self.0.index.incoming(delivery)?.ok_or(StoreError::NoDelivery(delivery))?;
-        if let Some(given) = incoming.receipt() {
+        let mut incoming = durable.incoming;
+        let delivery = incoming.delivery;
+        let known = self.0.index.incoming(delivery)?.ok_or(StoreError::NoDelivery(delivery))?;
+        if let Some(given) = known.receipt() {
             return Ok(given.clone());
         }
         incoming.state = IncomingState::Receipted(receipt.clone());
@@ -158,7 +146,7 @@ impl Store {
         if let Some(partial) = running {
             return Ok(partial.len_here());
         }
-        Ok(self.0.index.partial(blob, size)?.len_bytes(size))
+        Ok(self.0.index.partial(blob, size)?.len())
     }
 
     /// Lets go of a delivery: its blobs are removed unless another one needs them. One that was receipted keeps its

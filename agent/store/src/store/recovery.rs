@@ -16,7 +16,6 @@ use lighter_protocol::{BlobId, UnixTime};
 use super::Store;
 use crate::disk::DiskFile;
 use crate::error::StoreError;
-use crate::groups::Groups;
 use crate::layout::{self, Pair};
 use crate::tree::{self, Files};
 
@@ -67,7 +66,8 @@ impl Store {
             return Ok(false);
         }
         if let Some(data) = data
-            && is_whole(&*data, outboard.as_deref(), blob, size).map_err(StoreError::io("re-reading a blob"))?
+            && is_whole(&*data, outboard.as_deref(), blob, size)
+                .map_err(StoreError::io("re-reading a blob"))?
         {
             // The renames may have reached the disk or not; the data was synced before them.
             self.0.sync_places(&[(blob, size)])?;
@@ -93,7 +93,11 @@ impl Store {
     }
 }
 
-fn is_whole(data: &dyn DiskFile, outboard: Option<&dyn DiskFile>, blob: BlobId, size: u64) -> io::Result<bool> {
-    let all = Groups::all(size);
-    Ok(data.len()? == size && tree::verified(Files { data, outboard }, blob, size, &all)? == all)
+fn is_whole(
+    data: &dyn DiskFile,
+    outboard: Option<&dyn DiskFile>,
+    blob: BlobId,
+    size: u64,
+) -> io::Result<bool> {
+    Ok(data.len()? == size && tree::is_whole(Files { data, outboard }, blob, size)?)
 }

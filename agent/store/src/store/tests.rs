@@ -4,18 +4,18 @@ mod crashes;
 mod faults;
 
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bao_tree::io::outboard::PreOrderMemOutboard;
 use bao_tree::io::sync::Outboard;
+use lighter_protocol::blob::{self, GROUP, GROUP_LEN};
 use lighter_protocol::wire::{Offer, OfferedBlob};
 use lighter_protocol::{BlobId, DeliveryId, Keypair, PeerId, Signed, UnixTime};
 
 use super::*;
 use crate::delivery::IncomingState;
 use crate::disk::simulated::SimulatedDisk;
-use crate::groups;
-use crate::limits::GROUP_LEN;
 
 const NOW: UnixTime = UnixTime(1_800_000_000);
 
@@ -28,8 +28,9 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(seed: u8, len: usize) -> Self {
-        let bytes: Vec<u8> = (0..len).map(|at| (at as u64 * 31 + u64::from(seed) + at as u64 / 251) as u8).collect();
-        let tree = PreOrderMemOutboard::create(&bytes, tree::GROUP);
+        let bytes: Vec<u8> =
+            (0..len).map(|at| (at as u64 * 31 + u64::from(seed) + at as u64 / 251) as u8).collect();
+        let tree = PreOrderMemOutboard::create(&bytes, GROUP);
         Self { bytes, tree }
     }
 
@@ -49,13 +50,13 @@ impl Source {
     /// Gives how many were sent.
     pub(super) fn feed(&self, partial: &Partial, max: u64) -> Result<u64, StoreError> {
         let mut sent = 0;
-        for (start, end) in partial.missing(usize::MAX) {
+        for Range { start, end } in partial.here().missing(self.size()).iter() {
             let mut at = start;
-            loop {
+            while at < end {
                 if sent == max {
                     return Ok(sent);
                 }
-                for node in tree::shape(self.size()).pre_order_nodes_iter() {
+                for node in blob::tree(self.size()).pre_order_nodes_iter() {
                     if node.chunk_range().start.to_bytes() <= at
                         && at < node.chunk_range().end.to_bytes()
                         && let Some(pair) = self.tree.load(node).unwrap()
@@ -67,9 +68,6 @@ impl Source {
                 partial.write_data(at, &self.bytes[at as usize..until as usize])?;
                 sent += 1;
                 at = until;
-                if at >= end {
-                    break;
-                }
             }
         }
         Ok(sent)
@@ -104,7 +102,12 @@ pub(super) fn pull(store: &Store, source: &Source, step: u64) -> Result<u64, Sto
 }
 
 /// All of a delivery, from offer to receipt, as the agent does it.
-pub(super) fn deliver(store: &Store, key: &Keypair, offer: &Offer, sources: &[&Source]) -> Result<u64, StoreError> {
+pub(super) fn deliver(
+    store: &Store,
+    key: &Keypair,
+    offer: &Offer,
+    sources: &[&Source],
+) -> Result<u64, StoreError> {
     let from = PeerId::random();
     let fetched = match store.admit(offer, from, NOW)? {
         Admission::Known(known) if known.receipt().is_some() => return Ok(0),
@@ -136,7 +139,7 @@ fn blobs_of_every_shape_come_in_and_are_read_back() {
         let source = Source::new(len as u8, len);
         let offer = offer(1, &source, &[]);
         let fetched = pull(&store, &source, 2).unwrap();
-        assert_eq!(fetched, groups::count(len as u64), "{len}");
+        assert_eq!(fetched, (len as u64).div_ceil(GROUP_LEN), "{len}");
         assert_eq!(read_all(&store, source.id()), source.bytes, "{len}");
         assert_eq!(pull(&store, &source, 2).unwrap(), 0, "{len}: held, so nothing is fetched");
         assert_eq!(offer.manifest.size, len as u64);
@@ -152,7 +155,7 @@ fn the_outboard_on_disk_is_the_one_that_bao_tree_makes() {
     let (id, size) = import.finish(NOW).unwrap();
     assert_eq!((id, size), (source.id(), source.size()));
     let stored = store.open_blob(id).unwrap();
-    for node in tree::shape(size).pre_order_nodes_iter() {
+    for node in blob::tree(size).pre_order_nodes_iter() {
         assert_eq!(stored.pair(node).unwrap(), source.tree.load(node).unwrap(), "{node:?}");
     }
 }
@@ -164,7 +167,8 @@ fn bad_input_38_one_blob_for_many_deliveries_is_fetched_once_and_goes_with_the_l
     let store = open(&disk);
     let (manifest, blob) = (Source::new(1, 100), Source::new(2, 50_000));
     for number in 1..=5 {
-        let fetched = deliver(&store, &key, &offer(number, &manifest, &[&blob]), &[&manifest, &blob]).unwrap();
+        let fetched =
+            deliver(&store, &key, &offer(number, &manifest, &[&blob]), &[&manifest, &blob]).unwrap();
         assert_eq!(fetched > 0, number == 1);
     }
     assert_eq!(store.used().unwrap(), 50_000, "counted once");
@@ -187,7 +191,9 @@ fn a_replayed_offer_gets_the_receipt_that_was_given_even_after_it_was_let_go() {
     deliver(&store, &key, &offer, &[&manifest, &blob]).unwrap();
     let given = store.incoming(offer.delivery).unwrap().unwrap().receipt().cloned().unwrap();
     store.remove(offer.delivery).unwrap();
-    let Admission::Known(known) = store.admit(&offer, PeerId::random(), NOW).unwrap() else { panic!("known") };
+    let Admission::Known(known) = store.admit(&offer, PeerId::random(), NOW).unwrap() else {
+        panic!("known")
+    };
     assert_eq!(known.state, IncomingState::LetGo(given));
 }
 
@@ -195,7 +201,10 @@ fn a_replayed_offer_gets_the_receipt_that_was_given_even_after_it_was_let_go() {
 fn bad_input_34_a_delivery_number_that_is_taken_is_a_conflict() {
     let store = open(&SimulatedDisk::default());
     let (manifest, blob, other) = (Source::new(1, 100), Source::new(2, 500), Source::new(3, 500));
-    assert!(matches!(store.admit(&offer(1, &manifest, &[&blob]), PeerId::random(), NOW), Ok(Admission::New(_))));
+    assert!(matches!(
+        store.admit(&offer(1, &manifest, &[&blob]), PeerId::random(), NOW),
+        Ok(Admission::New(_))
+    ));
     let conflict = store.admit(&offer(1, &manifest, &[&other]), PeerId::random(), NOW).unwrap();
     assert_eq!(conflict, Admission::Conflict);
 }
@@ -206,18 +215,22 @@ fn quota_counts_attachments_and_not_manifests() {
     let settings = Settings { quota: Some(60_000), ..Settings::default() };
     let store = Store::open_on(Arc::new(disk), settings).unwrap();
     let (manifest, first, second) = (Source::new(1, 90_000), Source::new(2, 50_000), Source::new(3, 20_000));
-    let first_offer = offer(1, &manifest, &[&first]);
-    assert_eq!(store.room_for(&first_offer).unwrap(), Room::Enough);
-    deliver(&store, &key(), &first_offer, &[&manifest, &first]).unwrap();
-    assert_eq!(store.room_for(&offer(2, &manifest, &[&second])).unwrap(), Room::OverQuota);
-    assert_eq!(store.room_for(&offer(2, &manifest, &[&first])).unwrap(), Room::Enough, "it is here already");
+    let left = |number: u8| store.space(DeliveryId([number; 16])).unwrap().quota_left;
+    assert_eq!(left(1), 60_000);
+    deliver(&store, &key(), &offer(1, &manifest, &[&first]), &[&manifest, &first]).unwrap();
+    assert_eq!(left(2), 10_000, "the manifest is not counted");
+    store.admit(&offer(2, &manifest, &[&second]), PeerId::random(), NOW).unwrap();
+    assert_eq!(left(3), 0, "what was promised counts");
+    assert_eq!(left(2), 10_000, "but not against whom it was promised to");
 }
 
 #[test]
 fn bad_input_35_a_size_that_was_lied_about_does_not_stand_in_the_way_of_the_true_one() {
     let store = open(&SimulatedDisk::default());
     let source = Source::new(4, 3 * GROUP_LEN as usize + 9);
-    let Wanted::Partial(lie) = store.want(source.id(), source.size() + 1, NOW).unwrap() else { panic!("not held") };
+    let Wanted::Partial(lie) = store.want(source.id(), source.size() + 1, NOW).unwrap() else {
+        panic!("not held")
+    };
     lie.write_data(0, &source.bytes[..GROUP_LEN as usize]).unwrap();
     assert_eq!(pull(&store, &source, 9).unwrap(), 4);
     assert!(matches!(store.finish(&[lie], NOW), Ok(())), "the blob is held: there is nothing to do");
@@ -228,10 +241,17 @@ fn bad_input_35_a_size_that_was_lied_about_does_not_stand_in_the_way_of_the_true
 fn data_that_is_no_group_of_the_blob_is_refused() {
     let store = open(&SimulatedDisk::default());
     let size = 3 * GROUP_LEN + 9;
-    let Wanted::Partial(partial) = store.want(BlobId([9; 32]), size, NOW).unwrap() else { panic!("not held") };
+    let Wanted::Partial(partial) = store.want(BlobId([9; 32]), size, NOW).unwrap() else {
+        panic!("not held")
+    };
     let group = vec![0; GROUP_LEN as usize];
-    for (offset, len) in [(1, 100), (0, 100), (GROUP_LEN, 10), (3 * GROUP_LEN, 10), (4 * GROUP_LEN, 1), (u64::MAX, 1)] {
-        assert!(matches!(partial.write_data(offset, &group[..len]), Err(StoreError::OutOfPlace(_))), "{offset} {len}");
+    for (offset, len) in
+        [(1, 100), (0, 100), (GROUP_LEN, 10), (3 * GROUP_LEN, 10), (4 * GROUP_LEN, 1), (u64::MAX, 1)]
+    {
+        assert!(
+            matches!(partial.write_data(offset, &group[..len]), Err(StoreError::OutOfPlace(_))),
+            "{offset} {len}"
+        );
     }
 }
 

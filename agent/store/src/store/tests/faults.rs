@@ -53,7 +53,9 @@ fn bad_input_31_a_full_disk_is_told_from_a_broken_one() {
     let disk = SimulatedDisk::default();
     let store = open(&disk);
     let source = Source::new(2, 5 * GROUP_LEN as usize);
-    let Wanted::Partial(partial) = store.want(source.id(), source.size(), NOW).unwrap() else { panic!("not held") };
+    let Wanted::Partial(partial) = store.want(source.id(), source.size(), NOW).unwrap() else {
+        panic!("not held")
+    };
     disk.plan(0, Fault::Full(1));
     assert!(matches!(partial.write_data(0, &source.bytes[..GROUP_LEN as usize]), Err(StoreError::Full)));
     disk.plan(0, Fault::Full(1_000));
@@ -69,7 +71,9 @@ fn a_sync_that_failed_is_never_retried_into_success() {
     let store = open(&disk);
     let source = Source::new(2, 3 * GROUP_LEN as usize);
     store.admit(&offer(1, &Source::new(1, 10), &[&source]), PeerId::random(), NOW).unwrap();
-    let Wanted::Partial(partial) = store.want(source.id(), source.size(), NOW).unwrap() else { panic!("not held") };
+    let Wanted::Partial(partial) = store.want(source.id(), source.size(), NOW).unwrap() else {
+        panic!("not held")
+    };
     source.feed(&partial, 9).unwrap();
     disk.plan(0, Fault::Eio);
     assert!(matches!(partial.checkpoint(), Err(StoreError::SyncFailed { .. })));
