@@ -6,20 +6,28 @@
 //!
 //! The story in order: [`ids`] name things; [`mailbox`] names people; [`signed`] makes a statement that cannot be
 //! forged; [`registration`], [`attestation`], [`introduction`] and [`receipt`] are those statements; [`wire`] holds
-//! the messages that peers exchange and the bounded codec they travel in.
+//! the messages that peers exchange and the bounded codec they travel in; [`blob`] says which bytes are verified and which
+//! are missing. Two machines take a delivery from offer to receipt: [`offer`] for the holder, [`pull`] for the store.
+//! [`ticket`] is the other way to an attachment, over HTTP.
 
 pub mod attestation;
+pub mod backoff;
 pub mod blob;
 pub mod ids;
 pub mod introduction;
 pub mod limits;
 pub mod mailbox;
+pub mod offer;
+pub mod pull;
 pub mod receipt;
 pub mod registration;
 pub mod signed;
 pub mod ticket;
 pub mod time;
 pub mod wire;
+
+#[cfg(test)]
+mod fixtures;
 
 pub use attestation::{Attestation, AttestationError, RelayRecord};
 pub use ids::{BlobId, DeliveryId, MessageId};

@@ -60,6 +60,36 @@ pub const CLOCK_GRACE: Duration = Duration::from_hours(1);
 /// The same for an introduction, whose whole life is shorter than that hour: what Kerberos allows (RFC 4120 §1.6).
 pub const INTRODUCTION_CLOCK_GRACE: Duration = Duration::from_mins(5);
 
+/// The wait after the first failure of a store that answered; it doubles with each further one.
+pub const BACKOFF_FIRST: Duration = Duration::from_secs(5);
+/// No wait is longer, whatever a store asks for with `Later`.
+pub const BACKOFF_MAX: Duration = Duration::from_hours(1);
+/// How long a store may take to answer an offer: it looks into its index, no more.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a store that is pulling may do nothing at all before the holder takes the pull for dead. Long enough for
+/// the store to read a large blob again that it had, and to sync one.
+pub const PULL_IDLE_MAX: Duration = Duration::from_mins(10);
+
+/// Range streams of one delivery at a time, all sources together: more gain nothing (2 to 4 were measured best).
+pub const PULL_STREAMS_MAX: usize = 4;
+/// The same where they ask for less than [`PIECE_LEN_MIN`] together: many small attachments are not fetched one round
+/// trip after the other.
+pub const PULL_SMALL_STREAMS_MAX: usize = 32;
+/// Bytes that one range stream asks for at least, where there are so many: below, a stream costs more than it gains.
+pub const PIECE_LEN_MIN: u64 = 1024 * 1024;
+/// Bytes that one range stream asks for at most: what a broken stream leaves to others, and how soon a stream that
+/// ended early takes its share of the rest.
+pub const PIECE_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Range streams of a source that may end without a single new byte, one after the other, before it is given up.
+pub const FRUITLESS_STREAMS_MAX: u32 = 3;
+/// Peers that one delivery is pulled from.
+pub const PULL_SOURCES_MAX: usize = SOURCES_MAX + 1;
+/// Introductions that a store remembers until they expire, to count what was offered with each.
+pub const INTRODUCTIONS_MAX: usize = 1_024;
+/// Deliveries that one introduction is good for.
+pub const INTRODUCTION_DELIVERIES_MAX: usize = 64;
+
+const _: () = assert!(PIECE_LEN_MIN.is_multiple_of(crate::blob::GROUP_LEN) && PIECE_LEN_MIN <= PIECE_LEN_MAX);
 const _: () = assert!(OFFER_BLOBS_MAX * (2 * NAME_LEN_MAX + 64) <= WIRE_MESSAGE_LEN_MAX);
 const _: () = assert!(RELAYS_MAX * (ADDRESSES_MAX * 20 + RETRIEVAL_URL_LEN_MAX + 48) < STATEMENT_LEN_MAX);
 const _: () =

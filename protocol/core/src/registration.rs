@@ -80,3 +80,56 @@ impl Registration {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{MALLORY, STORE, bob, carol, hours, now, peer, registration, signed};
+
+    #[test]
+    fn a_newer_registration_of_the_store_is_taken() {
+        let verify = |known| {
+            Registration::verify(&signed(&registration(), STORE), &peer(STORE), &bob(), known, now().wall)
+        };
+        assert_eq!(verify(None), Ok(registration()));
+        assert_eq!(verify(Some(4)), Ok(registration()));
+    }
+
+    // SPEC: A13
+    #[test]
+    fn bad_input_34_a_registration_forged_replayed_expired_or_of_somebody_else_is_refused() {
+        use RegistrationError as E;
+        let start = now().wall;
+        let case = |change: &dyn Fn(&mut Registration), by: u8, known: Option<u64>, now: UnixTime| {
+            let mut registration = registration();
+            change(&mut registration);
+            Registration::verify(&signed(&registration, by), &peer(STORE), &bob(), known, now).unwrap_err()
+        };
+        assert_eq!(case(&|_| {}, MALLORY, None, start), E::Signed(SignedError::Signature), "forged");
+        assert_eq!(case(&|r| r.peer = peer(MALLORY), STORE, None, start), E::Another);
+        assert_eq!(case(&|r| r.mailbox = carol(), STORE, None, start), E::Another);
+        assert_eq!(case(&|_| {}, STORE, None, start.plus(hours(1))), E::Expired);
+        assert_eq!(case(&|_| {}, STORE, Some(5), start), E::Sequence { known: 5 }, "replayed");
+        assert_eq!(case(&|_| {}, STORE, Some(6), start), E::Sequence { known: 6 }, "older");
+    }
+
+    #[test]
+    fn bad_input_34_a_statement_changed_in_any_bit_does_not_verify() {
+        let bytes = signed(&registration(), STORE).to_bytes();
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let verified =
+                Signed::<Registration>::from_bytes(&changed).and_then(|signed| signed.verify(&peer(STORE)));
+            assert!(verified.is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn bad_input_35_a_statement_with_too_much_in_it_is_neither_signed_nor_taken() {
+        let addresses = vec!["192.0.2.1:1".parse().unwrap(); ADDRESSES_MAX + 1];
+        let long = Registration { addresses, ..registration() };
+        let key = crate::fixtures::key(STORE);
+        assert_eq!(Signed::sign(&long, &key), Err(SignedError::Limits));
+    }
+}

@@ -104,6 +104,47 @@ impl RangeSet {
         true
     }
 
+    /// Takes the bytes of `other` out.
+    pub fn subtract(&mut self, other: &Self) {
+        let mut rest = Self::new();
+        let mut others = other.ranges.iter().peekable();
+        for range in &self.ranges {
+            let mut start = range.start;
+            while let Some(taken) = others.peek() {
+                if taken.start >= range.end {
+                    break;
+                }
+                if taken.end > start {
+                    rest.insert(start..taken.start.max(start));
+                    start = taken.end;
+                }
+                if taken.end > range.end {
+                    break; // it may reach into the next range, too
+                }
+                others.next();
+            }
+            rest.insert(start.min(range.end)..range.end);
+        }
+        *self = rest;
+    }
+
+    /// The first `len` bytes or a little more (up to a chunk group's edge), in at most `ranges` ranges.
+    #[must_use]
+    pub fn take(&self, len: u64, ranges: usize) -> Self {
+        let mut taken = Self::new();
+        let mut room = len;
+        for range in self.ranges.iter().take(ranges) {
+            if room == 0 {
+                break;
+            }
+            let edge = range.start.saturating_add(room).next_multiple_of(GROUP_LEN);
+            let end = edge.min(range.end);
+            taken.insert(range.start..end);
+            room = room.saturating_sub(end - range.start);
+        }
+        taken
+    }
+
     /// What is missing of a blob of `size` bytes, rounded out to chunk groups, ascending: what to ask for.
     pub fn missing(&self, size: u64) -> Self {
         let mut missing = Self::new();

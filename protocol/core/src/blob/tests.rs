@@ -224,6 +224,30 @@ proptest! {
     }
 
     #[test]
+    fn taking_out_and_taking_the_first_are_what_they_say(
+        ours in prop::collection::vec((0_u64..300, 0_u64..40), 0..20),
+        theirs in prop::collection::vec((0_u64..300, 0_u64..40), 0..20),
+        len in 0_u64..200_000,
+        count in 0_usize..5,
+    ) {
+        let set = |ranges: &[(u64, u64)]| -> RangeSet { ranges.iter().map(|(at, len)| *at..at + len).collect() };
+        let (ours, theirs) = (set(&ours), set(&theirs));
+        let mut rest = ours.clone();
+        rest.subtract(&theirs);
+        for at in 0..400 {
+            let here = at..at + 1;
+            prop_assert_eq!(rest.contains(&here), ours.contains(&here) && !theirs.contains(&here));
+        }
+        let groups: RangeSet = ours.iter().map(|range| range.start * GROUP_LEN..range.end * GROUP_LEN).collect();
+        let first = groups.take(len, count);
+        prop_assert!(first.len() < len + GROUP_LEN && first.iter().len() <= count);
+        prop_assert!(count < groups.iter().len() || first.len() >= len.min(groups.len()));
+        let mut outside = first;
+        outside.subtract(&groups);
+        prop_assert!(outside.is_empty());
+    }
+
+    #[test]
     fn what_a_range_set_decodes_encodes_to_the_same_bytes(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
         if let Ok(set) = RangeSet::from_bytes(&bytes) {
             prop_assert_eq!(set.to_bytes(), bytes);

@@ -1,0 +1,442 @@
+//! The store's side of a delivery: it decides whether to pull, fetches what it lacks, and receipts the whole.
+//!
+//! ```text
+//!   offer ─▶ Door ─▶ answers ─▶ manifest ─▶ attachments ─▶ SyncThenReceipt ─▶ SendReceipt ─▶ Done
+//!             │         │         (≤ 4 range streams, from any admitted source)
+//!           Refused   nothing to pull: Stop
+//! ```
+//!
+//! One [`Pull`] is one delivery. The shell keeps a map of them, asks the [`Door`] about each offer, and drops a pull
+//! after [`Command::Stop`]; what is on disk stays, and the next offer of the delivery goes on from there. Who holds
+//! the blobs is the one who tries again: a store that lost its source needs no timer.
+//!
+//! Sound because a receipt is made for [`Command::SyncThenReceipt`] only; that comes when every blob is whole; a blob
+//! is whole by ranges that [`Pull::handle_verified`] was told (verified against its BLAKE3 tree, and written), or by
+//! [`Pull::handle_reread`] (read back from disk, and hashed). That the last group of a blob was verified proves its
+//! size: a source that gives another size is dropped.
+
+mod door;
+mod plan;
+mod sources;
+mod space;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+pub use door::{Door, NotAdmitted, Own, Standing};
+pub use space::{Held, Room};
+
+use crate::blob::RangeSet;
+use crate::limits::{PIECE_LEN_MIN, PULL_SMALL_STREAMS_MAX, PULL_STREAMS_MAX};
+use crate::wire::{Answer, Offer};
+use crate::{BlobId, DeliveryId, Mailbox, Now, PeerId, Receipt, Signed};
+use plan::BlobPlan;
+use sources::Sources;
+
+/// A range stream of this pull, numbered as they are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// What the shell is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Answer the offer that `to` made.
+    Answer {
+        /// Who offered.
+        to: PeerId,
+        /// One for each of the offer's blobs.
+        answers: Vec<Answer>,
+    },
+    /// Read this blob again from disk and hash it, then call [`Pull::handle_reread`].
+    Reread {
+        /// Which.
+        blob: BlobId,
+        /// Its size, as offered: another one on disk is a failure.
+        size: u64,
+    },
+    /// Open a stream and ask for these ranges. Verify what comes against the blob's id and `size`, write it, and call
+    /// [`Pull::handle_verified`]; at its end [`Pull::handle_end`].
+    Get {
+        /// The stream's name from here on.
+        stream: StreamId,
+        /// Whom to ask.
+        from: PeerId,
+        /// Which blob.
+        blob: BlobId,
+        /// Its size, as offered: a [`crate::wire::Response::Data`] that says another is [`StreamEnd::Wrong`].
+        size: u64,
+        /// What to ask for: at most [`crate::limits::GET_RANGES_MAX`] ranges, whole groups.
+        ranges: RangeSet,
+    },
+    /// Call [`Pull::handle_time`] then.
+    Wait(Instant),
+    /// All blobs are whole: sync data, index and directories; then sign the receipt, keep it durably, and call
+    /// [`Pull::handle_receipted`].
+    SyncThenReceipt {
+        /// For the receipt.
+        delivery: DeliveryId,
+        /// For the receipt.
+        mailbox: Mailbox,
+        /// For the receipt.
+        manifest: BlobId,
+    },
+    /// Send the receipt to this holder, and hand its answer to [`Pull::handle_released`] or [`Pull::handle_lost`].
+    SendReceipt {
+        /// Who holds the blobs.
+        to: PeerId,
+        /// What to send.
+        receipt: Box<Signed<Receipt>>,
+    },
+    /// The pull is over: forget it.
+    Stop(Stop),
+}
+
+/// Why a pull is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// Every holder has let go.
+    #[error("receipted and released")]
+    Done,
+    /// Nothing of it is pulled: see the answers.
+    #[error("nothing is pulled")]
+    Declined,
+    /// All sources are gone; the next offer goes on where this one stopped.
+    #[error("no source is left")]
+    NoSource,
+    /// What was to be pulled is here; the rest was answered `Later`.
+    #[error("a part is here, the rest is for later")]
+    Part,
+    /// The receipt is on disk; the holder did not hear of it, and will offer again.
+    #[error("receipted, but the holder does not know")]
+    Unheard,
+}
+
+/// How a range stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// As it should, or broken: what it brought counts.
+    Over,
+    /// The source said [`crate::wire::Response::Refused`].
+    Refused,
+    /// The source said [`crate::wire::Response::Later`], after so many seconds.
+    Later(u32),
+    /// Bytes that do not verify, a size that is not the offer's, too many bytes: the source is not asked again.
+    Wrong,
+}
+
+/// One delivery being pulled.
+#[derive(Clone, Debug)]
+pub struct Pull {
+    offer: Offer,
+    answers: Vec<Answer>,
+    /// The manifest first, then the attachments that are pulled or had; each id once.
+    plans: Vec<BlobPlan>,
+    sources: Sources,
+    streams: BTreeMap<StreamId, Open>,
+    next_stream: u64,
+    state: State,
+}
+
+/// A stream that is open.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    /// Whom it asks.
+    from: PeerId,
+    /// For which of the plans.
+    plan: usize,
+    /// For how many bytes.
+    asked: u64,
+    /// Whether it brought anything new.
+    fruitful: bool,
+}
+
+/// Where a pull is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Pulling,
+    Syncing,
+    Receipted(Signed<Receipt>),
+    Over,
+}
+
+impl Pull {
+    /// Starts on an offer that the [`Door`] let in. `held` says what is on disk of each of its blobs.
+    pub fn begin(
+        offer: Offer,
+        from: PeerId,
+        standing: &Standing,
+        room: &Room,
+        held: impl Fn(&BlobId) -> Held,
+        now: Now,
+    ) -> (Self, Vec<Command>) {
+        let answers = space::answers(&offer, standing, room, &held);
+        let mut commands = vec![Command::Answer { to: from, answers: answers.clone() }];
+        let mut pull = Self {
+            plans: plans(&offer, &answers, held),
+            answers,
+            sources: Sources::of(from),
+            offer,
+            streams: BTreeMap::new(),
+            next_stream: 0,
+            state: State::Pulling,
+        };
+        let no = pull.answers.iter().any(|answer| matches!(answer, Answer::No(_)));
+        if no || (pull.plans.len() == 1 && !pull.offer.blobs.is_empty()) {
+            commands.push(pull.stop(Stop::Declined));
+            return (pull, commands);
+        }
+        commands.extend(pull.rereads());
+        commands.extend(pull.advance(now));
+        (pull, commands)
+    }
+
+    /// An offer of a delivery that is receipted already: the same answer, and the same receipt again.
+    ///
+    /// # Errors
+    /// [`NotAdmitted::OtherContents`] where the receipt was for something else under the same number.
+    pub fn again(
+        offer: Offer,
+        from: PeerId,
+        standing: &Standing,
+        receipt: &Signed<Receipt>,
+    ) -> Result<(Self, Vec<Command>), NotAdmitted> {
+        let claim = receipt.claim().map_err(|_| NotAdmitted::OtherContents)?;
+        if (claim.delivery, &claim.mailbox, claim.manifest)
+            != (offer.delivery, &offer.mailbox, offer.manifest.id)
+        {
+            return Err(NotAdmitted::OtherContents);
+        }
+        let answers = vec![standing.had(); offer.blobs.len()];
+        let mut pull = Self {
+            offer,
+            answers: answers.clone(),
+            plans: Vec::new(),
+            sources: Sources::of(from),
+            streams: BTreeMap::new(),
+            next_stream: 0,
+            state: State::Syncing,
+        };
+        let mut commands = vec![Command::Answer { to: from, answers }];
+        commands.extend(pull.handle_receipted(receipt));
+        Ok((pull, commands))
+    }
+
+    /// A further offer of this delivery, let in by the [`Door`]: from the same holder again, or from another one, who
+    /// becomes a source.
+    ///
+    /// # Errors
+    /// [`NotAdmitted::OtherContents`] where it is not the same delivery: nothing of it is used.
+    pub fn handle_offer(
+        &mut self,
+        offer: &Offer,
+        from: PeerId,
+        now: Now,
+    ) -> Result<Vec<Command>, NotAdmitted> {
+        let known = &self.offer;
+        let ids =
+            |offer: &Offer| offer.blobs.iter().map(|offered| (offered.id, offered.size)).collect::<Vec<_>>();
+        let same = (known.delivery, &known.mailbox, known.manifest.id, known.manifest.size)
+            == (offer.delivery, &offer.mailbox, offer.manifest.id, offer.manifest.size)
+            && ids(known) == ids(offer);
+        if !same {
+            return Err(NotAdmitted::OtherContents);
+        }
+        let mut commands = vec![Command::Answer { to: from, answers: self.answers.clone() }];
+        self.sources.add(from);
+        match &self.state {
+            State::Pulling => commands.extend(self.advance(now)),
+            State::Syncing | State::Over => {}
+            State::Receipted(receipt) => {
+                commands.push(Command::SendReceipt { to: from, receipt: Box::new(receipt.clone()) });
+            }
+        }
+        Ok(commands)
+    }
+
+    /// What is pulled.
+    pub fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
+    /// Which blob a stream that is open is for.
+    pub fn blob_of(&self, stream: StreamId) -> Option<BlobId> {
+        self.streams.get(&stream).map(|open| self.plans[open.plan].id)
+    }
+
+    /// Bytes on disk, verified, and bytes in all: for a progress bar. What was answered `Later` does not count.
+    pub fn progress(&self) -> (u64, u64) {
+        self.plans.iter().fold((0, 0), |(have, all), plan| (have + plan.have(), all + plan.size))
+    }
+
+    /// These bytes of the stream's blob are verified and written (not yet synced).
+    pub fn handle_verified(&mut self, stream: StreamId, range: Range<u64>, now: Now) -> Vec<Command> {
+        let Some(open) = self.streams.get_mut(&stream) else { return Vec::new() };
+        let plan = &mut self.plans[open.plan];
+        if !plan.verified(range) {
+            return Vec::new();
+        }
+        open.fruitful = true;
+        self.sources.fruitful(&open.from);
+        if plan.is_done() { self.advance(now) } else { Vec::new() }
+    }
+
+    /// The stream is over.
+    pub fn handle_end(&mut self, stream: StreamId, end: StreamEnd, now: Now) -> Vec<Command> {
+        let Some(Open { from, plan, fruitful, .. }) = self.streams.remove(&stream) else { return Vec::new() };
+        self.plans[plan].ended(stream);
+        match end {
+            StreamEnd::Over if fruitful => {}
+            StreamEnd::Over => self.sources.fruitless(&from),
+            StreamEnd::Refused => self.sources.drop(&from),
+            StreamEnd::Wrong => self.sources.ban(&from),
+            StreamEnd::Later(seconds) => {
+                self.sources.rest(&from, now.instant, Duration::from_secs(u64::from(seconds)));
+            }
+        }
+        self.advance(now)
+    }
+
+    /// The connection to this peer is gone, with all its streams.
+    pub fn handle_lost(&mut self, peer: &PeerId, now: Now) -> Vec<Command> {
+        self.streams.retain(|stream, open| {
+            let lost = open.from == *peer;
+            if lost {
+                self.plans[open.plan].ended(*stream);
+            }
+            !lost
+        });
+        self.sources.drop(peer);
+        match self.state {
+            State::Receipted(_) if self.sources.is_empty() => vec![self.stop(Stop::Unheard)],
+            _ => self.advance(now),
+        }
+    }
+
+    /// The blob was read again from disk: it is what it is to be, or not.
+    pub fn handle_reread(&mut self, blob: &BlobId, well: bool, now: Now) -> Vec<Command> {
+        for plan in self.plans.iter_mut().filter(|plan| plan.id == *blob) {
+            plan.reread(well);
+        }
+        self.advance(now)
+    }
+
+    /// A source that was to be left alone for a while may be asked again.
+    pub fn handle_time(&mut self, now: Now) -> Vec<Command> {
+        self.advance(now)
+    }
+
+    /// The receipt is signed and on disk.
+    pub fn handle_receipted(&mut self, receipt: &Signed<Receipt>) -> Vec<Command> {
+        if self.state != State::Syncing {
+            return Vec::new();
+        }
+        self.state = State::Receipted(receipt.clone());
+        let send = |to| Command::SendReceipt { to, receipt: Box::new(receipt.clone()) };
+        let commands: Vec<_> = self.sources.all().map(send).collect();
+        if commands.is_empty() { vec![self.stop(Stop::Unheard)] } else { commands }
+    }
+
+    /// The sync failed: nothing is receipted. The pull is over; what a failed sync left behind is not to be trusted,
+    /// so the shell forgets what it held of these blobs (DESIGN §3 rule 1).
+    pub fn handle_not_synced(&mut self) -> Vec<Command> {
+        if self.state == State::Syncing { vec![self.stop(Stop::NoSource)] } else { Vec::new() }
+    }
+
+    /// This holder has recorded the receipt.
+    pub fn handle_released(&mut self, by: &PeerId) -> Vec<Command> {
+        if !matches!(self.state, State::Receipted(_)) {
+            return Vec::new();
+        }
+        self.sources.drop(by);
+        if self.sources.is_empty() { vec![self.stop(Stop::Done)] } else { Vec::new() }
+    }
+
+    /// Opens as many streams as may be, or says what comes after the last one.
+    fn advance(&mut self, now: Now) -> Vec<Command> {
+        if self.state != State::Pulling {
+            return Vec::new();
+        }
+        if self.plans.iter().all(BlobPlan::is_done) {
+            return vec![self.whole()];
+        }
+        let mut commands = Vec::new();
+        while self.may_open()
+            && let Some(command) = self.open(now)
+        {
+            commands.push(command);
+        }
+        if self.streams.is_empty() && !self.plans.iter().any(BlobPlan::is_rereading) {
+            // Something is missing, and nobody can be asked for it now.
+            commands.push(match self.sources.next_awake() {
+                Some(until) => Command::Wait(until),
+                None => self.stop(Stop::NoSource),
+            });
+        }
+        commands
+    }
+
+    /// Whether one stream more is worth it: a few for bulk, more for as long as they ask for little each.
+    fn may_open(&self) -> bool {
+        let asked: u64 = self.streams.values().map(|open| open.asked).sum();
+        let little = self.streams.len() < PULL_SMALL_STREAMS_MAX && asked < PIECE_LEN_MIN;
+        self.streams.len() < PULL_STREAMS_MAX || little
+    }
+
+    /// The next stream, where a source can be asked for something.
+    fn open(&mut self, now: Now) -> Option<Command> {
+        let from = self.sources.pick(now.instant, self.streams.values().map(|open| &open.from))?;
+        let stream = StreamId(self.next_stream);
+        let free = PULL_STREAMS_MAX.saturating_sub(self.streams.len());
+        // The manifest alone, until it is here: it restores the message even where an attachment never comes.
+        let ready =
+            if self.plans.first().is_some_and(|manifest| !manifest.is_done()) { 1 } else { self.plans.len() };
+        let mut plans = self.plans.iter_mut().take(ready).enumerate();
+        let (plan, ranges) =
+            plans.find_map(|(at, plan)| plan.ask(stream, free).map(|ranges| (at, ranges)))?;
+        self.next_stream += 1;
+        self.streams.insert(stream, Open { from, plan, asked: ranges.len(), fruitful: false });
+        let BlobPlan { id: blob, size, .. } = self.plans[plan];
+        Some(Command::Get { stream, from, blob, size, ranges })
+    }
+
+    /// Everything that was to be pulled is here.
+    fn whole(&mut self) -> Command {
+        if self.answers.iter().any(|answer| matches!(answer, Answer::Later(_))) {
+            return self.stop(Stop::Part);
+        }
+        self.state = State::Syncing;
+        let Offer { delivery, mailbox, manifest, .. } = &self.offer;
+        Command::SyncThenReceipt { delivery: *delivery, mailbox: mailbox.clone(), manifest: manifest.id }
+    }
+
+    fn rereads(&self) -> Vec<Command> {
+        let rereading = self.plans.iter().filter(|plan| plan.is_rereading());
+        rereading.map(|plan| Command::Reread { blob: plan.id, size: plan.size }).collect()
+    }
+
+    fn stop(&mut self, stop: Stop) -> Command {
+        self.state = State::Over;
+        self.streams.clear();
+        Command::Stop(stop)
+    }
+}
+
+/// What there is to do for each blob that is not left for later, the manifest first.
+fn plans(offer: &Offer, answers: &[Answer], held: impl Fn(&BlobId) -> Held) -> Vec<BlobPlan> {
+    let wanted =
+        offer.blobs.iter().zip(answers).filter(|(_, answer)| matches!(answer, Answer::Have | Answer::Pull));
+    let all = std::iter::once(&offer.manifest).chain(wanted.map(|(offered, _)| offered));
+    let mut plans: Vec<BlobPlan> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for offered in all.filter(|offered| seen.insert(offered.id)) {
+        plans.push(match held(&offered.id) {
+            Held::Whole => BlobPlan::rereading(offered.id, offered.size),
+            Held::Some(ranges) => BlobPlan::new(offered.id, offered.size, ranges),
+        });
+    }
+    plans
+}
+
+#[cfg(test)]
+mod tests;
