@@ -1,0 +1,133 @@
+//! What the rest of the relay asks of a catalog, whatever engine keeps it.
+
+use lighter_protocol::{Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
+use lighter_storage::Sequence;
+
+use crate::message::{HandOver, Message};
+use crate::rows::{Counts, Deadline, Delivery, HandOverState};
+use crate::tables::Result;
+use crate::{Change, Checkpoint};
+
+/// The view of the log: which messages exist, who waits for them, what is due.
+///
+/// An engine keeps the rows on disk and nothing in memory but a bounded cache: a million waiting deliveries cost
+/// disk. Calls may wait for that disk, or for a database: a task calls them through [`Ledger::read`](crate::Ledger::read).
+///
+/// Every engine passes one suite of tests (`contract.rs`), the memory one first.
+pub trait Catalog: Send + Sync + 'static {
+    /// Up to where the log is in the view for certain: everything at or before it has been applied and synced.
+    ///
+    /// # Errors
+    /// [`CatalogError`](crate::CatalogError), as with every call here.
+    fn checkpoint(&self) -> Result<Checkpoint>;
+
+    /// Applies changes of the log, in its order. Those at or before the checkpoint are ignored, and any may be
+    /// applied again. With `checkpoint`, that becomes the checkpoint, and the view is synced on return; without, what
+    /// is applied may be lost until then.
+    ///
+    /// # Errors
+    /// Nothing of the call was applied.
+    fn apply(&self, changes: &[(Sequence, Change)], checkpoint: Option<&Checkpoint>) -> Result<()>;
+
+    /// Forgets everything, the checkpoint too: the log will be replayed from its beginning.
+    ///
+    /// # Errors
+    /// The view may be half forgotten; its checkpoint is gone.
+    fn clear(&self) -> Result<()>;
+
+    /// A message.
+    ///
+    /// # Errors
+    /// As above.
+    fn message(&self, id: &MessageId) -> Result<Option<Message>>;
+
+    /// All hand-overs of a message.
+    ///
+    /// # Errors
+    /// As above.
+    fn hand_overs(&self, id: &MessageId) -> Result<Vec<(HandOver, HandOverState)>>;
+
+    /// A delivery.
+    ///
+    /// # Errors
+    /// As above.
+    fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>>;
+
+    /// The delivery that a ticket opens.
+    ///
+    /// # Errors
+    /// As above.
+    fn by_ticket(&self, ticket: &TicketHash) -> Result<Option<Delivery>>;
+
+    /// Deliveries that wait for a mailbox's store, oldest first, behind `after`; at most `count_max`.
+    ///
+    /// # Errors
+    /// As above.
+    fn waiting(&self, mailbox: &Mailbox, after: Option<&Delivery>, count_max: usize)
+    -> Result<Vec<Delivery>>;
+
+    /// Mailboxes that have deliveries waiting, in order, behind `after`; at most `count_max`.
+    ///
+    /// # Errors
+    /// As above.
+    fn waiting_mailboxes(&self, after: Option<&Mailbox>, count_max: usize) -> Result<Vec<Mailbox>>;
+
+    /// Hand-overs whose time has come, those first that have waited longest; at most `count_max`.
+    ///
+    /// # Errors
+    /// As above.
+    fn due(&self, now: UnixTime, count_max: usize) -> Result<Vec<DueHandOver>>;
+
+    /// When the next hand-over is due. None: nothing is to be handed over.
+    ///
+    /// # Errors
+    /// As above.
+    fn next_due(&self) -> Result<Option<UnixTime>>;
+
+    /// Puts off hand-overs that the next hop did not take just now. Only the view knows; where it is lost, they are
+    /// due at once.
+    ///
+    /// # Errors
+    /// As above.
+    fn postpone(&self, message: &MessageId, which: &[HandOver], attempts: u32, next: UnixTime) -> Result<()>;
+
+    /// Deliveries for which something is to be done by `now`, most urgent first; at most `count_max`.
+    ///
+    /// # Errors
+    /// As above.
+    fn deadlines(&self, now: UnixTime, count_max: usize) -> Result<Vec<(Delivery, Deadline)>>;
+
+    /// Forgets messages whose records the storage servers have dropped by `today`, at most `count_max`.
+    ///
+    /// # Errors
+    /// As above.
+    fn purge(&self, today: Day, count_max: usize) -> Result<Purged>;
+
+    /// How many of what there are.
+    ///
+    /// # Errors
+    /// As above.
+    fn counts(&self) -> Result<Counts>;
+}
+
+/// A hand-over whose time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueHandOver {
+    /// Of which message.
+    pub message: MessageId,
+    /// Which.
+    pub hand_over: HandOver,
+    /// Since when it is due.
+    pub since: UnixTime,
+    /// Tries so far.
+    pub attempts: u32,
+}
+
+/// What [`Catalog::purge`] forgot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Messages forgotten.
+    pub count: usize,
+    /// Those among them that the next hop had not taken: somebody should look.
+    pub open: Vec<MessageId>,
+}

@@ -1,0 +1,538 @@
+//! The log and its view together: how a change is made, and how a start finds everything again.
+//!
+//! # Order
+//! Changes are appended side by side, so that the array commits them in groups, and may come back in another order
+//! than the log's. Each is applied as it comes back: those that depend on each other do so through an answer that was
+//! awaited. The checkpoint moves only up to where nothing is open ([`Open`]).
+//!
+//! # Sync
+//! [`Ledger::commit`] returns when the log has the change on as many copies as promised; it never waits for the
+//! view's file, which is synced every few thousand changes or seconds, on a thread for blocking work.
+//!
+//! # Doubt
+//! Where the log cannot tell whether a change is in it, the caller is told so and must not answer (DESIGN §3 rule 2).
+//! The ledger then settles it by itself: it writes that the message is void, or the same change again, until that is
+//! durable.
+//!
+//! # Recovery
+//! [`Ledger::open`] replays the log behind the view's checkpoint. Where the change that the checkpoint names is not in
+//! the log (the log lost its end, or is another one), the view is cleared and everything is replayed.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lighter_storage::{Class, Sequence};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::limits::{
+    APPLY_QUEUE_LEN_MAX, BATCH_LEN_MAX, CHECKPOINT_CHANGES_MAX, CHECKPOINT_INTERVAL_MS, DOUBT_RETRY_MS,
+    DOUBTS_MAX,
+};
+use crate::{Catalog, CatalogError, Change, ChangeError, Checkpoint, EmbeddedCatalog, Mark};
+
+/// The log of changes: the array, or a simulated one.
+pub trait Log: Send + Sync + 'static {
+    /// Appends a change, to be kept as long as `class` says; returns when it is durable on all its copies.
+    fn append(
+        &self,
+        change: Vec<u8>,
+        class: Class,
+    ) -> impl Future<Output = Result<Sequence, LogError>> + Send;
+
+    /// Visits the changes with sequence numbers from `from` on (included), in their order, until `visit` breaks.
+    fn replay(
+        &self,
+        from: Sequence,
+        visit: &mut (dyn FnMut(Sequence, &[u8]) -> ControlFlow<()> + Send),
+    ) -> impl Future<Output = Result<(), LogError>> + Send;
+}
+
+/// Why the log did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// It cannot be done now, and the change is not in the log.
+    #[error("the log cannot be written or read now: {0}")]
+    Unavailable(String),
+    /// The change may be in the log, or not.
+    #[error("the log does not know whether the change is in it: {0}")]
+    InDoubt(String),
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// It was not, and may be tried again: a temporary error may be answered.
+    #[error("the change cannot be made now")]
+    Unavailable(#[source] Option<LogError>),
+    /// It may have been, and is being undone, or done again: nothing may be answered.
+    #[error("whether the change was made is not known")]
+    InDoubt(#[source] LogError),
+    /// It breaks a bound: it never will be made.
+    #[error(transparent)]
+    Refused(#[from] ChangeError),
+}
+
+/// Why a ledger cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The log holds what is no change, at this number: it was written by a later version, or something is badly wrong.
+    #[error("change {} of the log cannot be read", .0.0)]
+    Change(Sequence, #[source] ChangeError),
+    /// The view cannot be read or written.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+/// Told of each change when the view has it.
+pub type Observer = dyn Fn(&Change) + Send + Sync;
+
+/// The log and its view. Cheap to clone; all clones are the same ledger.
+pub struct Ledger<L> {
+    shared: Arc<Shared<L>>,
+}
+
+impl<L> Clone for Ledger<L> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+struct Shared<L> {
+    log: L,
+    catalog: Arc<dyn Catalog>,
+    open: Arc<Mutex<Open>>,
+    queue: mpsc::Sender<Entry>,
+    doubts: Mutex<Vec<Doubt>>,
+    settling: AtomicBool,
+    failed: watch::Receiver<bool>,
+}
+
+/// A change on its way from the log to the view.
+struct Entry {
+    number: u64,
+    sequence: Sequence,
+    mark: Mark,
+    change: Change,
+    applied: Option<oneshot::Sender<()>>,
+}
+
+/// A change whose fate is not known, and what settles it.
+struct Doubt {
+    number: u64,
+    settled_by: Change,
+    class: Class,
+}
+
+/// Changes that were begun and that the view does not have yet.
+///
+/// Invariant: a change that is open has a sequence number above the floor it was begun at, since numbers only grow;
+/// so everything at or below the least floor of those open is in the view.
+#[derive(Debug)]
+struct Open {
+    /// For each open change, the last change in the view when it was begun.
+    floors: BTreeMap<u64, Checkpoint>,
+    /// The last change in the view, by sequence number.
+    last: Checkpoint,
+    next: u64,
+}
+
+impl Open {
+    fn begin(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.floors.insert(number, self.last);
+        number
+    }
+
+    fn applied(&mut self, number: u64, sequence: Sequence, mark: Mark) {
+        self.floors.remove(&number);
+        if !self.last.covers(sequence) {
+            self.last = Checkpoint { last: Some((sequence, mark)) };
+        }
+    }
+
+    fn abandon(&mut self, number: u64) {
+        self.floors.remove(&number);
+    }
+
+    /// Up to where everything is in the view. Floors only grow from one change to the next, so the first is the least.
+    fn safe(&self) -> Checkpoint {
+        self.floors.first_key_value().map_or(self.last, |(_, floor)| *floor)
+    }
+}
+
+impl<L: Log> Ledger<L> {
+    /// Opens the log with its view in a file in `folder`; a file that turns out damaged is set aside, once.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_embedded(log: L, folder: &Path, observer: Box<Observer>) -> Result<Self, OpenError> {
+        let mut catalog = Arc::new(EmbeddedCatalog::open(folder)?);
+        let last = match catch_up(&log, &*catalog).await {
+            Err(OpenError::Catalog(CatalogError::Damaged(_))) => {
+                drop(catalog);
+                catalog = Arc::new(EmbeddedCatalog::open(folder)?);
+                catch_up(&log, &*catalog).await?
+            }
+            result => result?,
+        };
+        Ok(Self::start(log, catalog, last, observer))
+    }
+
+    /// Opens the log with `catalog` as its view: on return, that has everything that the log has.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(log: L, catalog: Arc<dyn Catalog>, observer: Box<Observer>) -> Result<Self, OpenError> {
+        let last = catch_up(&log, &*catalog).await?;
+        Ok(Self::start(log, catalog, last, observer))
+    }
+
+    fn start(log: L, catalog: Arc<dyn Catalog>, last: Checkpoint, observer: Box<Observer>) -> Self {
+        let (queue, entries) = mpsc::channel(APPLY_QUEUE_LEN_MAX);
+        let (fail, failed) = watch::channel(false);
+        let open = Arc::new(Mutex::new(Open { floors: BTreeMap::new(), last, next: 0 }));
+        let applier =
+            Applier { catalog: Arc::clone(&catalog), open: Arc::clone(&open), observer: observer.into() };
+        tokio::spawn(applier.run(entries, fail));
+        let doubts = Mutex::default();
+        let shared = Shared { log, catalog, open, queue, doubts, settling: AtomicBool::new(false), failed };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Makes a change: it is durable on return. `class` must not end before what the change speaks of.
+    ///
+    /// It goes on to its end when the caller stops waiting.
+    ///
+    /// # Errors
+    /// Says what may be answered.
+    pub async fn commit(&self, change: Change, class: Class) -> Result<(), CommitError> {
+        self.commit_with(change, class, None).await
+    }
+
+    /// Makes a change as [`Self::commit`] does, and returns when the view has it.
+    ///
+    /// # Errors
+    /// As with [`Self::commit`].
+    pub async fn commit_applied(&self, change: Change, class: Class) -> Result<(), CommitError> {
+        let (applied, wait) = oneshot::channel();
+        self.commit_with(change, class, Some(applied)).await?;
+        // Where the view failed meanwhile, the change is made all the same: the next start replays it.
+        let _ = wait.await;
+        Ok(())
+    }
+
+    async fn commit_with(
+        &self,
+        change: Change,
+        class: Class,
+        applied: Option<oneshot::Sender<()>>,
+    ) -> Result<(), CommitError> {
+        let bytes = change.encode()?;
+        if *self.shared.failed.borrow() || lock(&self.shared.doubts).len() >= DOUBTS_MAX {
+            return Err(CommitError::Unavailable(None));
+        }
+        let this = self.clone();
+        // A task of its own: a caller that goes away must not leave a change in the log that the view lacks.
+        let task = tokio::spawn(async move { this.append(change, bytes, class, applied).await });
+        task.await.unwrap_or(Err(CommitError::Unavailable(None)))
+    }
+
+    async fn append(
+        &self,
+        change: Change,
+        bytes: Vec<u8>,
+        class: Class,
+        applied: Option<oneshot::Sender<()>>,
+    ) -> Result<(), CommitError> {
+        // Room in the view's queue first: once the change is durable, nothing is waited for.
+        let room = self.shared.queue.reserve().await.map_err(|_| CommitError::Unavailable(None))?;
+        let number = lock(&self.shared.open).begin();
+        let mark = Mark::of(&bytes);
+        match self.shared.log.append(bytes, class).await {
+            Ok(sequence) => {
+                room.send(Entry { number, sequence, mark, change, applied });
+                Ok(())
+            }
+            Err(error @ LogError::Unavailable(_)) => {
+                lock(&self.shared.open).abandon(number);
+                Err(CommitError::Unavailable(Some(error)))
+            }
+            Err(error @ LogError::InDoubt(_)) => {
+                let settled_by = match change {
+                    Change::Accepted(message) => Change::Voided(message.id),
+                    change => change,
+                };
+                lock(&self.shared.doubts).push(Doubt { number, settled_by, class });
+                self.settle_doubts();
+                Err(CommitError::InDoubt(error))
+            }
+        }
+    }
+
+    /// Sees to it that somebody works on the doubts.
+    fn settle_doubts(&self) {
+        if !self.shared.settling.swap(true, Ordering::AcqRel) {
+            let this = self.clone();
+            tokio::spawn(async move { this.settle().await });
+        }
+    }
+
+    async fn settle(&self) {
+        loop {
+            let next = lock(&self.shared.doubts).first().map(|doubt| (doubt.settled_by.clone(), doubt.class));
+            let Some((change, class)) = next else {
+                self.shared.settling.store(false, Ordering::Release);
+                // One may have come in between the look and the store.
+                if lock(&self.shared.doubts).is_empty() || self.shared.settling.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+                continue;
+            };
+            if self.append_once(change, class).await {
+                let doubt = lock(&self.shared.doubts).remove(0);
+                lock(&self.shared.open).abandon(doubt.number);
+            } else {
+                tokio::time::sleep(Duration::from_millis(DOUBT_RETRY_MS)).await;
+            }
+        }
+    }
+
+    /// Appends a change that settles a doubt; a further doubt about it is settled by the next try.
+    async fn append_once(&self, change: Change, class: Class) -> bool {
+        let Ok(bytes) = change.encode() else { return true };
+        let Ok(room) = self.shared.queue.reserve().await else { return false };
+        let number = lock(&self.shared.open).begin();
+        let mark = Mark::of(&bytes);
+        match self.shared.log.append(bytes, class).await {
+            Ok(sequence) => {
+                room.send(Entry { number, sequence, mark, change, applied: None });
+                true
+            }
+            Err(_) => {
+                // The doubt that is being settled holds the checkpoint below this one, too.
+                lock(&self.shared.open).abandon(number);
+                false
+            }
+        }
+    }
+
+    /// Asks the view, where waiting for its disk holds up nobody else.
+    ///
+    /// # Errors
+    /// What `query` gives.
+    pub async fn read<R: Send + 'static>(
+        &self,
+        query: impl FnOnce(&dyn Catalog) -> Result<R, CatalogError> + Send + 'static,
+    ) -> Result<R, CatalogError> {
+        let catalog = Arc::clone(&self.shared.catalog);
+        tokio::task::spawn_blocking(move || query(&*catalog))
+            .await
+            .unwrap_or(Err(CatalogError::Damaged("a query did not end")))
+    }
+
+    /// Returns when the view has failed: nothing more is taken, and a restart is needed.
+    pub async fn failed(&self) {
+        let mut failed = self.shared.failed.clone();
+        let _ = failed.wait_for(|failed| *failed).await;
+    }
+
+    /// The log.
+    pub fn log(&self) -> &L {
+        &self.shared.log
+    }
+
+    /// Changes begun that the view does not have yet, and those whose fate is not known: for metrics.
+    pub fn backlog(&self) -> (usize, usize) {
+        (lock(&self.shared.open).floors.len(), lock(&self.shared.doubts).len())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes changes from the log to the view, in batches, and syncs that now and then.
+struct Applier {
+    catalog: Arc<dyn Catalog>,
+    open: Arc<Mutex<Open>>,
+    observer: Arc<Observer>,
+}
+
+impl Applier {
+    async fn run(self, mut entries: mpsc::Receiver<Entry>, fail: watch::Sender<bool>) {
+        let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
+        let mut unsynced = 0_u64;
+        let mut sync_at = None;
+        loop {
+            // In this order: changes that are there, then the time to sync, then the end.
+            let ended = tokio::select! {
+                biased;
+                count = entries.recv_many(&mut batch, BATCH_LEN_MAX) => count == 0,
+                () = sleep_until(sync_at) => false,
+            };
+            let due = sync_at.is_some_and(|at| at <= Instant::now());
+            let sync = ended || due || unsynced >= CHECKPOINT_CHANGES_MAX;
+            unsynced = if sync { 0 } else { unsynced + batch.len() as u64 };
+            if let Err(error) = self.apply(&mut batch, sync).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "the catalog's view failed");
+                fail.send_replace(true);
+                return;
+            }
+            if ended {
+                return;
+            }
+            let later = || Instant::now() + Duration::from_millis(CHECKPOINT_INTERVAL_MS);
+            sync_at = if sync && unsynced == 0 { None } else { sync_at.or_else(|| Some(later())) };
+        }
+    }
+
+    /// Applies `batch` and empties it. With `sync`, moves the checkpoint as well, up to what was in the view before.
+    async fn apply(&self, batch: &mut Vec<Entry>, sync: bool) -> Result<(), CatalogError> {
+        let mut changes = Vec::with_capacity(batch.len());
+        let mut done = Vec::with_capacity(batch.len());
+        for entry in batch.drain(..) {
+            changes.push((entry.sequence, entry.change));
+            done.push((entry.number, entry.sequence, entry.mark, entry.applied));
+        }
+        let catalog = Arc::clone(&self.catalog);
+        let to = sync.then(|| self.safe_with(&done));
+        let work = tokio::task::spawn_blocking(move || {
+            catalog.apply(&changes, to.as_ref())?;
+            Ok(changes)
+        });
+        let changes = work.await.unwrap_or(Err(CatalogError::Damaged("applying did not end")))?;
+        let mut open = lock(&self.open);
+        for (number, sequence, mark, _) in &done {
+            open.applied(*number, *sequence, *mark);
+        }
+        drop(open);
+        for ((_, change), (.., applied)) in changes.iter().zip(done) {
+            (self.observer)(change);
+            if let Some(applied) = applied {
+                let _ = applied.send(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The checkpoint as it is once `done` is in the view.
+    fn safe_with(&self, done: &[(u64, Sequence, Mark, Option<oneshot::Sender<()>>)]) -> Checkpoint {
+        let open = lock(&self.open);
+        let mut after = Open { floors: open.floors.clone(), last: open.last, next: open.next };
+        drop(open);
+        for (number, sequence, mark, _) in done {
+            after.applied(*number, *sequence, *mark);
+        }
+        after.safe()
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Replays what the view lacks, or everything. Returns the last change of the log.
+async fn catch_up<L: Log>(log: &L, catalog: &dyn Catalog) -> Result<Checkpoint, OpenError> {
+    let from = match catalog.checkpoint() {
+        Ok(from) => from,
+        Err(CatalogError::Damaged(_)) => Checkpoint::BEGIN,
+        Err(error) => return Err(error.into()),
+    };
+    if from.last.is_some() {
+        match replay(log, catalog, from).await? {
+            Replayed::To(last) => return Ok(last),
+            Replayed::Elsewhere => tracing::warn!("the catalog's view does not fit the log, made again"),
+        }
+    }
+    catalog.clear()?;
+    match replay(log, catalog, Checkpoint::BEGIN).await? {
+        Replayed::To(last) => Ok(last),
+        Replayed::Elsewhere => Err(CatalogError::Damaged("a cleared view has a checkpoint").into()),
+    }
+}
+
+/// How a replay ended.
+enum Replayed {
+    /// The view has everything up to here.
+    To(Checkpoint),
+    /// The log does not have the change that the view's checkpoint names.
+    Elsewhere,
+}
+
+async fn replay<L: Log>(log: &L, catalog: &dyn Catalog, from: Checkpoint) -> Result<Replayed, OpenError> {
+    let mut replay = Replay { catalog, expected: from.last, last: from, batch: Vec::new(), outcome: Ok(()) };
+    let start = from.last.map_or(Sequence(0), |(sequence, _)| sequence);
+    log.replay(start, &mut |sequence, bytes| replay.visit(sequence, bytes)).await?;
+    match replay.outcome {
+        Err(Stop::Elsewhere) => return Ok(Replayed::Elsewhere),
+        Err(Stop::Error(error)) => return Err(error),
+        Ok(()) => {}
+    }
+    if replay.expected.is_some() {
+        return Ok(Replayed::Elsewhere);
+    }
+    catalog.apply(&replay.batch, Some(&replay.last))?;
+    Ok(Replayed::To(replay.last))
+}
+
+/// A replay under way.
+struct Replay<'c> {
+    catalog: &'c dyn Catalog,
+    /// The change that must come first: the checkpoint's own.
+    expected: Option<(Sequence, Mark)>,
+    last: Checkpoint,
+    batch: Vec<(Sequence, Change)>,
+    outcome: Result<(), Stop>,
+}
+
+/// Why a replay stopped.
+enum Stop {
+    Elsewhere,
+    Error(OpenError),
+}
+
+impl Replay<'_> {
+    fn visit(&mut self, sequence: Sequence, bytes: &[u8]) -> ControlFlow<()> {
+        match self.take(sequence, bytes) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(stop) => {
+                self.outcome = Err(stop);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn take(&mut self, sequence: Sequence, bytes: &[u8]) -> Result<(), Stop> {
+        let here = (sequence, Mark::of(bytes));
+        match self.expected.take() {
+            Some(expected) if expected == here => return Ok(()),
+            Some(_) => return Err(Stop::Elsewhere),
+            None => {}
+        }
+        let change =
+            Change::decode(bytes).map_err(|error| Stop::Error(OpenError::Change(sequence, error)))?;
+        self.batch.push((sequence, change));
+        self.last = Checkpoint { last: Some(here) };
+        if self.batch.len() >= BATCH_LEN_MAX {
+            self.catalog.apply(&self.batch, None).map_err(|error| Stop::Error(error.into()))?;
+            self.batch.clear();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

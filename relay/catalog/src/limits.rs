@@ -1,0 +1,56 @@
+//! Every bound of the catalog, with its unit and where it comes from; relations are asserted at compile time.
+
+/// Bytes of one encoded change. A record of the log holds a portion of 1 MiB with room to spare; a message with the
+/// most recipients and parts encodes to less.
+pub const CHANGE_LEN_MAX: usize = 1024 * 1024;
+
+/// Recipients of one message. RFC 5321 §4.5.3.1.8 asks for at least 100; senders split larger lists by themselves.
+pub const RECIPIENTS_MAX: usize = 1_000;
+/// Detached parts of one message: as many as an offer names.
+pub const PARTS_MAX: usize = lighter_protocol::limits::OFFER_BLOBS_MAX;
+
+/// Bytes in an envelope address with its source route and quotes (RFC 5321 §4.5.3.1.3 allows 256; UTF-8 doubles it).
+pub const ADDRESS_LEN_MAX: usize = 512;
+/// Bytes in ENVID or ORCPT as they came, still in xtext (RFC 3461 §4.4: 100 and 500 characters once decoded).
+pub const DSN_TEXT_LEN_MAX: usize = 1_500;
+/// Bytes in the Received field and what else the relay puts above a message.
+pub const TRACE_LEN_MAX: usize = 4 * 1024;
+/// Bytes kept of a subject or a sender's name, for notices.
+pub const SUMMARY_LEN_MAX: usize = 256;
+/// Bytes kept of an attachment's name or media type.
+pub const NAME_LEN_MAX: usize = lighter_protocol::limits::NAME_LEN_MAX;
+
+/// Days past a message's promise for which its records are still readable (DESIGN §8, filing): a delivery that
+/// lapsed can still be pulled in them.
+pub const GRACE_DAYS: u32 = 7;
+/// Days before the promise ends at which the user is told (DESIGN §3 rule 3).
+pub const NOTICE_DAYS_BEFORE: u32 = 3;
+/// Days before the promise ends at which the message goes whole to the next hop (DESIGN §3 rule 3).
+pub const WHOLE_DAYS_BEFORE: u32 = 1;
+
+/// Rows that one query gives at most; more are asked for with a cursor.
+pub const PAGE_LEN_MAX: usize = 1_000;
+
+/// Changes that one write of the view takes together.
+pub const BATCH_LEN_MAX: usize = 256;
+/// Changes that wait for the view; a writer waits when there are more, so memory stays bounded.
+pub const APPLY_QUEUE_LEN_MAX: usize = 4_096;
+/// Changes applied since the view's last sync, after which it is synced: what a restart replays.
+pub const CHECKPOINT_CHANGES_MAX: u64 = 4_096;
+/// Milliseconds after which a view with changes in it is synced, however few they are.
+pub const CHECKPOINT_INTERVAL_MS: u64 = 5_000;
+/// Changes whose fate is not known that may be open at once; with more, no further change is begun.
+pub const DOUBTS_MAX: usize = 1_000;
+/// Milliseconds between two tries to settle a change whose fate is not known.
+pub const DOUBT_RETRY_MS: u64 = 1_000;
+
+/// Bytes of the view's pages kept in memory.
+pub const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of a view's file up to which every page's checksum is verified before it is used; a larger one would hold
+/// up the start, and is set aside when a page turns out damaged.
+pub const VERIFY_ON_OPEN_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+const _: () = assert!(WHOLE_DAYS_BEFORE < NOTICE_DAYS_BEFORE && NOTICE_DAYS_BEFORE < GRACE_DAYS);
+// The shortest class is a week: its notice is still ahead when the message comes in.
+const _: () = assert!(NOTICE_DAYS_BEFORE < 7);
+const _: () = assert!(BATCH_LEN_MAX <= APPLY_QUEUE_LEN_MAX);

@@ -1,0 +1,228 @@
+//! The catalog over an engine: queries here, changes in `apply`.
+
+use std::ops::ControlFlow;
+
+use lighter_protocol::{Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
+use lighter_storage::Sequence;
+
+use crate::apply::{self, Rows};
+use crate::catalog::{Catalog, DueHandOver, Purged};
+use crate::limits::PAGE_LEN_MAX;
+use crate::message::{HandOver, Message};
+use crate::rows::{
+    self, Counts, Deadline, Delivery, HandOverState, decode, delivery_at_end, encode, hand_over_at_end,
+    split_time,
+};
+use crate::tables::{CatalogError, Engine, Result, Table, Tables};
+use crate::{Change, Checkpoint};
+
+/// The row of [`Table::Meta`] that holds the [`Checkpoint`].
+const CHECKPOINT: &[u8] = b"checkpoint";
+
+/// A catalog kept in the tables of an engine.
+pub struct View<E> {
+    engine: E,
+}
+
+impl<E> View<E> {
+    pub(crate) fn over(engine: E) -> Self {
+        Self { engine }
+    }
+}
+
+impl<E: Engine> Catalog for View<E> {
+    fn checkpoint(&self) -> Result<Checkpoint> {
+        self.engine.read(|tables| checkpoint(tables))
+    }
+
+    fn apply(&self, changes: &[(Sequence, Change)], to: Option<&Checkpoint>) -> Result<()> {
+        self.engine.write(to.is_some(), |tables| {
+            let from = checkpoint(tables)?;
+            let mut rows = Rows::new(tables)?;
+            for (sequence, change) in changes {
+                if !from.covers(*sequence) {
+                    rows.apply(change)?;
+                }
+            }
+            rows.finish()?;
+            match to {
+                Some(to) => tables.put(Table::Meta, CHECKPOINT, &encode(to)?),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn clear(&self) -> Result<()> {
+        self.engine.clear()
+    }
+
+    fn message(&self, id: &MessageId) -> Result<Option<Message>> {
+        self.engine.read(|tables| apply::message(tables, id))
+    }
+
+    fn hand_overs(&self, id: &MessageId) -> Result<Vec<(HandOver, HandOverState)>> {
+        self.engine.read(|tables| apply::hand_overs(tables, id))
+    }
+
+    fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>> {
+        self.engine.read(|tables| apply::delivery_row(tables, id))
+    }
+
+    fn by_ticket(&self, ticket: &TicketHash) -> Result<Option<Delivery>> {
+        self.engine.read(|tables| match tables.get(Table::Tickets, &ticket.0)? {
+            Some(id) => apply::delivery_row(tables, &delivery_at_end(&id)?),
+            None => Ok(None),
+        })
+    }
+
+    fn waiting(
+        &self,
+        mailbox: &Mailbox,
+        after: Option<&Delivery>,
+        count_max: usize,
+    ) -> Result<Vec<Delivery>> {
+        let prefix = rows::waiting_prefix(mailbox);
+        let from = match after {
+            Some(row) => behind(rows::waiting_key(mailbox, row.accepted, &row.id)),
+            None => prefix.clone(),
+        };
+        self.engine.read(|tables| {
+            let ids = page(tables, Table::Waiting, &from, count_max, |key| {
+                if key.starts_with(&prefix) { delivery_at_end(key).map(Some) } else { Ok(None) }
+            })?;
+            ids.iter().map(|id| known(tables, id)).collect()
+        })
+    }
+
+    fn waiting_mailboxes(&self, after: Option<&Mailbox>, count_max: usize) -> Result<Vec<Mailbox>> {
+        self.engine.read(|tables| {
+            let mut found = Vec::new();
+            let mut from = after.map(past_mailbox).unwrap_or_default();
+            // One look for each mailbox, however much waits for it.
+            while found.len() < count_max.min(PAGE_LEN_MAX) {
+                let Some(mailbox) =
+                    page(tables, Table::Waiting, &from, 1, |key| mailbox_of(key).map(Some))?.pop()
+                else {
+                    break;
+                };
+                from = past_mailbox(&mailbox);
+                found.push(mailbox);
+            }
+            Ok(found)
+        })
+    }
+
+    fn due(&self, now: UnixTime, count_max: usize) -> Result<Vec<DueHandOver>> {
+        self.engine.read(|tables| {
+            let mut due = page(tables, Table::Due, &[], count_max, |key| {
+                let (since, rest) = split_time(key)?;
+                if since > now {
+                    return Ok(None);
+                }
+                let (message, hand_over) = hand_over_at_end(rest)?;
+                Ok(Some(DueHandOver { message, hand_over, since, attempts: 0 }))
+            })?;
+            for entry in &mut due {
+                match apply::hand_over_row(tables, &entry.message, entry.hand_over)? {
+                    Some(HandOverState::Due { attempts, .. }) => entry.attempts = attempts,
+                    _ => return Err(CatalogError::Damaged("due entry without its hand-over")),
+                }
+            }
+            Ok(due)
+        })
+    }
+
+    fn next_due(&self) -> Result<Option<UnixTime>> {
+        self.engine
+            .read(|tables| Ok(page(tables, Table::Due, &[], 1, |key| Ok(Some(split_time(key)?.0)))?.pop()))
+    }
+
+    fn postpone(&self, message: &MessageId, which: &[HandOver], attempts: u32, next: UnixTime) -> Result<()> {
+        self.engine.write(false, |tables| {
+            let mut rows = Rows::new(tables)?;
+            for hand_over in which {
+                rows.postpone(message, *hand_over, attempts, next)?;
+            }
+            rows.finish()
+        })
+    }
+
+    fn deadlines(&self, now: UnixTime, count_max: usize) -> Result<Vec<(Delivery, Deadline)>> {
+        self.engine.read(|tables| {
+            let ids = page(tables, Table::Deadlines, &[], count_max, |key| {
+                let (at, _) = split_time(key)?;
+                if at > now { Ok(None) } else { delivery_at_end(key).map(Some) }
+            })?;
+            let mut found = Vec::with_capacity(ids.len());
+            for id in &ids {
+                let row = known(tables, id)?;
+                let (_, what) =
+                    row.deadline().ok_or(CatalogError::Damaged("deadline of a delivery without one"))?;
+                found.push((row, what));
+            }
+            Ok(found)
+        })
+    }
+
+    fn purge(&self, today: Day, count_max: usize) -> Result<Purged> {
+        self.engine.write(false, |tables| {
+            let mut rows = Rows::new(tables)?;
+            let (count, open) = rows.purge(today, count_max.min(PAGE_LEN_MAX))?;
+            rows.finish()?;
+            Ok(Purged { count, open })
+        })
+    }
+
+    fn counts(&self) -> Result<Counts> {
+        self.engine.read(apply::counts)
+    }
+}
+
+fn checkpoint(tables: &dyn Tables) -> Result<Checkpoint> {
+    tables.get(Table::Meta, CHECKPOINT)?.map_or_else(|| Ok(Checkpoint::BEGIN), |row| decode(&row))
+}
+
+/// What `pick` makes of the keys from `from` on, until it gives None; at most `count_max`.
+fn page<T>(
+    tables: &dyn Tables,
+    table: Table,
+    from: &[u8],
+    count_max: usize,
+    mut pick: impl FnMut(&[u8]) -> Result<Option<T>>,
+) -> Result<Vec<T>> {
+    let count_max = count_max.min(PAGE_LEN_MAX);
+    let mut found = Vec::new();
+    if count_max == 0 {
+        return Ok(found);
+    }
+    tables.scan(table, from, &mut |key, _| {
+        let Some(item) = pick(key)? else { return Ok(ControlFlow::Break(())) };
+        found.push(item);
+        Ok(if found.len() < count_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(found)
+}
+
+fn known(tables: &dyn Tables, id: &DeliveryId) -> Result<Delivery> {
+    apply::delivery_row(tables, id)?.ok_or(CatalogError::Damaged("index entry without its delivery"))
+}
+
+fn mailbox_of(key: &[u8]) -> Result<Mailbox> {
+    let damaged = CatalogError::Damaged("waiting entry without a mailbox");
+    let end = key.iter().position(|byte| *byte == 0);
+    let text = end.and_then(|end| std::str::from_utf8(&key[..end]).ok());
+    text.and_then(|text| text.parse().ok()).ok_or(damaged)
+}
+
+/// The first key that is behind `key`.
+fn behind(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+/// The first key that is behind everything of `mailbox`: its entries go on with a 0.
+fn past_mailbox(mailbox: &Mailbox) -> Vec<u8> {
+    let mut key = mailbox.as_str().as_bytes().to_vec();
+    key.push(1);
+    key
+}
