@@ -1,10 +1,12 @@
 //! What the rest of the relay asks of a catalog, whatever engine keeps it.
 
+use std::collections::BTreeSet;
+
 use lighter_protocol::{Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
 use lighter_storage::Sequence;
 
 use crate::message::{HandOver, Message};
-use crate::rows::{Counts, Deadline, Delivery, HandOverState};
+use crate::rows::{Counts, Deadline, Delivery, HandOverState, Position};
 use crate::tables::Result;
 use crate::{Change, Checkpoint};
 
@@ -63,8 +65,7 @@ pub trait Catalog: Send + Sync + 'static {
     ///
     /// # Errors
     /// As above.
-    fn waiting(&self, mailbox: &Mailbox, after: Option<&Delivery>, count_max: usize)
-    -> Result<Vec<Delivery>>;
+    fn waiting(&self, mailbox: &Mailbox, after: Option<Position>, count_max: usize) -> Result<Vec<Delivery>>;
 
     /// Mailboxes that have deliveries waiting, in order, behind `after`; at most `count_max`.
     ///
@@ -72,17 +73,18 @@ pub trait Catalog: Send + Sync + 'static {
     /// As above.
     fn waiting_mailboxes(&self, after: Option<&Mailbox>, count_max: usize) -> Result<Vec<Mailbox>>;
 
-    /// Hand-overs whose time has come, those first that have waited longest; at most `count_max`.
+    /// Hand-overs whose time has come, those first that have waited longest, without those of the messages in
+    /// `except`; at most `count_max`.
     ///
     /// # Errors
     /// As above.
-    fn due(&self, now: UnixTime, count_max: usize) -> Result<Vec<DueHandOver>>;
+    fn due(&self, now: UnixTime, count_max: usize, except: &BTreeSet<MessageId>) -> Result<Vec<DueHandOver>>;
 
-    /// When the next hand-over is due. None: nothing is to be handed over.
+    /// When the next hand-over is due that is not due by `now`. None: there is none.
     ///
     /// # Errors
     /// As above.
-    fn next_due(&self) -> Result<Option<UnixTime>>;
+    fn next_due(&self, now: UnixTime) -> Result<Option<UnixTime>>;
 
     /// Puts off hand-overs that the next hop did not take just now. Only the view knows; where it is lost, they are
     /// due at once.

@@ -28,21 +28,28 @@ use std::time::Duration;
 
 use lighter_storage::{Class, Sequence};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
 
-use crate::limits::{
-    APPLY_QUEUE_LEN_MAX, BATCH_LEN_MAX, CHECKPOINT_CHANGES_MAX, CHECKPOINT_INTERVAL_MS, DOUBT_RETRY_MS,
-    DOUBTS_MAX,
-};
-use crate::{Catalog, CatalogError, Change, ChangeError, Checkpoint, EmbeddedCatalog, Mark};
+use crate::limits::{APPLY_QUEUE_LEN_MAX, DOUBT_RETRY_MS, DOUBTS_MAX};
+use crate::{Catalog, CatalogError, Change, ChangeError, Checkpoint, EmbeddedCatalog, Mark, Message};
+
+mod applier;
+mod replay;
+
+use applier::Applier;
+use replay::catch_up;
 
 /// The log of changes: the array, or a simulated one.
 pub trait Log: Send + Sync + 'static {
-    /// Appends a change, to be kept as long as `class` says; returns when it is durable on all its copies.
+    /// A blob that a change names, placed in the log before it.
+    type Blob: Send + Sync + 'static;
+
+    /// Appends a change, to be kept as long as `class` says; returns when it and `blobs` are durable on all their
+    /// copies.
     fn append(
         &self,
         change: Vec<u8>,
         class: Class,
+        blobs: Vec<Self::Blob>,
     ) -> impl Future<Output = Result<Sequence, LogError>> + Send;
 
     /// Visits the changes with sequence numbers from `from` on (included), in their order, until `visit` breaks.
@@ -57,11 +64,11 @@ pub trait Log: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// It cannot be done now, and the change is not in the log.
-    #[error("the log cannot be written or read now: {0}")]
-    Unavailable(String),
+    #[error("the log cannot be written or read now")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The change may be in the log, or not.
-    #[error("the log does not know whether the change is in it: {0}")]
-    InDoubt(String),
+    #[error("the log does not know whether the change is in it")]
+    InDoubt(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Why a change was not made.
@@ -216,7 +223,17 @@ impl<L: Log> Ledger<L> {
     /// # Errors
     /// Says what may be answered.
     pub async fn commit(&self, change: Change, class: Class) -> Result<(), CommitError> {
-        self.commit_with(change, class, None).await
+        self.commit_with(change, class, Vec::new(), None).await
+    }
+
+    /// Makes a message exist, with the blobs that it names: all of it is durable on return, by one sync on each copy
+    /// where they share a class.
+    ///
+    /// # Errors
+    /// As with [`Self::commit`].
+    pub async fn accept(&self, message: Message, blobs: Vec<L::Blob>) -> Result<(), CommitError> {
+        let class = message.class;
+        self.commit_with(Change::Accepted(Box::new(message)), class, blobs, None).await
     }
 
     /// Makes a change as [`Self::commit`] does, and returns when the view has it.
@@ -225,7 +242,7 @@ impl<L: Log> Ledger<L> {
     /// As with [`Self::commit`].
     pub async fn commit_applied(&self, change: Change, class: Class) -> Result<(), CommitError> {
         let (applied, wait) = oneshot::channel();
-        self.commit_with(change, class, Some(applied)).await?;
+        self.commit_with(change, class, Vec::new(), Some(applied)).await?;
         // Where the view failed meanwhile, the change is made all the same: the next start replays it.
         let _ = wait.await;
         Ok(())
@@ -235,6 +252,7 @@ impl<L: Log> Ledger<L> {
         &self,
         change: Change,
         class: Class,
+        blobs: Vec<L::Blob>,
         applied: Option<oneshot::Sender<()>>,
     ) -> Result<(), CommitError> {
         let bytes = change.encode()?;
@@ -243,7 +261,7 @@ impl<L: Log> Ledger<L> {
         }
         let this = self.clone();
         // A task of its own: a caller that goes away must not leave a change in the log that the view lacks.
-        let task = tokio::spawn(async move { this.append(change, bytes, class, applied).await });
+        let task = tokio::spawn(async move { this.append(change, bytes, class, blobs, applied).await });
         task.await.unwrap_or(Err(CommitError::Unavailable(None)))
     }
 
@@ -252,13 +270,14 @@ impl<L: Log> Ledger<L> {
         change: Change,
         bytes: Vec<u8>,
         class: Class,
+        blobs: Vec<L::Blob>,
         applied: Option<oneshot::Sender<()>>,
     ) -> Result<(), CommitError> {
         // Room in the view's queue first: once the change is durable, nothing is waited for.
         let room = self.shared.queue.reserve().await.map_err(|_| CommitError::Unavailable(None))?;
         let number = lock(&self.shared.open).begin();
         let mark = Mark::of(&bytes);
-        match self.shared.log.append(bytes, class).await {
+        match self.shared.log.append(bytes, class, blobs).await {
             Ok(sequence) => {
                 room.send(Entry { number, sequence, mark, change, applied });
                 Ok(())
@@ -313,7 +332,7 @@ impl<L: Log> Ledger<L> {
         let Ok(room) = self.shared.queue.reserve().await else { return false };
         let number = lock(&self.shared.open).begin();
         let mark = Mark::of(&bytes);
-        match self.shared.log.append(bytes, class).await {
+        match self.shared.log.append(bytes, class, Vec::new()).await {
             Ok(sequence) => {
                 room.send(Entry { number, sequence, mark, change, applied: None });
                 true
@@ -359,179 +378,6 @@ impl<L: Log> Ledger<L> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes changes from the log to the view, in batches, and syncs that now and then.
-struct Applier {
-    catalog: Arc<dyn Catalog>,
-    open: Arc<Mutex<Open>>,
-    observer: Arc<Observer>,
-}
-
-impl Applier {
-    async fn run(self, mut entries: mpsc::Receiver<Entry>, fail: watch::Sender<bool>) {
-        let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
-        let mut unsynced = 0_u64;
-        let mut sync_at = None;
-        loop {
-            // In this order: changes that are there, then the time to sync, then the end.
-            let ended = tokio::select! {
-                biased;
-                count = entries.recv_many(&mut batch, BATCH_LEN_MAX) => count == 0,
-                () = sleep_until(sync_at) => false,
-            };
-            let due = sync_at.is_some_and(|at| at <= Instant::now());
-            let sync = ended || due || unsynced >= CHECKPOINT_CHANGES_MAX;
-            unsynced = if sync { 0 } else { unsynced + batch.len() as u64 };
-            if let Err(error) = self.apply(&mut batch, sync).await {
-                tracing::error!(error = &error as &dyn std::error::Error, "the catalog's view failed");
-                fail.send_replace(true);
-                return;
-            }
-            if ended {
-                return;
-            }
-            let later = || Instant::now() + Duration::from_millis(CHECKPOINT_INTERVAL_MS);
-            sync_at = if sync && unsynced == 0 { None } else { sync_at.or_else(|| Some(later())) };
-        }
-    }
-
-    /// Applies `batch` and empties it. With `sync`, moves the checkpoint as well, up to what was in the view before.
-    async fn apply(&self, batch: &mut Vec<Entry>, sync: bool) -> Result<(), CatalogError> {
-        let mut changes = Vec::with_capacity(batch.len());
-        let mut done = Vec::with_capacity(batch.len());
-        for entry in batch.drain(..) {
-            changes.push((entry.sequence, entry.change));
-            done.push((entry.number, entry.sequence, entry.mark, entry.applied));
-        }
-        let catalog = Arc::clone(&self.catalog);
-        let to = sync.then(|| self.safe_with(&done));
-        let work = tokio::task::spawn_blocking(move || {
-            catalog.apply(&changes, to.as_ref())?;
-            Ok(changes)
-        });
-        let changes = work.await.unwrap_or(Err(CatalogError::Damaged("applying did not end")))?;
-        let mut open = lock(&self.open);
-        for (number, sequence, mark, _) in &done {
-            open.applied(*number, *sequence, *mark);
-        }
-        drop(open);
-        for ((_, change), (.., applied)) in changes.iter().zip(done) {
-            (self.observer)(change);
-            if let Some(applied) = applied {
-                let _ = applied.send(());
-            }
-        }
-        Ok(())
-    }
-
-    /// The checkpoint as it is once `done` is in the view.
-    fn safe_with(&self, done: &[(u64, Sequence, Mark, Option<oneshot::Sender<()>>)]) -> Checkpoint {
-        let open = lock(&self.open);
-        let mut after = Open { floors: open.floors.clone(), last: open.last, next: open.next };
-        drop(open);
-        for (number, sequence, mark, _) in done {
-            after.applied(*number, *sequence, *mark);
-        }
-        after.safe()
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Replays what the view lacks, or everything. Returns the last change of the log.
-async fn catch_up<L: Log>(log: &L, catalog: &dyn Catalog) -> Result<Checkpoint, OpenError> {
-    let from = match catalog.checkpoint() {
-        Ok(from) => from,
-        Err(CatalogError::Damaged(_)) => Checkpoint::BEGIN,
-        Err(error) => return Err(error.into()),
-    };
-    if from.last.is_some() {
-        match replay(log, catalog, from).await? {
-            Replayed::To(last) => return Ok(last),
-            Replayed::Elsewhere => tracing::warn!("the catalog's view does not fit the log, made again"),
-        }
-    }
-    catalog.clear()?;
-    match replay(log, catalog, Checkpoint::BEGIN).await? {
-        Replayed::To(last) => Ok(last),
-        Replayed::Elsewhere => Err(CatalogError::Damaged("a cleared view has a checkpoint").into()),
-    }
-}
-
-/// How a replay ended.
-enum Replayed {
-    /// The view has everything up to here.
-    To(Checkpoint),
-    /// The log does not have the change that the view's checkpoint names.
-    Elsewhere,
-}
-
-async fn replay<L: Log>(log: &L, catalog: &dyn Catalog, from: Checkpoint) -> Result<Replayed, OpenError> {
-    let mut replay = Replay { catalog, expected: from.last, last: from, batch: Vec::new(), outcome: Ok(()) };
-    let start = from.last.map_or(Sequence(0), |(sequence, _)| sequence);
-    log.replay(start, &mut |sequence, bytes| replay.visit(sequence, bytes)).await?;
-    match replay.outcome {
-        Err(Stop::Elsewhere) => return Ok(Replayed::Elsewhere),
-        Err(Stop::Error(error)) => return Err(error),
-        Ok(()) => {}
-    }
-    if replay.expected.is_some() {
-        return Ok(Replayed::Elsewhere);
-    }
-    catalog.apply(&replay.batch, Some(&replay.last))?;
-    Ok(Replayed::To(replay.last))
-}
-
-/// A replay under way.
-struct Replay<'c> {
-    catalog: &'c dyn Catalog,
-    /// The change that must come first: the checkpoint's own.
-    expected: Option<(Sequence, Mark)>,
-    last: Checkpoint,
-    batch: Vec<(Sequence, Change)>,
-    outcome: Result<(), Stop>,
-}
-
-/// Why a replay stopped.
-enum Stop {
-    Elsewhere,
-    Error(OpenError),
-}
-
-impl Replay<'_> {
-    fn visit(&mut self, sequence: Sequence, bytes: &[u8]) -> ControlFlow<()> {
-        match self.take(sequence, bytes) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(stop) => {
-                self.outcome = Err(stop);
-                ControlFlow::Break(())
-            }
-        }
-    }
-
-    fn take(&mut self, sequence: Sequence, bytes: &[u8]) -> Result<(), Stop> {
-        let here = (sequence, Mark::of(bytes));
-        match self.expected.take() {
-            Some(expected) if expected == here => return Ok(()),
-            Some(_) => return Err(Stop::Elsewhere),
-            None => {}
-        }
-        let change =
-            Change::decode(bytes).map_err(|error| Stop::Error(OpenError::Change(sequence, error)))?;
-        self.batch.push((sequence, change));
-        self.last = Checkpoint { last: Some(here) };
-        if self.batch.len() >= BATCH_LEN_MAX {
-            self.catalog.apply(&self.batch, None).map_err(|error| Stop::Error(error.into()))?;
-            self.batch.clear();
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

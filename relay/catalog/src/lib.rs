@@ -34,6 +34,6 @@ pub use memory::{Memory, MemoryCatalog};
 pub use message::{
     Body, Cause, Envelope, Form, HandOver, Message, Notify, Original, Part, Recipient, Ret, Summary,
 };
-pub use rows::{Counts, Deadline, Delivery, DeliveryState, HandOverState};
+pub use rows::{Counts, Deadline, Delivery, DeliveryState, HandOverState, Position};
 pub use tables::CatalogError;
 pub use view::View;

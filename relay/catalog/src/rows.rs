@@ -95,7 +95,21 @@ pub enum Deadline {
     Release,
 }
 
+/// Where a delivery stands among those that wait for its mailbox: oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// When its message came in.
+    pub accepted: UnixTime,
+    /// Which.
+    pub delivery: DeliveryId,
+}
+
 impl Delivery {
+    /// Where it stands among those that wait for its mailbox.
+    pub fn position(&self) -> Position {
+        Position { accepted: self.accepted, delivery: self.id }
+    }
+
     /// What is next to be done for it, and when.
     pub fn deadline(&self) -> Option<(UnixTime, Deadline)> {
         match self.state {

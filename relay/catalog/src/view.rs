@@ -1,5 +1,6 @@
 //! The catalog over an engine: queries here, changes in `apply`.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use lighter_protocol::{Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
@@ -10,8 +11,8 @@ use crate::catalog::{Catalog, DueHandOver, Purged};
 use crate::limits::PAGE_LEN_MAX;
 use crate::message::{HandOver, Message};
 use crate::rows::{
-    self, Counts, Deadline, Delivery, HandOverState, decode, delivery_at_end, encode, hand_over_at_end,
-    split_time,
+    self, Counts, Deadline, Delivery, HandOverState, Position, decode, delivery_at_end, encode,
+    hand_over_at_end, split_time,
 };
 use crate::tables::{CatalogError, Engine, Result, Table, Tables};
 use crate::{Change, Checkpoint};
@@ -75,15 +76,10 @@ impl<E: Engine> Catalog for View<E> {
         })
     }
 
-    fn waiting(
-        &self,
-        mailbox: &Mailbox,
-        after: Option<&Delivery>,
-        count_max: usize,
-    ) -> Result<Vec<Delivery>> {
+    fn waiting(&self, mailbox: &Mailbox, after: Option<Position>, count_max: usize) -> Result<Vec<Delivery>> {
         let prefix = rows::waiting_prefix(mailbox);
         let from = match after {
-            Some(row) => behind(rows::waiting_key(mailbox, row.accepted, &row.id)),
+            Some(row) => behind(rows::waiting_key(mailbox, row.accepted, &row.delivery)),
             None => prefix.clone(),
         };
         self.engine.read(|tables| {
@@ -112,15 +108,20 @@ impl<E: Engine> Catalog for View<E> {
         })
     }
 
-    fn due(&self, now: UnixTime, count_max: usize) -> Result<Vec<DueHandOver>> {
+    fn due(&self, now: UnixTime, count_max: usize, except: &BTreeSet<MessageId>) -> Result<Vec<DueHandOver>> {
+        let count_max = count_max.min(PAGE_LEN_MAX);
         self.engine.read(|tables| {
-            let mut due = page(tables, Table::Due, &[], count_max, |key| {
+            let mut due = Vec::new();
+            tables.scan(Table::Due, &[], &mut |key, _| {
                 let (since, rest) = split_time(key)?;
-                if since > now {
-                    return Ok(None);
+                if since > now || due.len() >= count_max {
+                    return Ok(ControlFlow::Break(()));
                 }
                 let (message, hand_over) = hand_over_at_end(rest)?;
-                Ok(Some(DueHandOver { message, hand_over, since, attempts: 0 }))
+                if !except.contains(&message) {
+                    due.push(DueHandOver { message, hand_over, since, attempts: 0 });
+                }
+                Ok(ControlFlow::Continue(()))
             })?;
             for entry in &mut due {
                 match apply::hand_over_row(tables, &entry.message, entry.hand_over)? {
@@ -132,9 +133,10 @@ impl<E: Engine> Catalog for View<E> {
         })
     }
 
-    fn next_due(&self) -> Result<Option<UnixTime>> {
+    fn next_due(&self, now: UnixTime) -> Result<Option<UnixTime>> {
+        let from = now.0.saturating_add(1).to_be_bytes();
         self.engine
-            .read(|tables| Ok(page(tables, Table::Due, &[], 1, |key| Ok(Some(split_time(key)?.0)))?.pop()))
+            .read(|tables| Ok(page(tables, Table::Due, &from, 1, |key| Ok(Some(split_time(key)?.0)))?.pop()))
     }
 
     fn postpone(&self, message: &MessageId, which: &[HandOver], attempts: u32, next: UnixTime) -> Result<()> {

@@ -44,7 +44,9 @@ impl TestLog {
 }
 
 impl Log for TestLog {
-    async fn append(&self, change: Vec<u8>, _class: Class) -> Result<Sequence, LogError> {
+    type Blob = ();
+
+    async fn append(&self, change: Vec<u8>, _class: Class, _blobs: Vec<()>) -> Result<Sequence, LogError> {
         let (sequence, fault, gate) = {
             let mut state = lock(&self.state);
             let fault = state.faults.pop();

@@ -1,0 +1,48 @@
+//! The array as the log.
+
+use std::ops::ControlFlow;
+
+use lighter_storage::{Array, Class, PlacedBlob, ReadError, Sequence, WriteError};
+
+use crate::{Log, LogError};
+
+impl Log for Array {
+    type Blob = PlacedBlob;
+
+    async fn append(
+        &self,
+        change: Vec<u8>,
+        class: Class,
+        blobs: Vec<PlacedBlob>,
+    ) -> Result<Sequence, LogError> {
+        let blobs: Vec<&PlacedBlob> = blobs.iter().collect();
+        self.append_catalog(change, class, &blobs).await.map_err(|error| match error {
+            WriteError::InDoubt => LogError::InDoubt(Box::new(error)),
+            error => LogError::Unavailable(Box::new(error)),
+        })
+    }
+
+    async fn replay(
+        &self,
+        from: Sequence,
+        visit: &mut (dyn FnMut(Sequence, &[u8]) -> ControlFlow<()> + Send),
+    ) -> Result<(), LogError> {
+        let unavailable = |error: ReadError| LogError::Unavailable(Box::new(error));
+        // The array gives what comes after a number.
+        let mut replay = Self::replay(self, Sequence(from.0.saturating_sub(1)));
+        while let Some(entry) = replay.next().await.map_err(unavailable)? {
+            if visit(entry.sequence, &entry.record).is_break() {
+                return Ok(());
+            }
+        }
+        let alarms = replay.alarms();
+        if alarms != lighter_storage::ReplayAlarms::default() {
+            tracing::error!(
+                alarms.gaps,
+                alarms.unreadable,
+                "records are missing from the catalog's log: what they told is lost"
+            );
+        }
+        Ok(())
+    }
+}
