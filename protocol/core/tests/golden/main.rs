@@ -1,0 +1,249 @@
+//! The exact bytes of every message and every statement, a comment for each field; and one hash over many of them that
+//! changes when a format changes by accident.
+//!
+//! What fails here breaks every other implementation and every statement that somebody keeps. A format that is to
+//! change gets a new context or a new ALPN, and new bytes beside these.
+
+#![expect(clippy::unwrap_used, reason = "a test: what fails here is a failed test")]
+
+mod drawn;
+mod samples;
+
+use data_encoding::HEXLOWER_PERMISSIVE as HEX;
+use lighter_protocol::blob::RangeSet;
+use lighter_protocol::wire::{Message, Request, Response, decode, encode};
+use lighter_protocol::{Signed, Statement};
+use samples::*;
+
+/// PeerId: length; multihash code 0 and length 36; protobuf: tag 8, type 1 (Ed25519), tag 0x12, length 32; the key.
+const STORE_PEER: &str = "26 0024 08011220 8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394";
+const RELAY_PEER: &str = "26 0024 08011220 ed4928c628d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d1";
+const SENDER_PEER: &str = "26 0024 08011220 ca93ac1705187071d67b83c7ff0efe8108e8ec4530575d7726879333dbdabe7c";
+/// A mailbox: length, UTF-8 text: `bob@b.example`.
+const BOB: &str = "0d 626f6240622e6578616d706c65";
+const DELIVERY: &str = "dddddddddddddddddddddddddddddddd";
+const MANIFEST: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const BLOB: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+const REGISTRATION_SIGNATURE: &str = "819b6bbb1bb0e4577abe7f3458e99899166db1f91ef4c4b74ee4d87c594c3bb2\
+    3539a8344b3ba0de23d483ffb4cc7f0cae38aabaf8f272a855e8ac2740828f05";
+const ATTESTATION_SIGNATURE: &str = "047df229e435a7f22e06a6d8af0c55367e399a7344a1030d06641cb2e35169a2\
+    2dd3e3043a3cf768f7116c3e2e83d66a2752872845e39b01ae4e375be0819707";
+const INTRODUCTION_SIGNATURE: &str = "3d47b13533091a32acc3fa7128457c3a1e326ce97fafa57ca479c8941dd5b670\
+    398dd7aa95d02513aef7560636853833d9868e45763d74710152ce70c2b10000";
+const RECEIPT_SIGNATURE: &str = "734d2495f647cb3c5b8ff063a0e762cca723824f4f6e3e5a654731f76f80cc62\
+    6197be672238610955abc7bbd888b69f72d526e0058a896c5880e67c72ae5002";
+
+/// The payloads of the four statements, field by field. Numbers are varints: 7 bits a byte, lowest first.
+fn registration_payload() -> Vec<u8> {
+    bytes(&[
+        BOB,                                        // mailbox
+        STORE_PEER,                                 // peer
+        "02",                                       // addresses: two
+        "00 c0000201 d122",                         //   IPv4, 192.0.2.1, port 4433 (varint)
+        "01 20010db8000000000000000000000001 d122", // IPv6, 2001:db8::1, port 4433
+        "ac02",                                     // sequence: 300
+        "90c0a7da06",                               // expires: 1,800,003,600
+    ])
+}
+
+fn attestation_payload() -> Vec<u8> {
+    bytes(&[
+        BOB,                                     // mailbox
+        STORE_PEER,                              // peer
+        "01",                                    // primary: yes
+        "01",                                    // relays: one
+        RELAY_PEER,                              //   peer
+        "01 00 c0000201 d122",                   //   addresses: one, IPv4, 192.0.2.1, port 4433
+        "11 68747470733a2f2f622e6578616d706c65", // retrieval_url: 17 bytes, https://b.example
+        "80a4a7da06",                            // issued: 1,800,000,000
+        "80c7acda06",                            // expires: 1,800,086,400
+    ])
+}
+
+fn introduction_payload() -> Vec<u8> {
+    bytes(&[
+        SENDER_PEER,                         // sender
+        "0f 616c69636540612e6578616d706c65", // sender_mailbox: alice@a.example
+        BOB,                                 // recipient
+        "80b48913",                          // bytes_max: 40,000,000
+        "d8a8a7da06",                        // expires: 1,800,000,600
+    ])
+}
+
+fn receipt_payload() -> Vec<u8> {
+    bytes(&[
+        DELIVERY,     // delivery
+        BOB,          // mailbox
+        STORE_PEER,   // store
+        MANIFEST,     // manifest
+        "e4a4a7da06", // time: 1,800,000,100
+    ])
+}
+
+/// The bytes that these lines of hexadecimal digits stand for.
+fn bytes(lines: &[&str]) -> Vec<u8> {
+    let digits: String = lines.concat().split_whitespace().collect();
+    HEX.decode(digits.as_bytes()).unwrap()
+}
+
+/// How a statement is stored: `u16` length and signature, `u16` length and payload, both little endian.
+fn stored(signature: &str, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(payload.len()).unwrap().to_le_bytes();
+    [bytes(&["4000", signature]), len.to_vec(), payload.to_vec()].concat()
+}
+
+/// How a statement stands in a message: length (varint) and payload, length (64) and signature.
+fn within(signature: &str, payload: &[u8]) -> Vec<u8> {
+    let len = postcard::to_stdvec(&payload.len()).unwrap();
+    [len, payload.to_vec(), bytes(&["40", signature])].concat()
+}
+
+#[track_caller]
+fn check_statement<T>(statement: &T, by: u8, signature: &str, payload: &[u8])
+where
+    T: Statement + PartialEq + std::fmt::Debug,
+{
+    let stored = stored(signature, payload);
+    let signed = signed(statement, by);
+    assert_eq!(HEX.encode(&signed.to_bytes()), HEX.encode(&stored));
+    assert_eq!(Signed::<T>::from_bytes(&stored).unwrap().verify(&peer(by)).as_ref(), Ok(statement));
+}
+
+#[track_caller]
+fn check_message<M: Message + PartialEq + std::fmt::Debug>(message: &M, payload: &[u8]) {
+    let frame = [&u32::try_from(payload.len()).unwrap().to_le_bytes(), payload].concat();
+    assert_eq!(HEX.encode(&encode(message).unwrap()), HEX.encode(&frame));
+    assert_eq!(&decode::<M>(payload).unwrap(), message);
+}
+
+#[test]
+fn golden_statements() {
+    check_statement(&registration(), STORE, REGISTRATION_SIGNATURE, &registration_payload());
+    check_statement(&attestation(), LOCATION, ATTESTATION_SIGNATURE, &attestation_payload());
+    check_statement(&introduction(), LOCATION, INTRODUCTION_SIGNATURE, &introduction_payload());
+    check_statement(&receipt(), STORE, RECEIPT_SIGNATURE, &receipt_payload());
+}
+
+#[test]
+fn golden_contexts() {
+    use lighter_protocol::{Attestation, Introduction, Receipt, Registration};
+    let contexts = [Registration::CONTEXT, Attestation::CONTEXT, Introduction::CONTEXT, Receipt::CONTEXT];
+    let expected =
+        ["lighter registration 1", "lighter attestation 1", "lighter introduction 1", "lighter receipt 1"];
+    assert_eq!(contexts, expected);
+    // What is signed: the context, a zero byte, the payload.
+    let signed = [b"lighter receipt 1\0".to_vec(), receipt_payload()].concat();
+    assert!(key(STORE).public().verify(&signed, &bytes(&[RECEIPT_SIGNATURE])));
+}
+
+#[test]
+fn golden_ping() {
+    check_message(&Request::Ping, &bytes(&["00"])); // kind 0
+    check_message(&Response::Pong, &bytes(&["00"])); // kind 0
+}
+
+#[test]
+fn golden_have() {
+    let [delivery, blob] = haves();
+    check_message(&Request::Have(delivery), &bytes(&["01", "00", DELIVERY])); // kind 1; 0: a delivery; its id
+    check_message(&Request::Have(blob), &bytes(&["01", "01", BLOB])); // kind 1; 1: a blob; its id
+    check_message(&Response::Have(true), &bytes(&["01", "01"])); // kind 1; yes
+}
+
+#[test]
+fn golden_offer() {
+    let offered = bytes(&[
+        "02",                                // kind 2
+        DELIVERY,                            // delivery
+        BOB,                                 // mailbox
+        MANIFEST,                            // manifest: id
+        "8827 00 00",                        //   size 5,000, no name, no type
+        "01",                                // blobs: one
+        BLOB,                                //   id
+        "c0f0f50b",                          //   size 25,000,000
+        "05 612e706466",                     //   name: a.pdf
+        "0f 6170706c69636174696f6e2f706466", //   media_type: application/pdf
+        "01",                                // sources: one
+        RELAY_PEER,                          //   the relay
+        "80bec5db06",                        // expires: 1,802,592,000
+        "01",                                // introduction: there is one
+    ]);
+    let introduction = within(INTRODUCTION_SIGNATURE, &introduction_payload());
+    check_message(&Request::Offer(offer()), &[offered, introduction].concat());
+}
+
+#[test]
+fn golden_answer() {
+    let answers = bytes(&[
+        "02",    // kind 2
+        "08",    // eight answers
+        "00",    // Have
+        "01",    // Pull
+        "02 00", // Later: Quota
+        "02 01", // Later: Disk
+        "02 02", // Later: Busy
+        "02 03", // Later: Paused
+        "03 00", // No: TooLarge
+        "03 01", // No: NotAccepted
+    ]);
+    check_message(&Response::Answer(samples::answers()), &answers);
+}
+
+#[test]
+fn golden_get() {
+    let get = bytes(&[
+        "03",              // kind 3
+        DELIVERY,          // delivery
+        BLOB,              // blob
+        "02",              // ranges: two
+        "00 808001",       //   from 0 to 16,384
+        "808040 c0f0f50b", //   from 1,048,576 to 25,000,000
+        "01",              // attestation: there is one
+    ]);
+    let attestation = within(ATTESTATION_SIGNATURE, &attestation_payload());
+    check_message(&Request::Get(samples::get()), &[get, attestation].concat());
+    check_message(&Response::Data { size: 25_000_000 }, &bytes(&["03", "c0f0f50b"])); // kind 3; size
+}
+
+#[test]
+fn golden_receipt() {
+    let receipt = within(RECEIPT_SIGNATURE, &receipt_payload());
+    let message = Request::Receipt(signed(&samples::receipt(), STORE));
+    check_message(&message, &[bytes(&["04"]), receipt].concat()); // kind 4; the statement
+    check_message(&Response::Released, &bytes(&["04"])); // kind 4
+}
+
+#[test]
+fn golden_waiting() {
+    let attestation = within(ATTESTATION_SIGNATURE, &attestation_payload());
+    check_message(&Request::Waiting(waiting()), &[bytes(&["05"]), attestation].concat()); // kind 5; the statement
+    check_message(&Response::Waiting(300), &bytes(&["05", "ac02"])); // kind 5; how many
+}
+
+#[test]
+fn golden_refusals() {
+    check_message(&Response::Refused, &bytes(&["06"])); // kind 6
+    check_message(&Response::Later(300), &bytes(&["07", "ac02"])); // kind 7; seconds
+}
+
+#[test]
+fn golden_range_set() {
+    let set: RangeSet = [0..16_384, 32_768..65_536].into_iter().collect();
+    let expected = bytes(&[
+        "02",            // ranges: two
+        "00 808001",     //   gap 0, length 16,384
+        "808001 808002", //   gap 16,384, length 32,768
+    ]);
+    assert_eq!(set.to_bytes(), expected);
+    assert_eq!(RangeSet::from_bytes(&expected), Ok(set));
+}
+
+/// Five hundred of everything, drawn from a fixed source.
+#[test]
+fn no_format_changed_by_accident() {
+    assert_eq!(
+        drawn::hash_of_encodings(500),
+        "b42a791bad41badc4801413e305a6d1318313bc47800c7b04135fe130c067ae3"
+    );
+}

@@ -1,0 +1,122 @@
+//! One of each message and statement, with fields that are easy to find in the bytes.
+
+use lighter_protocol::wire::{Answer, Get, Have, LaterReason, NoReason, Offer, OfferedBlob, Waiting};
+use lighter_protocol::{
+    Attestation, BlobId, DeliveryId, Introduction, Keypair, Mailbox, PeerId, Receipt, Registration,
+    RelayRecord, Signed, Statement, UnixTime,
+};
+
+/// The keys are made of this byte, 32 times.
+pub(crate) const LOCATION: u8 = 1;
+pub(crate) const STORE: u8 = 2;
+pub(crate) const RELAY: u8 = 3;
+pub(crate) const SENDER: u8 = 4;
+
+pub(crate) fn key(of: u8) -> Keypair {
+    Keypair::ed25519_from_bytes([of; 32]).unwrap()
+}
+
+pub(crate) fn peer(of: u8) -> PeerId {
+    key(of).public().to_peer_id()
+}
+
+pub(crate) fn bob() -> Mailbox {
+    "bob@b.example".parse().unwrap()
+}
+
+pub(crate) fn signed<T: Statement>(statement: &T, by: u8) -> Signed<T> {
+    Signed::sign(statement, &key(by)).unwrap()
+}
+
+pub(crate) fn registration() -> Registration {
+    Registration {
+        mailbox: bob(),
+        peer: peer(STORE),
+        addresses: vec!["192.0.2.1:4433".parse().unwrap(), "[2001:db8::1]:4433".parse().unwrap()],
+        sequence: 300,
+        expires: UnixTime(1_800_003_600),
+    }
+}
+
+pub(crate) fn attestation() -> Attestation {
+    Attestation {
+        mailbox: bob(),
+        peer: peer(STORE),
+        primary: true,
+        relays: vec![RelayRecord {
+            peer: peer(RELAY),
+            addresses: vec!["192.0.2.1:4433".parse().unwrap()],
+            retrieval_url: "https://b.example".to_owned(),
+        }],
+        issued: UnixTime(1_800_000_000),
+        expires: UnixTime(1_800_086_400),
+    }
+}
+
+pub(crate) fn introduction() -> Introduction {
+    Introduction {
+        sender: peer(SENDER),
+        sender_mailbox: "alice@a.example".parse().unwrap(),
+        recipient: bob(),
+        bytes_max: 40_000_000,
+        expires: UnixTime(1_800_000_600),
+    }
+}
+
+pub(crate) fn receipt() -> Receipt {
+    Receipt {
+        delivery: DeliveryId([0xdd; 16]),
+        mailbox: bob(),
+        store: peer(STORE),
+        manifest: BlobId([0xaa; 32]),
+        time: UnixTime(1_800_000_100),
+    }
+}
+
+pub(crate) fn offer() -> Offer {
+    let blob = |id: u8, size, name: &str, media_type: &str| OfferedBlob {
+        id: BlobId([id; 32]),
+        size,
+        name: name.to_owned(),
+        media_type: media_type.to_owned(),
+    };
+    Offer {
+        delivery: DeliveryId([0xdd; 16]),
+        mailbox: bob(),
+        manifest: blob(0xaa, 5_000, "", ""),
+        blobs: vec![blob(0xbb, 25_000_000, "a.pdf", "application/pdf")],
+        sources: vec![peer(RELAY)],
+        expires: UnixTime(1_802_592_000),
+        introduction: Some(signed(&introduction(), LOCATION)),
+    }
+}
+
+pub(crate) fn get() -> Get {
+    Get {
+        delivery: DeliveryId([0xdd; 16]),
+        blob: BlobId([0xbb; 32]),
+        ranges: vec![(0, 16_384), (1_048_576, 25_000_000)],
+        attestation: Some(signed(&attestation(), LOCATION)),
+    }
+}
+
+pub(crate) fn waiting() -> Waiting {
+    Waiting { attestation: signed(&attestation(), LOCATION) }
+}
+
+pub(crate) fn haves() -> [Have; 2] {
+    [Have::Delivery(DeliveryId([0xdd; 16])), Have::Blob(BlobId([0xbb; 32]))]
+}
+
+pub(crate) fn answers() -> Vec<Answer> {
+    vec![
+        Answer::Have,
+        Answer::Pull,
+        Answer::Later(LaterReason::Quota),
+        Answer::Later(LaterReason::Disk),
+        Answer::Later(LaterReason::Busy),
+        Answer::Later(LaterReason::Paused),
+        Answer::No(NoReason::TooLarge),
+        Answer::No(NoReason::NotAccepted),
+    ]
+}
