@@ -37,6 +37,8 @@ pub mod limits;
 pub mod location;
 mod message;
 pub mod progress;
+pub mod pull;
+pub mod serve;
 pub mod tcp;
 pub mod tls;
 
@@ -44,3 +46,5 @@ pub use connection::{Connection, IncomingRequest, Patience, Responder};
 pub use endpoint::{BindError, ConnectError, ConnectionLimits, Endpoint, EndpointConfig};
 pub use error::{ExchangeError, GiveUp, Misbehaviour, PeerError};
 pub use identity::{Identity, IdentityError};
+pub use pull::{Piece, Pull, PullError, Pulled, VerifiedSink};
+pub use serve::ServeError;

@@ -1,0 +1,393 @@
+//! Pulling: fetching what is missing of a blob, verified as it comes (SPEC A6, A19, D3).
+//!
+//! [`Connection::pull`] asks for the missing ranges over a few streams side by side. Every 16 KiB is checked against the
+//! blob's id before anything sees it; a [`VerifiedSink`] gets nothing else. Whatever ends a pull early, what had been
+//! verified until then is in the sink: the next pull asks for the rest, from this peer or another.
+//!
+//! Memory is flat: a piece or two for each stream, and QUIC's window ([`crate::limits::PULL_MEMORY_MAX`]).
+//!
+//! ```no_run
+//! # use std::{io, sync::Arc};
+//! # use lighter_protocol::{blob::RangeSet, wire::{Offer, OfferedBlob}};
+//! use lighter_transport::{Connection, pull::{Piece, Pull, VerifiedSink}};
+//!
+//! struct Store; // a file, its outboard, and the set of ranges that it has
+//!
+//! impl VerifiedSink for Store {
+//!     async fn write(&self, piece: Piece) -> io::Result<()> {
+//!         // … the parents to the outboard, the bytes to the file, the range to the set
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # async fn example(connection: Connection, offer: Offer, offered: OfferedBlob, had: RangeSet) -> Result<(), Box<dyn std::error::Error>> {
+//! let pull = Pull::of(offer.delivery, offered.id, offered.size).missing(had.missing(offered.size));
+//! let pulled = connection.pull(&pull, &Arc::new(Store)).await?;
+//! # Ok(()) }
+//! ```
+
+mod input;
+mod verifier;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bao_tree::TreeNode;
+use bytes::{Bytes, BytesMut};
+use lighter_protocol::blob::{self, PAIR_LEN, RangeSet};
+use lighter_protocol::limits::GET_RANGES_MAX;
+use lighter_protocol::wire::{Get, Request, Response, WireError};
+use lighter_protocol::{Attestation, BlobId, DeliveryId, Signed};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::connection::{Connection, PullWindow};
+use crate::error::{ExchangeError, GiveUp, Misbehaviour, PeerError};
+use crate::limits::{PIECE_LEN, PULL_STREAM_LEN_MIN, PULL_STREAMS_MAX};
+use crate::message;
+use input::Input;
+use verifier::{Next, Verifier};
+
+/// Takes verified pieces of one blob. Several streams call it at once.
+pub trait VerifiedSink: Send + Sync + 'static {
+    /// Takes a piece. The pull goes on with this stream when it returns, so that nothing piles up; an error ends it.
+    fn write(&self, piece: Piece) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+/// Verified bytes, and what proves them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where in the blob: at the start of a group.
+    pub offset: u64,
+    /// Whole groups, but for the blob's last one. At most [`PIECE_LEN`].
+    pub bytes: Bytes,
+    /// The nodes above these groups that had not come with an earlier piece of the same stream: what an outboard keeps.
+    pub parents: Vec<Parent>,
+}
+
+/// A verified node of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// Which one: [`bao_tree::BaoTree::pre_order_offset`] says where an outboard keeps it.
+    pub node: TreeNode,
+    /// The hashes of its two halves.
+    pub pair: (blake3::Hash, blake3::Hash),
+}
+
+/// What to pull.
+#[derive(Clone, Debug)]
+pub struct Pull {
+    /// The delivery that gives the right to read.
+    pub delivery: DeliveryId,
+    /// Which blob of it.
+    pub blob: BlobId,
+    /// Its size, as offered.
+    pub size: u64,
+    /// What is missing of it.
+    pub missing: RangeSet,
+    /// For whom the delivery was not offered to (a user's further device): its attestation.
+    pub attestation: Option<Signed<Attestation>>,
+    /// How many streams to use at most.
+    pub streams: usize,
+}
+
+impl Pull {
+    /// The whole blob.
+    pub fn of(delivery: DeliveryId, blob: BlobId, size: u64) -> Self {
+        let missing = RangeSet::whole(size);
+        Self { delivery, blob, size, missing, attestation: None, streams: PULL_STREAMS_MAX }
+    }
+
+    /// Only what is missing of it ([`RangeSet::missing`]).
+    #[must_use]
+    pub fn missing(self, missing: RangeSet) -> Self {
+        Self { missing, ..self }
+    }
+}
+
+/// What a pull has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulled {
+    /// Bytes of the blob that were verified and given to the sink.
+    pub verified: u64,
+    /// Bytes of the verified streams, proofs and all.
+    pub received: u64,
+}
+
+/// Why a pull ended early. What had been verified until then is in the sink.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The peer does not give it: not allowed, not known, not there. It does not say which.
+    #[error("the peer does not give it")]
+    Refused,
+    /// The peer asks to come back after so long.
+    #[error("the peer asks to try again in {0:?}")]
+    Later(Duration),
+    /// The request breaks a bound; nothing was sent.
+    #[error("not asked: {0}")]
+    Invalid(#[source] WireError),
+    /// It failed at the other side.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The sink failed.
+    #[error("cannot keep what was pulled")]
+    Sink(#[source] io::Error),
+}
+
+impl From<ExchangeError> for PullError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Invalid(error) => Self::Invalid(error),
+            ExchangeError::Peer(error) => Self::Peer(error),
+        }
+    }
+}
+
+impl Connection {
+    /// Pulls what is missing, and gives it to `sink` in verified pieces.
+    ///
+    /// It does not say that the sink has made anything durable. Dropped before its end, it stops; pieces that were being
+    /// written then may or may not have been.
+    ///
+    /// # Errors
+    /// [`PullError`], by the party at fault.
+    pub async fn pull<S: VerifiedSink>(&self, pull: &Pull, sink: &Arc<S>) -> Result<Pulled, PullError> {
+        if pull.missing.is_empty() {
+            return if pull.size == 0 && pull.blob != blob::empty_id() {
+                Err(PeerError::from(Misbehaviour::WrongBytes { offset: 0 }).into())
+            } else {
+                Ok(Pulled::default())
+            };
+        }
+        let _window = PullWindow::open(self);
+        let (stop, stopped) = watch::channel(false);
+        let mut streams = JoinSet::new();
+        for share in pull.missing.split(stream_count(pull)) {
+            let stream = Stream {
+                connection: self.clone(),
+                pull: Pull { missing: share, ..pull.clone() },
+                sink: Arc::clone(sink),
+                stopped: stopped.clone(),
+                pulled: Pulled::default(),
+            };
+            streams.spawn(stream.run());
+        }
+        let mut sum = Pulled::default();
+        let mut failed = None;
+        while let Some(ended) = streams.join_next().await {
+            // A stream's task is never aborted while this waits for it, and does not panic.
+            let Ok((pulled, result)) = ended else { continue };
+            sum.verified += pulled.verified;
+            sum.received += pulled.received;
+            if let Err(error) = result {
+                // The others give what they have verified to the sink, and stop.
+                stop.send_replace(true);
+                failed = failed.or(Some(error));
+            }
+        }
+        match failed {
+            None if sum.verified < pull.missing.len() => Err(PeerError::Gone.into()), // the runtime is shutting down
+            None => Ok(sum),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+fn stream_count(pull: &Pull) -> usize {
+    let worth = usize::try_from(pull.missing.len() / PULL_STREAM_LEN_MIN).unwrap_or(usize::MAX);
+    worth.clamp(1, pull.streams.clamp(1, PULL_STREAMS_MAX))
+}
+
+/// One stream's share of a pull.
+struct Stream<S> {
+    connection: Connection,
+    /// `missing` is this stream's share.
+    pull: Pull,
+    sink: Arc<S>,
+    stopped: watch::Receiver<bool>,
+    pulled: Pulled,
+}
+
+impl<S: VerifiedSink> Stream<S> {
+    async fn run(mut self) -> (Pulled, Result<(), PullError>) {
+        let ranges: Vec<(u64, u64)> =
+            self.pull.missing.iter().map(|range| (range.start, range.end)).collect();
+        for ranges in ranges.chunks(GET_RANGES_MAX) {
+            if let Err(error) = self.get(ranges.to_vec()).await {
+                return (self.pulled, Err(error));
+            }
+        }
+        (self.pulled, Ok(()))
+    }
+
+    /// One request and the verified stream that answers it.
+    async fn get(&mut self, ranges: Vec<(u64, u64)>) -> Result<(), PullError> {
+        let patience = self.connection.patience();
+        let get = Get {
+            delivery: self.pull.delivery,
+            blob: self.pull.blob,
+            ranges,
+            attestation: self.pull.attestation.clone(),
+        };
+        let mut verifier = Verifier::new(get.blob, self.pull.size, &get.ranges);
+        let asking = timeout(patience.response, ask(self.connection.quic(), get)).await;
+        let (recv, response, rest) = asking.map_err(|_| PeerError::TimedOut)??;
+        match response {
+            Response::Data { size } if size == self.pull.size => {}
+            Response::Data { size } => {
+                let kind = Misbehaviour::Size { expected: self.pull.size, claimed: size };
+                return Err(PeerError::from(kind).into());
+            }
+            Response::Refused => return Err(PullError::Refused),
+            Response::Later(seconds) => return Err(PullError::Later(Duration::from_secs(seconds.into()))),
+            _ => return Err(PeerError::from(Misbehaviour::Answer).into()),
+        }
+
+        let mut input = Input::new(recv, rest, patience.pace);
+        let mut gathering = Gathering::new(self.pull.missing.len());
+        let mut received = self.receive(&mut input, &mut verifier, &mut gathering).await;
+        // Whatever happened, what was verified is kept.
+        if !matches!(received, Err(PullError::Sink(_))) {
+            let flushed = self.flush(&mut gathering).await;
+            received = received.and(flushed);
+        }
+        self.pulled.received += input.received();
+        if let Err(error) = &received {
+            input.stop(match error {
+                PullError::Peer(PeerError::Misbehaved(Misbehaviour::TooSlow) | PeerError::TimedOut) => {
+                    GiveUp::TooSlow
+                }
+                PullError::Peer(_) => GiveUp::Unverified,
+                _ => GiveUp::Cancelled,
+            });
+        }
+        received
+    }
+
+    async fn receive(
+        &mut self,
+        input: &mut Input,
+        verifier: &mut Verifier,
+        gathering: &mut Gathering,
+    ) -> Result<(), PullError> {
+        while let Some(next) = verifier.next() {
+            match next {
+                Next::Pair(node) => {
+                    let mut pair = [0; PAIR_LEN];
+                    self.unless_stopped(input.read_exact(&mut pair)).await?;
+                    if !verifier.take_pair(&pair) {
+                        let offset = node.mid().to_bytes();
+                        return Err(PeerError::from(Misbehaviour::WrongBytes { offset }).into());
+                    }
+                    let (left, right) = verifier::halves(&pair);
+                    gathering.parents.push(Parent { node, pair: (left.into(), right.into()) });
+                }
+                Next::Group { offset, len } => {
+                    if !gathering.fits(offset) {
+                        self.flush(gathering).await?;
+                    }
+                    let group = gathering.room(offset, len);
+                    self.unless_stopped(input.read_exact(group)).await?;
+                    if !verifier.take_group(group) {
+                        return Err(PeerError::from(Misbehaviour::WrongBytes { offset }).into());
+                    }
+                    gathering.keep(len);
+                    if gathering.is_full() {
+                        self.flush(gathering).await?;
+                    }
+                }
+            }
+        }
+        self.unless_stopped(input.expect_end()).await
+    }
+
+    /// Waits for the peer, unless another stream of this pull has failed.
+    async fn unless_stopped(
+        &self,
+        reading: impl Future<Output = Result<(), PeerError>>,
+    ) -> Result<(), PullError> {
+        if *self.stopped.borrow() {
+            return Err(PeerError::GaveUp(GiveUp::Cancelled).into());
+        }
+        Ok(reading.await?)
+    }
+
+    async fn flush(&mut self, gathering: &mut Gathering) -> Result<(), PullError> {
+        if let Some(piece) = gathering.take() {
+            let len = piece.bytes.len() as u64;
+            self.sink.write(piece).await.map_err(PullError::Sink)?;
+            self.pulled.verified += len;
+        }
+        Ok(())
+    }
+}
+
+/// Asks for ranges: the stream, the answer, and what of the verified stream came with it.
+async fn ask(
+    quic: &quinn::Connection,
+    get: Get,
+) -> Result<(quinn::RecvStream, Response, Bytes), ExchangeError> {
+    let (mut send, mut recv) = quic.open_bi().await.map_err(PeerError::from)?;
+    message::write_last(&mut send, &Request::Get(get)).await?;
+    let (response, rest) = message::read_first(&mut recv).await?;
+    Ok((recv, response, rest))
+}
+
+/// Verified groups on their way to the sink, one behind the other.
+struct Gathering {
+    offset: u64,
+    /// Verified up to `verified`; behind that, the group that is being read.
+    bytes: BytesMut,
+    verified: usize,
+    parents: Vec<Parent>,
+    piece_len: usize,
+}
+
+impl Gathering {
+    /// For `len` bytes in all.
+    fn new(len: u64) -> Self {
+        let piece_len = usize::try_from(len).unwrap_or(PIECE_LEN).min(PIECE_LEN);
+        Self { offset: 0, bytes: BytesMut::new(), verified: 0, parents: Vec::new(), piece_len }
+    }
+
+    /// Whether the group at `offset` follows on what is here.
+    fn fits(&self, offset: u64) -> bool {
+        self.verified == 0 || self.offset + self.verified as u64 == offset
+    }
+
+    /// Room for the group at `offset`, which fits.
+    fn room(&mut self, offset: u64, len: usize) -> &mut [u8] {
+        if self.verified == 0 {
+            self.offset = offset;
+            self.bytes.clear();
+            self.bytes.reserve(self.piece_len);
+        }
+        self.bytes.resize(self.verified + len, 0);
+        &mut self.bytes[self.verified..]
+    }
+
+    /// The group in the room is verified.
+    fn keep(&mut self, len: usize) {
+        self.verified += len;
+    }
+
+    /// Whether it is a whole piece: at the edges of portions, so that pieces are the same whoever asked for what.
+    fn is_full(&self) -> bool {
+        (self.offset + self.verified as u64).is_multiple_of(PIECE_LEN as u64)
+    }
+
+    fn take(&mut self) -> Option<Piece> {
+        if self.verified == 0 {
+            return None;
+        }
+        let bytes = self.bytes.split_to(self.verified).freeze();
+        self.verified = 0;
+        Some(Piece { offset: self.offset, bytes, parents: std::mem::take(&mut self.parents) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! A verified stream's bytes as they come, exactly as many as are asked for, at a pace that is watched.
+
+use bytes::{Buf, Bytes};
+use quinn::RecvStream;
+use tokio::time::{Instant, timeout};
+
+use crate::error::{GiveUp, Misbehaviour, PeerError};
+use crate::progress::{Pace, Progress};
+
+/// Pieces taken off the stream at once: quinn's lock is taken once for all of them.
+const CHUNKS: usize = 32;
+
+pub(super) struct Input {
+    stream: RecvStream,
+    /// Those from `next` on are still to be used.
+    chunks: [Bytes; CHUNKS],
+    next: usize,
+    progress: Progress,
+    received: u64,
+}
+
+impl Input {
+    /// The rest of `stream`, of which `first` was read already.
+    pub(super) fn new(stream: RecvStream, first: Bytes, pace: Pace) -> Self {
+        let mut chunks = [const { Bytes::new() }; CHUNKS];
+        let received = first.len() as u64;
+        chunks[CHUNKS - 1] = first;
+        Self { stream, chunks, next: CHUNKS - 1, progress: Progress::new(pace), received }
+    }
+
+    /// Bytes that came so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Fills `out`.
+    pub(super) async fn read_exact(&mut self, mut out: &mut [u8]) -> Result<(), PeerError> {
+        while !out.is_empty() {
+            let chunk = match self.chunks.get_mut(self.next) {
+                Some(chunk) if chunk.is_empty() => {
+                    self.next += 1;
+                    continue;
+                }
+                Some(chunk) => chunk,
+                None => {
+                    if self.fill().await? == 0 {
+                        return Err(Misbehaviour::TooFew.into());
+                    }
+                    continue;
+                }
+            };
+            let len = chunk.len().min(out.len());
+            let (now, later) = out.split_at_mut(len);
+            chunk.copy_to_slice(now);
+            out = later;
+        }
+        Ok(())
+    }
+
+    /// The stream must be at its end.
+    pub(super) async fn expect_end(&mut self) -> Result<(), PeerError> {
+        let left = self.chunks.iter().skip(self.next).any(|chunk| !chunk.is_empty());
+        if left || self.fill().await? > 0 { Err(Misbehaviour::TooMany.into()) } else { Ok(()) }
+    }
+
+    /// Tells the other side that no more is wanted, and why.
+    pub(super) fn stop(&mut self, why: GiveUp) {
+        // An error would say that the stream is at its end already.
+        let _ = self.stream.stop(why.code());
+    }
+
+    /// Takes new chunks off the stream: how many bytes; 0 at the end.
+    async fn fill(&mut self) -> Result<usize, PeerError> {
+        let began = Instant::now();
+        let reading = timeout(self.progress.patience(), self.stream.read_chunks(&mut self.chunks)).await;
+        let count = reading.map_err(|_| PeerError::TimedOut)??.unwrap_or(0);
+        let (now, rest) = self.chunks.split_at_mut(count);
+        let len = now.iter().map(Bytes::len).sum();
+        // What was in the other places has been used.
+        rest.fill(Bytes::new());
+        self.next = 0;
+        self.received += len as u64;
+        if !self.progress.moved(len, began.elapsed()) {
+            return Err(Misbehaviour::TooSlow.into());
+        }
+        Ok(len)
+    }
+}

@@ -1,0 +1,203 @@
+//! Serving: the verified stream that answers a `Get` (SPEC A6, A19).
+//!
+//! The bytes and their outboard come through `bao-tree`'s traits: an agent's from two files ([`FileSlices`]), a relay's
+//! from portions ([`lighter_protocol::blob::PortionBlob`]). Each group is checked on its way out, so that damage on this
+//! side's disk is found here and not put down to this side's honesty.
+//!
+//! Who may read what is decided before ([`crate::connection::Responder`] is the program's); here is only the sending.
+//!
+//! ```no_run
+//! # use lighter_protocol::{BlobId, wire::Get};
+//! # use lighter_transport::{Responder, serve::FileSlices};
+//! # async fn example(responder: Responder, get: Get, size: u64) -> Result<(), Box<dyn std::error::Error>> {
+//! use bao_tree::io::outboard::PreOrderOutboard;
+//!
+//! let data = FileSlices::of_blob(std::fs::File::open("blob")?, size);
+//! let outboard = PreOrderOutboard {
+//!     root: get.blob.hash(),
+//!     tree: lighter_protocol::blob::tree(size),
+//!     data: FileSlices::of_outboard(std::fs::File::open("blob.outboard")?, size),
+//! };
+//! let sent = responder.serve(&get, size, data, outboard).await?;
+//! # Ok(()) }
+//! ```
+
+mod file;
+
+use std::io;
+
+use bao_tree::io::EncodeError;
+use bao_tree::io::fsm::{AsyncSliceReader, Outboard, encode_ranges_validated};
+use bytes::{Bytes, BytesMut};
+use iroh_io::AsyncStreamWriter;
+use lighter_protocol::blob::chunk_ranges;
+use lighter_protocol::wire::{Get, Response};
+use quinn::SendStream;
+use tokio::time::{Instant, timeout};
+
+pub use file::FileSlices;
+
+use crate::connection::Responder;
+use crate::error::{ExchangeError, GiveUp, Misbehaviour, PeerError};
+use crate::limits::SEND_BATCH_LEN;
+use crate::message;
+use crate::progress::{Pace, Progress};
+
+/// Why a `Get` was not served to its end. The other side was told.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It failed at the other side.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The source cannot be read.
+    #[error("cannot read what was to be sent")]
+    Read(#[source] io::Error),
+    /// The source is not the blob: what is at `offset`, or in a node above it, does not hash to what it should.
+    #[error("what was to be sent is damaged, at {offset}")]
+    Damaged {
+        /// Where in the blob.
+        offset: u64,
+    },
+}
+
+impl Responder {
+    /// Answers `get` with the ranges that it asks for of a blob of `size` bytes. Gives the bytes of the stream.
+    ///
+    /// That they were sent does not say that they arrived: only a receipt does.
+    ///
+    /// # Errors
+    /// [`ServeError`], by the party at fault.
+    pub async fn serve<D, O>(self, get: &Get, size: u64, data: D, outboard: O) -> Result<u64, ServeError>
+    where
+        D: AsyncSliceReader,
+        O: Outboard,
+    {
+        let (connection, mut stream) = self.into_parts();
+        let patience = connection.patience();
+        let beginning = Response::Data { size };
+        let beginning = message::write(&mut stream.send, &beginning);
+        match timeout(patience.response, beginning).await {
+            Ok(Ok(())) => {}
+            Ok(Err(ExchangeError::Peer(error))) => return Err(error.into()),
+            Ok(Err(ExchangeError::Invalid(error))) => {
+                return Err(ServeError::Read(io::Error::new(io::ErrorKind::InvalidInput, error)));
+            }
+            Err(_) => return Err(PeerError::TimedOut.into()),
+        }
+        let mut output = Output::new(&mut stream.send, patience.pace);
+        let ranges = chunk_ranges(&get.ranges, size);
+        let mut encoded = encode_ranges_validated(data, outboard, &ranges, &mut output).await;
+        if encoded.is_ok() {
+            encoded = output.flush().await.map_err(EncodeError::Io);
+        }
+        let (sent, failed) = (output.sent, output.failed.take());
+        match (failed, encoded) {
+            (None, Ok(())) => {
+                stream.send.finish().map_err(|_| PeerError::Gone)?;
+                stream.ended = true;
+                Ok(sent)
+            }
+            (Some(error), _) => {
+                stream.give_up(GiveUp::TooSlow);
+                Err(error.into())
+            }
+            (None, Err(error)) => {
+                stream.give_up(GiveUp::Damaged);
+                Err(serve_error(error))
+            }
+        }
+    }
+}
+
+fn serve_error(error: EncodeError) -> ServeError {
+    match error {
+        EncodeError::ParentHashMismatch(node) | EncodeError::ParentWrite(node) => {
+            ServeError::Damaged { offset: node.mid().to_bytes() }
+        }
+        EncodeError::LeafHashMismatch(chunk) | EncodeError::LeafWrite(chunk) => {
+            ServeError::Damaged { offset: chunk.to_bytes() }
+        }
+        EncodeError::SizeMismatch => ServeError::Damaged { offset: 0 },
+        EncodeError::Io(error) => ServeError::Read(error),
+    }
+}
+
+/// The stream as `bao-tree` writes to it: small pieces are gathered, large ones passed on without copying.
+struct Output<'a> {
+    stream: &'a mut SendStream,
+    /// To be sent, in order; then `pairs`.
+    batch: Vec<Bytes>,
+    batch_len: usize,
+    pairs: BytesMut,
+    progress: Progress,
+    sent: u64,
+    /// What went wrong with the peer: an `io::Error` cannot say it.
+    failed: Option<PeerError>,
+}
+
+impl<'a> Output<'a> {
+    fn new(stream: &'a mut SendStream, pace: Pace) -> Self {
+        let progress = Progress::new(pace);
+        Self {
+            stream,
+            batch: Vec::new(),
+            batch_len: 0,
+            pairs: BytesMut::new(),
+            progress,
+            sent: 0,
+            failed: None,
+        }
+    }
+
+    fn end_pairs(&mut self) {
+        if !self.pairs.is_empty() {
+            self.batch.push(self.pairs.split().freeze());
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        self.end_pairs();
+        let sent = self.send().await;
+        self.batch.clear();
+        self.batch_len = 0;
+        sent.map_err(|error| {
+            self.failed = Some(error);
+            io::ErrorKind::BrokenPipe.into()
+        })
+    }
+
+    async fn send(&mut self) -> Result<(), PeerError> {
+        let mut from = 0;
+        while from < self.batch.len() {
+            let began = Instant::now();
+            let writing =
+                timeout(self.progress.patience(), self.stream.write_chunks(&mut self.batch[from..])).await;
+            let written = writing.map_err(|_| PeerError::TimedOut)??;
+            from += written.chunks;
+            self.sent += written.bytes as u64;
+            if !self.progress.moved(written.bytes, began.elapsed()) {
+                return Err(Misbehaviour::TooSlow.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsyncStreamWriter for Output<'_> {
+    async fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        self.pairs.extend_from_slice(data);
+        self.batch_len += data.len();
+        if self.batch_len >= SEND_BATCH_LEN { self.flush().await } else { Ok(()) }
+    }
+
+    async fn write_bytes(&mut self, data: Bytes) -> io::Result<()> {
+        self.end_pairs();
+        self.batch_len += data.len();
+        self.batch.push(data);
+        if self.batch_len >= SEND_BATCH_LEN { self.flush().await } else { Ok(()) }
+    }
+
+    async fn sync(&mut self) -> io::Result<()> {
+        self.flush().await
+    }
+}
