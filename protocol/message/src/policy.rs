@@ -6,6 +6,8 @@ use crate::limits::{MIN_SIZE_DEFAULT, MIN_SIZE_MAX};
 /// Which parts may be detached (DESIGN §5, 'Left alone by default').
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// Whether anything may be detached at all. Otherwise the manifest holds the whole message, literally.
+    pub detach: bool,
     /// Decoded bytes below which a part stays in the message; at least 1, at most
     /// [`MIN_SIZE_MAX`].
     pub min_size: usize,
@@ -28,6 +30,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
+            detach: true,
             min_size: MIN_SIZE_DEFAULT,
             signed_and_encrypted: false,
             text: false,
@@ -42,6 +45,7 @@ impl Policy {
     /// All that is provable, from 1 byte.
     pub fn everything() -> Self {
         Self {
+            detach: true,
             min_size: 1,
             signed_and_encrypted: true,
             text: true,
@@ -49,6 +53,11 @@ impl Policy {
             structured: true,
             ambiguous: true,
         }
+    }
+
+    /// Nothing: for a message whose recipients all get it whole. Its manifest is kept like any other.
+    pub fn nothing() -> Self {
+        Self { detach: false, ..Self::default() }
     }
 
     /// The threshold within its bounds.
@@ -59,7 +68,8 @@ impl Policy {
     /// Whether a leaf part with this header, standing there, may be detached.
     pub(crate) fn lets_go(&self, header: &Header, standing: Standing) -> bool {
         let Standing { parent, sealed, fixed } = standing;
-        (self.ambiguous || !header.odd)
+        self.detach
+            && (self.ambiguous || !header.odd)
             && (self.signed_and_encrypted || !(sealed || is_secured(header)))
             && (self.structured || !(fixed || is_structured(header)))
             && (self.text || !(parent == Parent::Alternative || is_text_body(header)))
@@ -189,6 +199,11 @@ mod tests {
         ] {
             assert!(lets_go(&Policy::default(), fields, mixed()), "{fields}");
         }
+    }
+
+    #[test]
+    fn nothing_goes_where_nothing_may() {
+        assert!(!lets_go(&Policy::nothing(), "Content-Type: application/pdf\n", mixed()));
     }
 
     #[test]
