@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use lighter_message::Totals;
+use lighter_message::line_end::LineEnds;
 use lighter_protocol::{
     BlobId, Day, DeliveryId, Keypair, Mailbox, MessageId, Receipt, Signed, TicketHash, TicketKey, UnixTime,
 };
@@ -50,7 +52,7 @@ pub(crate) fn message(number: u8, recipients: Vec<Recipient>) -> Message {
         id: MessageId([number; 16]),
         accepted: NOW.plus(std::time::Duration::from_secs(u64::from(number))),
         envelope: Envelope { reverse_path: "bob@example.net".into(), ..Envelope::default() },
-        original: Original { length: 2_000, hash: BlobId::of(b"original") },
+        original: Totals { length: 2_000, hash: [3; 32], parts: 1, line_ends: LineEnds::CrLf },
         summary: Summary { from: "Bob".into(), subject: "Plans".into() },
         trace: "Received: from a by b; c\r\n".into(),
         manifest: blob("manifest", 500),

@@ -31,9 +31,7 @@ pub use checkpoint::{Checkpoint, Mark};
 pub use embedded::{Embedded, EmbeddedCatalog};
 pub use ledger::{CommitError, Ledger, Log, LogError, Observer, OpenError};
 pub use memory::{Memory, MemoryCatalog};
-pub use message::{
-    Body, Cause, Envelope, Form, HandOver, Message, Notify, Original, Part, Recipient, Ret, Summary,
-};
+pub use message::{Body, Cause, Envelope, Form, HandOver, Message, Notify, Part, Recipient, Ret, Summary};
 pub use rows::{Counts, Deadline, Delivery, DeliveryState, HandOverState, Position};
 pub use tables::CatalogError;
 pub use view::View;

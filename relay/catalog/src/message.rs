@@ -1,6 +1,7 @@
 //! An accepted message, as the record that makes it exist tells it.
 
-use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
+use lighter_message::Totals;
+use lighter_protocol::{Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
 use lighter_storage::{Class, StoredBlob};
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +19,8 @@ pub struct Message {
     pub accepted: UnixTime,
     /// What SMTP said besides the recipients.
     pub envelope: Envelope,
-    /// Proves that what is made from the manifest is what came in.
-    pub original: Original,
+    /// Proves that what is made from the manifest is what came in; stands at the top of every stub.
+    pub original: Totals,
     /// For notices to people; hostile input, like everything in a header.
     pub summary: Summary,
     /// Whole lines with their CR LF that the relay puts above the message for the next hop (RFC 5321 §4.4), made when
@@ -73,15 +74,6 @@ pub enum Body {
     EightBitMime,
     /// Anything, by BDAT only.
     BinaryMime,
-}
-
-/// Length and hash of the whole message as it came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Original {
-    /// Bytes.
-    pub length: u64,
-    /// BLAKE3 of them.
-    pub hash: BlobId,
 }
 
 /// What a notice says about a message.
