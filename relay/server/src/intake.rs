@@ -5,6 +5,9 @@
 //! as were promised (DESIGN §3 rule 1), a temporary one only when nothing of it is, or a record that voids it is
 //! (rule 2), and otherwise [`Verdict::Drop`], which closes the connection without a word.
 
+#[cfg(test)]
+pub(crate) mod memory;
+
 use std::future::Future;
 use std::net::SocketAddr;
 

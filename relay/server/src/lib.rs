@@ -6,3 +6,5 @@ pub mod config;
 pub mod control;
 pub mod intake;
 pub mod limits;
+pub mod next_hop;
+pub mod smtp_in;

@@ -14,3 +14,40 @@ pub const CONTROL_CONNECTIONS_MAX: usize = 16;
 pub const CONTROL_LINE_LEN_MAX: u64 = 4096;
 /// How long a conversation on the control socket may take; the longest answer counts a large catalog.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Mail connections at a time, on all listeners of one kind.
+pub const MAIL_CONNECTIONS_MAX: usize = 1_000;
+/// Mail connections at a time from one address (IPv6: one /64). A Postfix opens 100 at most (`default_process_limit`).
+pub const MAIL_CONNECTIONS_PER_PEER_MAX: usize = 250;
+/// Connections of the maximum from which sessions get the short time-outs of a server under stress.
+pub const MAIL_CONNECTIONS_STRESS: usize = MAIL_CONNECTIONS_MAX * 3 / 4;
+/// New mail connections per second from one address, sustained; loopback is not counted.
+pub const MAIL_CONNECTION_RATE: f64 = 100.0;
+/// New mail connections from one address in a burst.
+pub const MAIL_CONNECTION_BURST: f64 = 1_000.0;
+/// Addresses whose connection rate is remembered; beyond that, those at rest are forgotten.
+pub const MAIL_PEERS_REMEMBERED_MAX: usize = 10_000;
+/// Bytes read from a mail connection at a time while content comes in.
+pub const MAIL_CONTENT_READ_LEN: usize = 64 * 1024;
+/// Bytes read from a mail connection at a time otherwise: a pipelined envelope.
+pub const MAIL_COMMAND_READ_LEN: usize = 4 * 1024;
+/// Bytes that all mail connections of one listener together may hold as input.
+pub const MAIL_INPUT_BUDGET: usize = 64 * 1024 * 1024;
+/// How long accepting pauses after it failed (no file descriptor left).
+pub const MAIL_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a connection to the next hop may take to come about.
+pub const NEXT_HOP_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections to the next hop that are kept open while nothing is to be sent.
+pub const NEXT_HOP_IDLE_MAX: usize = 8;
+/// How long such a connection is kept: shorter than any server's time-out (Postfix: 100 s for LMTP clients' reuse).
+pub const NEXT_HOP_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the reply of a next hop is waited for that has stopped taking content: it may say why.
+pub const NEXT_HOP_LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes read from the next hop at a time: replies.
+pub const NEXT_HOP_READ_LEN: usize = 4 * 1024;
+/// Bytes in one name of a Maildir's path; longer ones are hashed. File systems take 255.
+pub const MAILDIR_NAME_LEN_MAX: usize = 200;
+
+const _: () = assert!(MAIL_CONNECTIONS_MAX * MAIL_CONTENT_READ_LEN <= MAIL_INPUT_BUDGET);
+const _: () = assert!(MAIL_CONNECTIONS_PER_PEER_MAX < MAIL_CONNECTIONS_STRESS);
