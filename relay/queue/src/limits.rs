@@ -22,8 +22,8 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(300);
 /// Tries to reach a store that is said to be online, before its next presence event is waited for.
 pub const PROBES_MAX: u32 = 6;
 
-/// First wait after a next hop did not take a message.
-pub const RETRY_FIRST: Duration = Duration::from_secs(60);
+/// First wait after a next hop did not take a message: one that is being restarted is back within seconds.
+pub const RETRY_FIRST: Duration = Duration::from_secs(5);
 /// Longest wait between two tries: RFC 5321 §4.5.4.1 asks for at least 30 minutes once a few tries have failed.
 pub const RETRY_MAX: Duration = Duration::from_secs(2 * 3600);
 /// A message that the next hop does not take goes back after this long, where nothing else is set (RFC 5321

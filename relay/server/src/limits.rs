@@ -51,3 +51,7 @@ pub const MAILDIR_NAME_LEN_MAX: usize = 200;
 
 const _: () = assert!(MAIL_CONNECTIONS_MAX * MAIL_CONTENT_READ_LEN <= MAIL_INPUT_BUDGET);
 const _: () = assert!(MAIL_CONNECTIONS_PER_PEER_MAX < MAIL_CONNECTIONS_STRESS);
+/// Bytes free on a disk below which `check` complains: one segment (DESIGN §8: 1 GiB) must fit.
+pub const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
+/// How long `check` waits for a server to answer.
+pub const CHECK_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,190 @@
+//! `lighter-relay check`: looks at configuration, keys, disks, ports and the servers that the relay needs, and says
+//! what to mend. Changes nothing.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use lighter_storage::ArrayKey;
+use lighter_transport::Identity;
+use lighter_transport::location::LocationClient;
+use serde::Serialize;
+
+use crate::commands::{CommandError, print};
+use crate::config::{Config, Role};
+use crate::control::{self, Question};
+use crate::layout;
+use crate::limits::DISK_FREE_BYTES_MIN;
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Serialize)]
+struct Finding {
+    /// What was looked at.
+    what: String,
+    /// Whether it is as it should be.
+    ok: bool,
+    /// What was seen, or what to do.
+    say: String,
+}
+
+impl Finding {
+    fn good(what: impl Into<String>, say: impl Into<String>) -> Self {
+        Self { what: what.into(), ok: true, say: say.into() }
+    }
+
+    fn bad(what: impl Into<String>, say: impl Into<String>) -> Self {
+        Self { what: what.into(), ok: false, say: say.into() }
+    }
+}
+
+/// Looks at everything, prints what it found, and fails where something is to be mended.
+pub(crate) async fn run(config: &Config, json: bool) -> Result<(), CommandError> {
+    let is_running = control::ask(&config.data, &Question::Catalog).await.is_ok();
+    let mut findings = Vec::new();
+    findings.push(if is_running {
+        Finding::good("relay", "runs")
+    } else {
+        Finding::good("relay", "does not run; its ports were tried instead")
+    });
+    keys(config, &mut findings);
+    disks(config, &mut findings);
+    if !is_running {
+        ports(config, &mut findings);
+    }
+    location(config, &mut findings).await;
+    array(config, &mut findings).await;
+    let bad = findings.iter().filter(|finding| !finding.ok).count();
+    show(&findings, json)?;
+    if bad == 0 { Ok(()) } else { Err(CommandError::Relay(format!("{bad} to mend"))) }
+}
+
+fn show(findings: &[Finding], json: bool) -> Result<(), CommandError> {
+    if json {
+        let value =
+            serde_json::to_value(findings).map_err(|error| CommandError::failed("printing", error))?;
+        print(&value, true);
+    } else {
+        let lines = findings.iter().map(|finding| {
+            let mark = if finding.ok { "ok  " } else { "MEND" };
+            (format!("{mark} {}", finding.what), serde_json::Value::from(finding.say.clone()))
+        });
+        for (name, say) in lines {
+            print(&serde_json::json!({ name: say }), false);
+        }
+    }
+    Ok(())
+}
+
+fn keys(config: &Config, findings: &mut Vec<Finding>) {
+    let path = layout::identity(&config.data);
+    findings.push(match Identity::load(&path) {
+        Ok(identity) => Finding::good("relay's key", identity.peer().to_string()),
+        Err(_) if !path.exists() => Finding::good("relay's key", "not there yet: made at the first start"),
+        Err(error) => Finding::bad("relay's key", error.to_string()),
+    });
+    let path = layout::array_key(&config.data);
+    if !path.exists() {
+        findings.push(Finding::good("array key", "not there yet: made at the first start"));
+        return;
+    }
+    // The file is there, so nothing is drawn or made.
+    findings.push(match ArrayKey::load_or_create(&path, &mut rand::rng()) {
+        Err(error) => Finding::bad("array key", error.to_string()),
+        Ok(_) if layout::array_key_exported(&config.data).exists() => {
+            Finding::good("array key", "exported once")
+        }
+        Ok(_) => Finding::bad(
+            "array key",
+            "never exported: `lighter-relay keys export`, and keep it somewhere safe",
+        ),
+    });
+}
+
+fn disks(config: &Config, findings: &mut Vec<Finding>) {
+    let mut folders: Vec<PathBuf> = vec![config.data.clone()];
+    if config.roles.contains(&Role::Storage) {
+        folders.extend(layout::storage_servers(config).iter().flat_map(layout::units));
+    }
+    for folder in folders {
+        let what = format!("disk of {}", folder.display());
+        findings.push(match free_bytes(&folder) {
+            Err(error) => Finding::bad(what, error.to_string()),
+            Ok(free) if free < DISK_FREE_BYTES_MIN => {
+                Finding::bad(what, format!("{} MiB free: make room, or mail will wait", free >> 20))
+            }
+            Ok(free) => Finding::good(what, format!("{} MiB free", free >> 20)),
+        });
+    }
+}
+
+/// Bytes free for this user on the disk of the nearest folder above `path` that is there.
+fn free_bytes(path: &Path) -> std::io::Result<u64> {
+    let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let disk = rustix::fs::statvfs(existing)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+fn ports(config: &Config, findings: &mut Vec<Finding>) {
+    let mut tcp: Vec<(&str, SocketAddr)> = Vec::new();
+    let has = |role| config.roles.contains(&role);
+    if has(Role::Smtp) {
+        tcp.extend(config.smtp.listen.iter().map(|address| ("smtp", *address)));
+    }
+    if has(Role::Lmtp) {
+        tcp.extend(config.lmtp.listen.iter().map(|address| ("lmtp", *address)));
+    }
+    if has(Role::Web) {
+        tcp.push(("web", config.web.listen));
+    }
+    if has(Role::Storage) {
+        tcp.extend(layout::storage_servers(config).iter().map(|server| ("storage", server.listen)));
+    }
+    for (name, address) in tcp {
+        findings.push(port(&format!("{name} on {address}"), TcpListener::bind(address).map(drop)));
+    }
+    if config.roles.iter().any(|role| role.is_mail()) {
+        let address = config.quic.listen;
+        findings.push(port(&format!("quic on {address}"), UdpSocket::bind(address).map(drop)));
+    }
+}
+
+fn port(what: &str, bound: std::io::Result<()>) -> Finding {
+    match bound {
+        Ok(()) => Finding::good(what, "free"),
+        Err(error) => Finding::bad(what, format!("cannot be listened on: {error}")),
+    }
+}
+
+async fn location(config: &Config, findings: &mut Vec<Finding>) {
+    let Some(url) = &config.location.url else {
+        if !config.roles.contains(&Role::Location) {
+            findings.push(Finding::bad(
+                "location server",
+                "none: name one (location.url), or run one (role location)",
+            ));
+        }
+        return;
+    };
+    let what = format!("location server {url}");
+    let client = match LocationClient::new(url, None) {
+        Ok(client) => client,
+        Err(error) => return findings.push(Finding::bad(what, error.to_string())),
+    };
+    findings.push(match client.domain().await {
+        Ok(domain) => Finding::good(what, format!("answers as {}", domain.location)),
+        Err(error) => Finding::bad(what, format!("{error}: mail goes on whole until it answers")),
+    });
+}
+
+async fn array(config: &Config, findings: &mut Vec<Finding>) {
+    for server in &config.array.servers {
+        let what = format!("storage server {}", server.address);
+        let connect = tokio::net::TcpStream::connect(server.address);
+        findings.push(match tokio::time::timeout(crate::limits::CHECK_CONNECT_TIMEOUT, connect).await {
+            Ok(Ok(_)) => Finding::good(what, "answers"),
+            Ok(Err(error)) => {
+                Finding::bad(what, format!("{error}: mail is refused for now while it is away"))
+            }
+            Err(_) => Finding::bad(what, "does not answer: mail is refused for now while it is away"),
+        });
+    }
+}

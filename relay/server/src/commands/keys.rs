@@ -1,0 +1,99 @@
+//! `lighter-relay keys`: who this relay is, and the array key's way in and out.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use lighter_storage::ArrayKey;
+use lighter_transport::Identity;
+use serde_json::json;
+
+use super::{CommandError, print};
+use crate::cli::KeysCommand;
+use crate::config::Config;
+use crate::layout;
+
+/// Characters that an exported array key may have, blanks included: more is something else.
+const KEY_TEXT_LEN_MAX: u64 = 1024;
+
+pub(super) fn run(config: &Config, command: &KeysCommand, json: bool) -> Result<(), CommandError> {
+    match command {
+        KeysCommand::Id => print_ids(config, json),
+        KeysCommand::Export => export(&config.data, json),
+        KeysCommand::Import => import(&config.data, json),
+    }
+}
+
+fn print_ids(config: &Config, json: bool) -> Result<(), CommandError> {
+    let id = |path: &Path| -> Result<String, CommandError> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| CommandError::failed(format!("making {}", folder.display()), error))?;
+        }
+        let identity =
+            Identity::load_or_create(path).map_err(|error| CommandError::failed("reading a key", error))?;
+        Ok(identity.peer().to_string())
+    };
+    let storage = layout::storage_servers(config);
+    let storage: Vec<String> =
+        storage.iter().map(|server| id(&layout::storage_key(server))).collect::<Result<_, _>>()?;
+    print(&json!({ "relay": id(&layout::identity(&config.data))?, "storage": storage }), json);
+    Ok(())
+}
+
+fn export(data: &Path, json: bool) -> Result<(), CommandError> {
+    let path = layout::array_key(data);
+    if !path.exists() {
+        return Err(CommandError::Relay(
+            "there is no array key yet: it is made at the first start".to_owned(),
+        ));
+    }
+    let key = load(&path)?;
+    print(&json!({ "array_key": key.export().as_str() }), json);
+    let mark = layout::array_key_exported(data);
+    std::fs::write(&mark, b"")
+        .map_err(|error| CommandError::failed(format!("writing {}", mark.display()), error))
+}
+
+fn import(data: &Path, json: bool) -> Result<(), CommandError> {
+    let mut text = String::new();
+    std::io::stdin()
+        .take(KEY_TEXT_LEN_MAX)
+        .read_to_string(&mut text)
+        .map_err(|error| CommandError::failed("reading standard input", error))?;
+    let text = text.trim().trim_start_matches("array_key:");
+    let key = ArrayKey::import(text).map_err(|error| CommandError::failed("standard input", error))?;
+    let path = layout::array_key(data);
+    if path.exists() {
+        if *load(&path)?.export() == *key.export() {
+            print(&json!({ "array_key": "already in place" }), json);
+            return Ok(());
+        }
+        return Err(CommandError::Relay(format!(
+            "{} holds a different key: what was stored under it would be lost; move it away by hand if you mean it",
+            path.display()
+        )));
+    }
+    write_new(data, &path, &key)
+        .map_err(|error| CommandError::failed(format!("writing {}", path.display()), error))?;
+    print(&json!({ "array_key": "in place" }), json);
+    Ok(())
+}
+
+fn load(path: &Path) -> Result<ArrayKey, CommandError> {
+    ArrayKey::load_or_create(path, &mut rand::rng())
+        .map_err(|error| CommandError::failed(path.display().to_string(), error))
+}
+
+/// Written beside its place, synced, then linked there: the file is never half there.
+fn write_new(data: &Path, path: &Path, key: &ArrayKey) -> std::io::Result<()> {
+    std::fs::create_dir_all(data)?;
+    let temporary = path.with_extension("key.new");
+    let _ = std::fs::remove_file(&temporary);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(format!("{}\n", *key.export()).as_bytes())?;
+    file.sync_all()?;
+    std::fs::hard_link(&temporary, path)?;
+    std::fs::remove_file(&temporary)?;
+    std::fs::File::open(data)?.sync_all()
+}
