@@ -88,3 +88,26 @@ impl From<blake3::Hash> for BlobId {
         Self(*hash.as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_written_in_hexadecimal_and_read_back() {
+        let id = BlobId::of(b"");
+        assert_eq!(id.to_string(), "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
+        assert_eq!(BlobId::from(id.hash()), id);
+        let delivery = DeliveryId([0xab; DeliveryId::LEN]);
+        assert_eq!(delivery.to_string().parse(), Ok(delivery));
+    }
+
+    #[test]
+    fn bad_input_34_a_text_that_is_no_id_is_refused() {
+        for text in ["", "0", "zz", &"0".repeat(31), &"0".repeat(33), &"0".repeat(64), &"é".repeat(16)] {
+            assert_eq!(text.parse::<DeliveryId>(), Err(ParseIdError { expected: 32 }), "{text}");
+        }
+    }
+}

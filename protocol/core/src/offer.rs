@@ -235,7 +235,8 @@ impl Offering {
         }
     }
 
-    /// The store pulled something of the delivery.
+    /// The store pulls something of the delivery: to be told for each [`Get`] that is served, and now and then while a
+    /// long one is.
     pub fn handle_progress(&mut self, now: Now) -> Command {
         match self.state {
             State::Waiting | State::Backoff { .. } | State::Offered { .. } | State::Pulling { .. } => {

@@ -168,3 +168,65 @@ fn take_field(bytes: &[u8]) -> Result<(&[u8], &[u8]), SignedError> {
     }
     Ok(rest.split_at(len))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{LOCATION, MALLORY, STORE, key, peer, receipt, signed};
+    use crate::{Attestation, Receipt};
+
+    #[test]
+    fn a_statement_comes_back_as_it_was_signed() {
+        let signed = signed(&receipt(), STORE);
+        assert_eq!(signed.verify(&peer(STORE)), Ok(receipt()));
+        assert_eq!(Signed::from_bytes(&signed.to_bytes()), Ok(signed));
+    }
+
+    #[test]
+    fn bad_input_34_a_statement_counts_for_its_signer_only() {
+        let signed = signed(&receipt(), MALLORY);
+        assert_eq!(signed.claim(), Ok(receipt()), "what it claims");
+        assert_eq!(signed.verify(&peer(STORE)), Err(SignedError::Signature), "is not what it proves");
+        assert_eq!(signed.verify(&peer(LOCATION)), Err(SignedError::Signature));
+    }
+
+    #[test]
+    fn bad_input_34_a_signer_without_an_ed25519_key_in_its_name_proves_nothing() {
+        // A PeerId that is the SHA-256 of a longer key: multihash code 0x12, length 32.
+        let hashed = PeerId::from_bytes(&[&[0x12, 0x20][..], &[7; 32]].concat()).unwrap();
+        assert_eq!(signed(&receipt(), STORE).verify(&hashed), Err(SignedError::Signer));
+        // An identity multihash of something that is no key.
+        let short = PeerId::from_bytes(&[0x00, 0x02, 0x08, 0x01]).unwrap();
+        assert_eq!(signed(&receipt(), STORE).verify(&short), Err(SignedError::Signer));
+    }
+
+    #[test]
+    fn bad_input_34_a_signature_over_a_statement_with_more_behind_it_is_refused() {
+        let mut payload = postcard::to_stdvec(&receipt()).unwrap();
+        payload.push(0);
+        let signature = key(STORE).sign(&Signed::<Receipt>::signed_bytes(&payload)).unwrap();
+        let signed = Signed::<Receipt> { payload, signature, kind: PhantomData };
+        assert_eq!(signed.verify(&peer(STORE)), Err(SignedError::Malformed));
+    }
+
+    #[test]
+    fn bad_input_35_stored_statements_with_lengths_that_lie_are_refused() {
+        let good = signed(&receipt(), STORE).to_bytes();
+        for len in 0..good.len() {
+            assert_eq!(
+                Signed::<Receipt>::from_bytes(&good[..len]),
+                Err(SignedError::Malformed),
+                "cut at {len}"
+            );
+        }
+        let longer = [&good[..], &[0]].concat();
+        assert_eq!(Signed::<Receipt>::from_bytes(&longer), Err(SignedError::Malformed));
+        let long = Signed::<Attestation> {
+            payload: vec![0; STATEMENT_LEN_MAX + 1],
+            signature: vec![0; 64],
+            kind: PhantomData,
+        };
+        assert_eq!(long.verify(&peer(STORE)), Err(SignedError::TooLong));
+        assert_eq!(long.claim(), Err(SignedError::TooLong));
+    }
+}
