@@ -2,7 +2,8 @@
 //!
 //! The story in order: [`address`] and [`envelope`] say who sends to whom and under which conditions; [`reply`] is
 //! the one language of answers; [`dot`] knows what a line is and where a message ends (the strict way:
-//! CR LF . CR LF and nothing else); [`server`] takes mail in by SMTP or LMTP; [`client`] hands it on.
+//! CR LF . CR LF and nothing else); [`server`] takes mail in by SMTP or LMTP; [`client`] hands it on; [`trace`] and
+//! [`notice`] write the field and the few messages that a relay adds itself.
 //!
 //! What it is not: a MIME parser (`lighter-message`), a listener or a queue (`lighter-relay`).
 
@@ -12,8 +13,10 @@ pub mod dot;
 pub mod envelope;
 pub mod limits;
 mod line_ends;
+pub mod notice;
 pub mod reply;
 pub mod server;
+pub mod trace;
 pub mod xtext;
 
 pub use address::Address;

@@ -33,6 +33,8 @@ pub const TRANSACTIONS_MAX: u64 = 100_000;
 pub const SIZE_MAX_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 /// Octets of content that must arrive within each content time-out: below that, the peer is too slow.
 pub const CONTENT_PROGRESS_MIN: u64 = 16 * 1024;
+/// `Received` fields in a message, beyond which it is going round in circles (RFC 5321 §6.3: at least 100).
+pub const HOPS_MAX: usize = 100;
 
 /// How long a server waits for a command (RFC 5321 §4.5.3.2.7).
 pub const COMMAND_TIMEOUT: Duration = Duration::from_mins(5);

@@ -6,6 +6,7 @@ use crate::dot::Decoder;
 use crate::line_ends::LineEnds;
 use crate::reply::Reply;
 use crate::server::{Summary, replies};
+use crate::trace::HopCounter;
 
 /// What is coming in, and what has become of it so far.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub(super) struct Content {
     len: u64,
     len_max: u64,
     eight_bit: bool,
+    hops: HopCounter,
     /// An end that was reached together with a last piece, and is told at the next step.
     reached: Option<Step>,
     /// Whether it is a chunk that belongs to no message.
@@ -75,7 +77,16 @@ impl Content {
     }
 
     fn new(form: Form, len_max: u64) -> Self {
-        Self { form, fate: Fate::Taken, len: 0, len_max, eight_bit: false, reached: None, stray: false }
+        Self {
+            form,
+            fate: Fate::Taken,
+            len: 0,
+            len_max,
+            eight_bit: false,
+            hops: HopCounter::new(),
+            reached: None,
+            stray: false,
+        }
     }
 
     /// Whether it comes by BDAT.
@@ -130,10 +141,13 @@ impl Content {
         self.len = self.len.saturating_add(piece.len() as u64);
         self.eight_bit |= !piece.is_ascii();
         if self.fate == Fate::Taken {
+            self.hops.count(&piece);
             let objection = if self.has_bare_line_end(end == Some(Step::End)) {
                 Some(replies::CONTENT_LINE_ENDS)
             } else if self.len > self.len_max {
                 Some(replies::TOO_BIG)
+            } else if self.hops.is_loop() {
+                Some(replies::MAIL_LOOP)
             } else {
                 None
             };

@@ -56,6 +56,9 @@ pub(crate) const TOO_MANY_RECIPIENTS: Reply = Reply::fixed(452, 5, 3, "Too many 
 pub(crate) const TOO_BIG: Reply = Reply::fixed(552, 3, 4, "Message too big");
 pub(crate) const CONTENT_LINE_ENDS: Reply =
     Reply::fixed(554, 6, 0, "Message has a bare CR or LF; lines end with CR LF (RFC 5321 section 2.3.8)");
+/// RFC 5321 §6.3.
+pub(crate) const MAIL_LOOP: Reply =
+    Reply::fixed(554, 4, 6, "Message has come through too many servers: a mail loop");
 pub(crate) const NO_VERDICT: Reply = Reply::fixed(451, 3, 0, "Not accepted, try again later");
 
 pub(crate) const TOO_MANY_ERRORS: Reply = Reply::fixed(421, 7, 0, "Too many errors");

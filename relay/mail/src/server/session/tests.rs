@@ -339,6 +339,14 @@ fn bad_input_08_sizes_that_lie_are_found_out() {
 }
 
 #[test]
+fn a_message_that_goes_round_in_circles_is_refused() {
+    let message =
+        |hops: usize| after_start(&format!("DATA\r\n{}\r\nx\r\n.\r\n", "Received: by x\r\n".repeat(hops)));
+    check(&message(100), &[250, 250, 354, 250], false);
+    check(&message(101), &[250, 250, 354, 554], false);
+}
+
+#[test]
 fn bdat_takes_chunks_of_any_size() {
     let shell =
         check(&after_start("BDAT 4\r\na\r\n.BDAT 0\r\nBDAT 5 LAST\r\n\r\nb\r\nNOOP\r\n"), &[250; 6], false);
