@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod control;
+pub mod delivery;
 mod detach;
 pub mod ingest;
 pub mod intake;
