@@ -13,5 +13,5 @@ pub mod intake;
 pub mod layout;
 pub mod limits;
 pub mod next_hop;
-pub mod smtp_in;
 pub mod serve;
+pub mod smtp_in;

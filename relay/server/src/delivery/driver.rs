@@ -56,11 +56,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        ping_interval: Option<Duration>,
-        gauges: DeliveryGauges,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, ping_interval: Option<Duration>, gauges: DeliveryGauges) -> Self {
         let chance = StdRng::from_rng(&mut rand::rng());
         Self { shared, queue: Deliveries::new(ping_interval), sessions: HashMap::new(), chance, gauges }
     }
@@ -162,12 +158,7 @@ async fn until(time: Option<std::time::Instant>) {
     }
 }
 
-async fn fetch(
-    shared: Arc<Shared>,
-    mailbox: Mailbox,
-    after: Option<Cursor>,
-    count_max: usize,
-) {
+async fn fetch(shared: Arc<Shared>, mailbox: Mailbox, after: Option<Cursor>, count_max: usize) {
     let of = mailbox.clone();
     let page = shared.parts.ledger.read(move |catalog| waiting(catalog, &of, after, count_max)).await;
     let page = page.inspect_err(|error| tracing::warn!(%error, "the catalog does not say what waits")).ok();

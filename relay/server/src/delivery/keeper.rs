@@ -10,7 +10,8 @@ use lighter_catalog::{Change, Deadline, Delivery, Message};
 use lighter_protocol::{Now, UnixTime};
 use lighter_queue::Clock;
 
-use super::{Shared, notice};
+use super::Shared;
+use super::notice::{self, NoticeError};
 use crate::limits::{KEEPER_INTERVAL, KEEPER_PAGE_LEN, PURGE_INTERVAL};
 
 /// Looks at what is due until the relay stops.
@@ -54,12 +55,15 @@ async fn work(shared: &Shared, now: UnixTime) {
             Err(error) => return tracing::warn!(%error, "the catalog does not say what is due"),
         };
         let full = page.len() >= KEEPER_PAGE_LEN;
+        let mut all_done = true;
         for (delivery, deadline, message) in page {
-            if shared.stop.is_cancelled() || !settle(shared, &delivery, deadline, &message, now).await {
+            if shared.stop.is_cancelled() {
                 return;
             }
+            all_done &= settle(shared, &delivery, deadline, &message, now).await;
         }
-        if !full {
+        // What was not done would come again at once.
+        if !full || !all_done {
             return;
         }
     }
@@ -76,7 +80,13 @@ async fn settle(
     let id = delivery.id;
     let done = match deadline {
         Deadline::Notice => {
-            notice::send(&shared.parts, delivery, message, now).await.map_err(|error| error.to_string())
+            match notice::send(&shared.parts, delivery, message, now).await {
+                // Who cannot be told gets the whole message now.
+                Err(NoticeError::Address) => {
+                    commit(shared, Change::Expired { delivery: id, at: now }, message).await
+                }
+                told => told.map_err(|error| error.to_string()),
+            }
         }
         Deadline::Expire => commit(shared, Change::Expired { delivery: id, at: now }, message).await,
         Deadline::Release => commit(shared, Change::Released { delivery: id }, message).await,

@@ -52,11 +52,7 @@ pub(super) async fn accept(shared: Arc<Shared>) {
 
 /// Serves one connection until it ends. `found`: the mailbox whose store this is, where the relay itself looked the
 /// store up and connected, and how long that counts.
-pub(super) async fn serve(
-    shared: Arc<Shared>,
-    connection: Connection,
-    found: Option<(Mailbox, UnixTime)>,
-) {
+pub(super) async fn serve(shared: Arc<Shared>, connection: Connection, found: Option<(Mailbox, UnixTime)>) {
     let peer = Arc::new(Peer { shared, connection: connection.clone(), grants: Mutex::default() });
     if let Some((mailbox, until)) = found {
         let releaser = Releaser::looked_up(mailbox.clone(), connection.peer(), until);

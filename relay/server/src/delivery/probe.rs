@@ -17,10 +17,7 @@ pub(super) fn counts_until(now: UnixTime) -> UnixTime {
 }
 
 /// The store of a mailbox; `Err` where the location server cannot be asked.
-pub(super) async fn look_up(
-    shared: &Shared,
-    mailbox: &Mailbox,
-) -> Result<Option<StoreRecord>, ()> {
+pub(super) async fn look_up(shared: &Shared, mailbox: &Mailbox) -> Result<Option<StoreRecord>, ()> {
     let asked = shared.parts.location.lookup_one(&shared.parts.token, mailbox);
     match tokio::time::timeout(LOCATION_ANSWER_TIME_MAX, asked).await {
         Ok(Ok(record)) => Ok(record),

@@ -9,7 +9,7 @@ use lighter_protocol::{Expected, Receipt, Releaser, Signed, UnixTime, VerifiedRe
 
 use super::driver::Event;
 use super::peer::Peer;
-use super::{probe};
+use super::probe;
 use crate::limits::LATER_SECONDS;
 
 /// Takes a receipt; the answer to it.
@@ -44,11 +44,7 @@ pub(super) async fn take(peer: &Peer, signed: &Signed<Receipt>) -> Response {
 }
 
 /// The store that made the receipt, where the location server says that it may release.
-async fn looked_up(
-    peer: &Peer,
-    row: &Delivery,
-    claim: &Receipt,
-) -> Result<Option<Releaser>, ()> {
+async fn looked_up(peer: &Peer, row: &Delivery, claim: &Receipt) -> Result<Option<Releaser>, ()> {
     let record = probe::look_up(&peer.shared, &row.mailbox).await?;
     Ok(record.filter(|record| record.primary && record.peer == claim.store).map(|record| {
         Releaser::looked_up(row.mailbox.clone(), record.peer, probe::counts_until(UnixTime::now()))
