@@ -1,0 +1,242 @@
+//! The location server's configuration: TOML on disk, checked values inside.
+//!
+//! The default, with no file at all, runs on a laptop: loopback only, data below the user's data folder.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::Network;
+use crate::limits::{ATTESTATION_LIFETIME_MAX, CONFIG_LEN_MAX};
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the API is served; port 0 takes one from the kernel.
+    pub listen: SocketAddr,
+    /// Where key, database and control socket lie.
+    pub data: PathBuf,
+    /// Domains whose mailboxes may be invited. Empty: any, as the admin sees fit.
+    pub domains: Vec<String>,
+    /// The certificate for HTTPS. None: plain HTTP, for loopback or behind a proxy that speaks TLS.
+    pub tls: Option<TlsConfig>,
+    /// Seconds between a store's pings.
+    pub ping_interval_s: u32,
+    /// A store that has not pinged for so many seconds counts as unavailable (SPEC A14).
+    pub ttl_s: u32,
+    /// Seconds that an attestation is good for; at most a day (DESIGN §4).
+    pub attestation_lifetime_s: u32,
+    /// Networks that stores may register addresses of although they are not globally routable. None: on a server that
+    /// listens on loopback only, loopback and private networks; otherwise none.
+    pub allowed_networks: Option<Vec<Network>>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Who may do how much.
+    pub rates: RatesConfig,
+    /// How connections are bounded.
+    pub connections: ConnectionsConfig,
+}
+
+/// Certificate and key, PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Who may do how much; each with a burst of ten seconds' worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RatesConfig {
+    /// Names that one API token may look up a second: its holder is a mail server that the admin trusts.
+    pub token_names_per_s: u32,
+    /// Names that one store may look up a second, for its user's own sending.
+    pub session_names_per_s: u32,
+    /// Other calls of one store's session a second.
+    pub session_calls_per_s: u32,
+    /// Registrations from one network a second: a company's stores behind one address come back at once.
+    pub registrations_per_s: u32,
+    /// Enrolments, wrong tokens and public calls from one network a second.
+    pub strangers_per_s: u32,
+}
+
+impl Default for RatesConfig {
+    fn default() -> Self {
+        Self {
+            token_names_per_s: 1_000_000,
+            session_names_per_s: 100,
+            session_calls_per_s: 5,
+            registrations_per_s: 200,
+            strangers_per_s: 10,
+        }
+    }
+}
+
+/// How connections are bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConnectionsConfig {
+    /// Connections at once. Stores keep theirs open between pings.
+    pub max: usize,
+    /// Connections at once from one network (an IPv4 address, an IPv6 /64); loopback is a proxy and not counted.
+    pub per_network_max: usize,
+}
+
+impl Default for ConnectionsConfig {
+    fn default() -> Self {
+        Self { max: 120_000, per_network_max: 2_000 }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7080)),
+            data: PathBuf::from("lighter-location"),
+            domains: Vec::new(),
+            tls: None,
+            ping_interval_s: 60,
+            ttl_s: 150,
+            attestation_lifetime_s: 24 * 3600,
+            allowed_networks: None,
+            trusted_proxies: Vec::new(),
+            rates: RatesConfig::default(),
+            connections: ConnectionsConfig::default(),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or holds something that is no setting.
+    #[error("{} is not a configuration", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Kind and position.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value, or two together, make no sense.
+    #[error("{0}")]
+    Value(&'static str),
+}
+
+impl Config {
+    /// Reads a file. What it leaves out keeps its default.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let mut text = String::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(CONFIG_LEN_MAX).read_to_string(&mut text))
+            .map_err(read)?;
+        toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// Checks what types cannot, and brings domains into the form that mailboxes have.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn checked(mut self) -> Result<Self, ConfigError> {
+        if self.ping_interval_s == 0 || self.ttl_s <= self.ping_interval_s {
+            return Err(ConfigError::Value("ttl_s must be more than ping_interval_s, and that more than 0"));
+        }
+        let lifetime = u64::from(self.attestation_lifetime_s);
+        if lifetime < 2 * u64::from(self.ping_interval_s) || lifetime > ATTESTATION_LIFETIME_MAX.as_secs() {
+            return Err(ConfigError::Value(
+                "attestation_lifetime_s must be at least two ping intervals and at most a day",
+            ));
+        }
+        let rates = &self.rates;
+        let per_second = [
+            rates.token_names_per_s,
+            rates.session_names_per_s,
+            rates.session_calls_per_s,
+            rates.registrations_per_s,
+            rates.strangers_per_s,
+        ];
+        if per_second.contains(&0) {
+            return Err(ConfigError::Value("rates must be at least 1 a second"));
+        }
+        if self.connections.max == 0 || self.connections.per_network_max == 0 {
+            return Err(ConfigError::Value("connections must be at least 1"));
+        }
+        for domain in &mut self.domains {
+            *domain = domain.to_lowercase();
+            if format!("x@{domain}").parse::<lighter_protocol::Mailbox>().is_err() {
+                return Err(ConfigError::Value("domains: not a domain"));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The networks that stores may register addresses of although they are not globally routable.
+    pub fn networks(&self) -> Vec<Network> {
+        match &self.allowed_networks {
+            Some(networks) => networks.clone(),
+            None if self.listen.ip().is_loopback() => Network::local(),
+            None => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_stays_on_loopback() {
+        let config = Config::default().checked().unwrap();
+        assert!(config.listen.ip().is_loopback());
+        assert!(!config.networks().is_empty());
+    }
+
+    #[test]
+    fn a_server_for_others_lets_nobody_register_private_addresses_unless_told() {
+        let listen = "0.0.0.0:443".parse().unwrap();
+        let open = Config { listen, ..Config::default() };
+        assert!(open.networks().is_empty());
+        let told = Config { allowed_networks: Some(vec!["10.0.0.0/8".parse().unwrap()]), ..open };
+        assert_eq!(told.networks().len(), 1);
+    }
+
+    #[test]
+    fn a_file_overrides_what_it_names_and_nothing_else() {
+        let text = "domains = [\"Example.ORG\"]\nttl_s = 90\nallowed_networks = [\"192.168.0.0/16\"]\n";
+        let config: Config = toml::from_str(text).unwrap();
+        let config = config.checked().unwrap();
+        assert_eq!(config.domains, ["example.org"]);
+        assert_eq!((config.ttl_s, config.ping_interval_s), (90, 60));
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused() {
+        for text in
+            ["ttl_s = 60", "attestation_lifetime_s = 90000", "ping_interval_s = 0", "domains = [\"a b\"]"]
+        {
+            let config: Config = toml::from_str(text).unwrap();
+            assert!(config.checked().is_err(), "{text}");
+        }
+        assert!(toml::from_str::<Config>("ttl = 60").is_err(), "an unknown setting is a mistake");
+    }
+}

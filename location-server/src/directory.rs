@@ -1,0 +1,510 @@
+//! Who is enrolled, where their stores are, which tokens are good, which relays there are: a value with no I/O.
+//!
+//! It is the view, in memory, of what the engine keeps. Every method that changes something decides on the view,
+//! changes it, and appends the same to `changes`, for the engine to commit; only then is the asker answered
+//! (DESIGN §3 rule 1). The view may be ahead of the disk by one commit, some milliseconds; nothing is promised from it
+//! in between, and where that commit fails, nothing is changed any more (see [`crate::writer`]).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use lighter_protocol::limits::RELAYS_MAX;
+use lighter_protocol::{Mailbox, PeerId, Registration, RelayRecord, Signed, UnixTime};
+use lighter_transport::location::Scope;
+
+use crate::limits::{CONFIRMATION_DELAY, INVITATIONS_MAX, STORES_MAX, STORES_PER_MAILBOX_MAX, TOKENS_MAX};
+use crate::rate::Allowance;
+use crate::rows::{
+    Change, EnrolmentRow, InvitationRow, RegistrationRow, Row, RowKey, StoreKey, TokenHash, TokenRow,
+};
+
+/// A store's number for as long as this process runs. Numbers are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId(u32);
+
+impl StoreId {
+    /// The store with this number.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number, as an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// One enrolled store.
+#[derive(Debug)]
+pub struct Store {
+    /// Whose, and which.
+    pub key: StoreKey,
+    /// Its receipts release.
+    pub primary: bool,
+    /// When it enrolled.
+    pub enrolled: UnixTime,
+    /// From here on it is attested and looked up.
+    pub confirmed: UnixTime,
+    /// None: it never registered.
+    pub place: Option<Place>,
+}
+
+/// Where a store said that it is.
+#[derive(Debug)]
+pub struct Place {
+    /// Its last registration's sequence number.
+    pub sequence: u64,
+    /// Best first; empty once it said that it goes offline.
+    pub addresses: Box<[SocketAddr]>,
+    /// From here on the addresses say nothing any more.
+    pub expires: UnixTime,
+}
+
+impl Store {
+    /// Whether it may act for the mailbox, or still waits to be confirmed.
+    pub fn is_confirmed(&self, now: UnixTime) -> bool {
+        self.confirmed <= now
+    }
+
+    /// The addresses that are good now.
+    pub fn addresses(&self, now: UnixTime) -> &[SocketAddr] {
+        match &self.place {
+            Some(place) if now < place.expires => &place.addresses,
+            _ => &[],
+        }
+    }
+}
+
+/// An API token that may be used.
+#[derive(Debug)]
+pub struct Token {
+    /// What is kept of it.
+    pub row: TokenRow,
+    /// How much its holder did.
+    pub allowance: Arc<Allowance>,
+}
+
+impl Token {
+    /// Whether it is good for `scope` now.
+    pub fn allows(&self, scope: Scope, now: UnixTime) -> bool {
+        let expired = self.row.expires.is_some_and(|expires| expires <= now);
+        !expired && self.row.revoked.is_none() && self.row.scopes.contains(&scope)
+    }
+}
+
+/// Why a change was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A token that is wrong, used, expired or for somebody else; a store that is not enrolled, or not confirmed:
+    /// one answer for all of them (DESIGN §3 rule 11).
+    #[error("refused")]
+    NotAllowed,
+    /// The sequence number is not above the last.
+    #[error("an older registration; the last one's sequence number is {sequence}")]
+    Stale {
+        /// The last one's.
+        sequence: u64,
+    },
+    /// As many as are kept.
+    #[error("as many as are kept")]
+    Full,
+    /// There is nothing of that name.
+    #[error("there is no such thing")]
+    Unknown,
+}
+
+/// What became of an enrolment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enrolled {
+    /// The store.
+    pub store: StoreId,
+    /// Its receipts release.
+    pub primary: bool,
+    /// From when on it is attested.
+    pub confirmed: UnixTime,
+}
+
+/// The view. See the module.
+#[derive(Debug, Default)]
+pub struct Directory {
+    /// By [`StoreId`]; removed stores leave a gap.
+    stores: Vec<Option<Store>>,
+    by_mailbox: HashMap<Mailbox, Vec<StoreId>>,
+    tokens: HashMap<TokenHash, Token>,
+    invitations: HashMap<TokenHash, InvitationRow>,
+    relays: Vec<RelayRecord>,
+    /// Grows with every change of `relays`: attestations made before are out of date.
+    relays_version: u64,
+    /// How many `stores` are not gaps.
+    store_count: usize,
+}
+
+impl Directory {
+    /// Takes a row from the engine, when the server starts; rows come in the order of [`crate::rows::Kind`].
+    pub fn load(&mut self, row: Row) {
+        match row {
+            Row::Enrolment(key, row) => {
+                self.insert(key, &row);
+            }
+            Row::Registration(key, row) => {
+                if let Some(store) = self.find(&key.mailbox, &key.peer) {
+                    let place = Place::from_row(&row);
+                    if let Some(store) = self.store_mut(store) {
+                        store.place = place;
+                    }
+                }
+            }
+            Row::Token(hash, row) => {
+                self.tokens.insert(hash, Token { row, allowance: Arc::default() });
+            }
+            Row::Invitation(hash, row) => {
+                self.invitations.insert(hash, row);
+            }
+            Row::Relay(relay) => self.relays.push(relay),
+        }
+    }
+
+    // ---- Reading
+
+    /// A store by its number.
+    pub fn store(&self, id: StoreId) -> Option<&Store> {
+        self.stores.get(id.index())?.as_ref()
+    }
+
+    /// A mailbox's store with this key.
+    pub fn find(&self, mailbox: &Mailbox, peer: &PeerId) -> Option<StoreId> {
+        let is_peer = |id: &&StoreId| self.store(**id).is_some_and(|store| store.key.peer == *peer);
+        self.by_mailbox.get(mailbox)?.iter().find(is_peer).copied()
+    }
+
+    /// The stores of a mailbox that may be looked up: confirmed, and registered at least once. None: not endowed.
+    pub fn endowed(&self, mailbox: &Mailbox, now: UnixTime) -> impl Iterator<Item = (StoreId, &Store)> {
+        let ids = self.by_mailbox.get(mailbox).map_or(&[][..], Vec::as_slice);
+        ids.iter()
+            .filter_map(|&id| Some((id, self.store(id)?)))
+            .filter(move |(_, store)| store.is_confirmed(now) && store.place.is_some())
+    }
+
+    /// An API token by its hash.
+    pub fn token(&self, hash: &TokenHash) -> Option<&Token> {
+        self.tokens.get(hash)
+    }
+
+    /// All API tokens, by when they were made.
+    pub fn tokens(&self) -> Vec<&TokenRow> {
+        let mut rows: Vec<_> = self.tokens.values().map(|token| &token.row).collect();
+        rows.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        rows
+    }
+
+    /// Enrolment tokens that wait to be used, by when they were made.
+    pub fn invitations(&self) -> Vec<&InvitationRow> {
+        let mut rows: Vec<_> = self.invitations.values().collect();
+        rows.sort_by(|a, b| (a.created, &a.mailbox).cmp(&(b.created, &b.mailbox)));
+        rows
+    }
+
+    /// The domain's relays, and the version of that list.
+    pub fn relays(&self) -> (&[RelayRecord], u64) {
+        (&self.relays, self.relays_version)
+    }
+
+    /// Stores by their number, from `from` on.
+    pub fn stores_from(&self, from: u32) -> impl Iterator<Item = (StoreId, &Store)> {
+        let numbered = (from..).zip(self.stores.iter().skip(from as usize));
+        numbered.filter_map(|(number, store)| Some((StoreId(number), store.as_ref()?)))
+    }
+
+    /// How many stores are enrolled.
+    pub fn store_count(&self) -> usize {
+        self.store_count
+    }
+
+    // ---- Stores
+
+    /// Enrols a store on the strength of an enrolment token, which is used up.
+    pub fn enrol(
+        &mut self,
+        token: &TokenHash,
+        key: StoreKey,
+        now: UnixTime,
+        changes: &mut Vec<Change>,
+    ) -> Result<Enrolled, Refusal> {
+        let good = self
+            .invitations
+            .get(token)
+            .is_some_and(|invitation| invitation.mailbox == key.mailbox && now < invitation.expires);
+        if !good {
+            return Err(Refusal::NotAllowed);
+        }
+        let existing = self.by_mailbox.get(&key.mailbox).map_or(0, Vec::len);
+        let known = self.find(&key.mailbox, &key.peer);
+        if known.is_none() && (existing >= STORES_PER_MAILBOX_MAX || self.stores.len() >= STORES_MAX) {
+            return Err(Refusal::Full);
+        }
+        self.invitations.remove(token);
+        changes.push(Change::Remove(RowKey::Invitation(*token)));
+        if let Some((id, store)) = known.and_then(|id| Some((id, self.store(id)?))) {
+            return Ok(Enrolled { store: id, primary: store.primary, confirmed: store.confirmed });
+        }
+        let first = existing == 0;
+        let confirmed = if first { now } else { now.plus(CONFIRMATION_DELAY) };
+        let row = EnrolmentRow { primary: first, enrolled: now, confirmed };
+        let store = self.insert(key.clone(), &row);
+        changes.push(Change::Put(Row::Enrolment(key, row)));
+        Ok(Enrolled { store, primary: first, confirmed })
+    }
+
+    /// Takes a registration whose signature and addresses have been checked.
+    pub fn register(
+        &mut self,
+        registration: &Registration,
+        signed: Signed<Registration>,
+        changes: &mut Vec<Change>,
+    ) -> Result<StoreId, Refusal> {
+        let id = self.find(&registration.mailbox, &registration.peer).ok_or(Refusal::NotAllowed)?;
+        let store = self.store_mut(id).ok_or(Refusal::NotAllowed)?;
+        if let Some(place) = &store.place
+            && registration.sequence <= place.sequence
+        {
+            return Err(Refusal::Stale { sequence: place.sequence });
+        }
+        store.place = Some(Place::from(registration));
+        let row = RegistrationRow::Registered(signed);
+        changes.push(Change::Put(Row::Registration(store.key.clone(), row)));
+        Ok(id)
+    }
+
+    /// The store goes offline: its addresses are removed (SPEC A13).
+    pub fn withdraw(&mut self, id: StoreId, changes: &mut Vec<Change>) -> Result<(), Refusal> {
+        let store = self.store_mut(id).ok_or(Refusal::NotAllowed)?;
+        if let Some(place) = &mut store.place {
+            place.addresses = Box::default();
+            let row = RegistrationRow::Withdrawn { sequence: place.sequence };
+            changes.push(Change::Put(Row::Registration(store.key.clone(), row)));
+        }
+        Ok(())
+    }
+
+    /// A confirmed store of the mailbox vouches for a further one.
+    pub fn confirm(
+        &mut self,
+        by: StoreId,
+        peer: &PeerId,
+        now: UnixTime,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Refusal> {
+        let voucher = self.store(by).ok_or(Refusal::NotAllowed)?;
+        if !voucher.is_confirmed(now) {
+            return Err(Refusal::NotAllowed);
+        }
+        let id = self.find(&voucher.key.mailbox, peer).ok_or(Refusal::NotAllowed)?;
+        let store = self.store_mut(id).ok_or(Refusal::NotAllowed)?;
+        if !store.is_confirmed(now) {
+            store.confirmed = now;
+            changes.push(store.enrolment_change());
+        }
+        Ok(())
+    }
+
+    /// Removes a mailbox's store, or all of them, and enrolment tokens that wait for it: revoking a lost device needs
+    /// no key of it. Where the primary goes, the oldest that is left takes its place. Gives the removed stores.
+    pub fn remove_user(
+        &mut self,
+        mailbox: &Mailbox,
+        peer: Option<&PeerId>,
+        changes: &mut Vec<Change>,
+    ) -> Result<Vec<(StoreId, StoreKey)>, Refusal> {
+        let all = self.by_mailbox.get(mailbox).cloned().unwrap_or_default();
+        let is_meant = |id: &StoreId| match (peer, self.store(*id)) {
+            (Some(peer), Some(store)) => store.key.peer == *peer,
+            (None, _) => true,
+            (_, None) => false,
+        };
+        let (removed, left): (Vec<_>, Vec<_>) = all.into_iter().partition(is_meant);
+        let invitations = if peer.is_none() { self.remove_invitations(mailbox, changes) } else { 0 };
+        if removed.is_empty() && invitations == 0 {
+            return Err(Refusal::Unknown);
+        }
+        let mut keys = Vec::with_capacity(removed.len());
+        for id in removed {
+            if let Some(store) = self.stores.get_mut(id.index()).and_then(Option::take) {
+                self.store_count -= 1;
+                changes.push(Change::Remove(RowKey::Registration(store.key.clone())));
+                changes.push(Change::Remove(RowKey::Enrolment(store.key.clone())));
+                keys.push((id, store.key));
+            }
+        }
+        self.appoint_primary(&left, changes);
+        if left.is_empty() {
+            self.by_mailbox.remove(mailbox);
+        } else {
+            self.by_mailbox.insert(mailbox.clone(), left);
+        }
+        Ok(keys)
+    }
+
+    fn remove_invitations(&mut self, mailbox: &Mailbox, changes: &mut Vec<Change>) -> usize {
+        let is_theirs =
+            |(hash, row): (&TokenHash, &InvitationRow)| (row.mailbox == *mailbox).then_some(*hash);
+        let hashes: Vec<_> = self.invitations.iter().filter_map(is_theirs).collect();
+        for hash in &hashes {
+            self.invitations.remove(hash);
+            changes.push(Change::Remove(RowKey::Invitation(*hash)));
+        }
+        hashes.len()
+    }
+
+    fn appoint_primary(&mut self, left: &[StoreId], changes: &mut Vec<Change>) {
+        let stores = || left.iter().filter_map(|&id| Some((id, self.store(id)?)));
+        if stores().any(|(_, store)| store.primary) {
+            return;
+        }
+        let oldest = stores().min_by_key(|(id, store)| (store.enrolled, *id)).map(|(id, _)| id);
+        if let Some(store) = oldest.and_then(|id| self.store_mut(id)) {
+            store.primary = true;
+            changes.push(store.enrolment_change());
+        }
+    }
+
+    // ---- Tokens and relays
+
+    /// Makes an enrolment token known.
+    pub fn invite(
+        &mut self,
+        hash: TokenHash,
+        row: InvitationRow,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Refusal> {
+        if self.invitations.len() >= INVITATIONS_MAX {
+            let now = row.created;
+            let expired = |(hash, row): (&TokenHash, &InvitationRow)| (row.expires <= now).then_some(*hash);
+            for hash in self.invitations.iter().filter_map(expired).collect::<Vec<_>>() {
+                self.invitations.remove(&hash);
+                changes.push(Change::Remove(RowKey::Invitation(hash)));
+            }
+        }
+        if self.invitations.len() >= INVITATIONS_MAX {
+            return Err(Refusal::Full);
+        }
+        self.invitations.insert(hash, row.clone());
+        changes.push(Change::Put(Row::Invitation(hash, row)));
+        Ok(())
+    }
+
+    /// Makes an API token known.
+    pub fn create_token(
+        &mut self,
+        hash: TokenHash,
+        row: TokenRow,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Refusal> {
+        if self.tokens.len() >= TOKENS_MAX {
+            let now = row.created;
+            let dead = |row: &TokenRow| row.revoked.is_some() || row.expires.is_some_and(|end| end <= now);
+            let hashes = self.tokens.iter().filter(|(_, token)| dead(&token.row)).map(|(hash, _)| *hash);
+            for hash in hashes.collect::<Vec<_>>() {
+                self.tokens.remove(&hash);
+                changes.push(Change::Remove(RowKey::Token(hash)));
+            }
+        }
+        if self.tokens.len() >= TOKENS_MAX {
+            return Err(Refusal::Full);
+        }
+        self.tokens.insert(hash, Token { row: row.clone(), allowance: Arc::default() });
+        changes.push(Change::Put(Row::Token(hash, row)));
+        Ok(())
+    }
+
+    /// Ends an API token.
+    pub fn revoke_token(
+        &mut self,
+        id: &str,
+        now: UnixTime,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Refusal> {
+        let named = self.tokens.iter_mut().find(|(_, token)| token.row.id == id);
+        let (hash, token) = named.ok_or(Refusal::Unknown)?;
+        if token.row.revoked.is_none() {
+            token.row.revoked = Some(now);
+            changes.push(Change::Put(Row::Token(*hash, token.row.clone())));
+        }
+        Ok(())
+    }
+
+    /// Makes a relay known, or changes what is known of it.
+    pub fn put_relay(&mut self, relay: RelayRecord, changes: &mut Vec<Change>) -> Result<(), Refusal> {
+        match self.relays.iter().position(|known| known.peer == relay.peer) {
+            Some(position) if self.relays[position] == relay => return Ok(()),
+            Some(position) => self.relays[position] = relay.clone(),
+            None if self.relays.len() >= RELAYS_MAX => return Err(Refusal::Full),
+            None => self.relays.push(relay.clone()),
+        }
+        self.relays_version += 1;
+        changes.push(Change::Put(Row::Relay(relay)));
+        Ok(())
+    }
+
+    /// Takes a relay out.
+    pub fn remove_relay(&mut self, peer: &PeerId, changes: &mut Vec<Change>) -> Result<(), Refusal> {
+        let position = self.relays.iter().position(|known| known.peer == *peer).ok_or(Refusal::Unknown)?;
+        self.relays.remove(position);
+        self.relays_version += 1;
+        changes.push(Change::Remove(RowKey::Relay(*peer)));
+        Ok(())
+    }
+
+    fn store_mut(&mut self, id: StoreId) -> Option<&mut Store> {
+        self.stores.get_mut(id.index())?.as_mut()
+    }
+
+    fn insert(&mut self, key: StoreKey, row: &EnrolmentRow) -> StoreId {
+        // `STORES_MAX` fits a u32; a database with more than 2^32 rows does not fit memory long before.
+        let id = StoreId(u32::try_from(self.stores.len()).unwrap_or(u32::MAX));
+        self.by_mailbox.entry(key.mailbox.clone()).or_default().push(id);
+        let EnrolmentRow { primary, enrolled, confirmed } = *row;
+        self.stores.push(Some(Store { key, primary, enrolled, confirmed, place: None }));
+        self.store_count += 1;
+        id
+    }
+}
+
+const _: () = assert!(STORES_MAX < u32::MAX as usize);
+
+impl Store {
+    fn enrolment_change(&self) -> Change {
+        let row = EnrolmentRow { primary: self.primary, enrolled: self.enrolled, confirmed: self.confirmed };
+        Change::Put(Row::Enrolment(self.key.clone(), row))
+    }
+}
+
+impl Place {
+    fn from_row(row: &RegistrationRow) -> Option<Self> {
+        match row {
+            // It was verified before it was written; what was damaged since does not parse.
+            RegistrationRow::Registered(signed) => signed.claim().ok().map(|claim| Self::from(&claim)),
+            RegistrationRow::Withdrawn { sequence } => {
+                Some(Self { sequence: *sequence, addresses: Box::default(), expires: UnixTime(0) })
+            }
+        }
+    }
+}
+
+impl From<&Registration> for Place {
+    fn from(registration: &Registration) -> Self {
+        Self {
+            sequence: registration.sequence,
+            addresses: registration.addresses.as_slice().into(),
+            expires: registration.expires,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! Every bound of the location server, with its unit and where it comes from; relations are asserted at compile time.
+
+use std::time::Duration;
+
+use lighter_transport::location::limits::LOOKUP_NAMES_MAX;
+
+/// Bytes of a configuration file: a thousand networks fit.
+pub const CONFIG_LEN_MAX: u64 = 256 * 1024;
+
+/// Stores of one mailbox: a person's devices, with room (an attested drop is sealed to at most 16, DESIGN §6).
+pub const STORES_PER_MAILBOX_MAX: usize = 16;
+/// Stores altogether: ten times what DESIGN §11 measures. Some 500 bytes of memory each.
+pub const STORES_MAX: usize = 10_000_000;
+/// API tokens that are kept, revoked and expired ones among them (those go first when it is full).
+pub const TOKENS_MAX: usize = 1_000;
+/// Enrolment tokens that wait to be used: a large company's first day.
+pub const INVITATIONS_MAX: usize = 100_000;
+/// Characters of a token's name.
+pub const TOKEN_NAME_LEN_MAX: usize = 100;
+/// Characters of a relay's retrieval URL.
+pub const RETRIEVAL_URL_LEN_MAX: usize = 256;
+/// How far ahead a registration may expire.
+pub const REGISTRATION_LIFETIME_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
+/// How far a store's clock may be ahead before its registration's expiry is refused.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(3600);
+/// Longest life of an enrolment token.
+pub const INVITATION_LIFETIME_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Life of an enrolment token where nothing else is said.
+pub const INVITATION_LIFETIME_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// DESIGN §4: attestations are good for at most 24 hours.
+pub const ATTESTATION_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
+/// DESIGN §4: introductions are good for ten minutes.
+pub const INTRODUCTION_LIFETIME: Duration = Duration::from_secs(600);
+/// DESIGN §4: a further store waits so long, unless an existing one confirms it.
+pub const CONFIRMATION_DELAY: Duration = Duration::from_secs(24 * 3600);
+/// Bytes that one introduction may cover: a message's worth of very large files.
+pub const INTRODUCTION_BYTES_MAX: u64 = 1 << 40;
+
+/// Changes that wait for the writer; more, and whoever asks waits, until its request times out.
+pub const CHANGES_QUEUED_MAX: usize = 8_192;
+/// Changes that are committed together: above some thousand rows a commit's cost is in the rows.
+pub const CHANGES_PER_COMMIT_MAX: usize = 2_048;
+
+/// Bytes of a request body: 1,000 of the longest mailboxes.
+pub const BODY_LEN_MAX: usize = 512 * 1024;
+/// Bytes of one of [`BODY_LEN_MAX`]'s mailboxes in JSON: 64 + `@` + 255, quotes, comma.
+const MAILBOX_JSON_LEN: usize = 324;
+const _: () = assert!(LOOKUP_NAMES_MAX * MAILBOX_JSON_LEN < BODY_LEN_MAX);
+
+/// A request's body must have come, and its answer be made, in so long.
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Networks (addresses of IPv4, /64s of IPv6) that are counted one by one by each rate limiter; beyond, all others
+/// share one allowance. Some 60 bytes each.
+pub const RATE_KEYS_MAX: usize = 65_536;
+
+/// Presence streams at once: one for each relay, doubled while they reconnect.
+pub const PRESENCE_STREAMS_MAX: usize = 64;
+/// Changes that a presence stream's reader may be behind before it is dropped and told to come again. Some 250 bytes
+/// each, shared by all streams.
+pub const PRESENCE_BACKLOG_MAX: usize = 16_384;
+/// A presence stream says something at least so often (the client gives up after 45 s of silence).
+pub const PRESENCE_KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Stores whose time is up that are handled in one go, so that no lock is held for long.
+pub const TIMEOUTS_PER_STEP_MAX: usize = 1_024;
+
+/// Bytes of one command on the control socket.
+pub const CONTROL_COMMAND_LEN_MAX: usize = 64 * 1024;
+/// Bytes of one answer on the control socket: a page of [`USERS_PER_PAGE`] users with all their stores.
+pub const CONTROL_ANSWER_LEN_MAX: usize = 16 * 1024 * 1024;
+/// Stores in one page of the list of users.
+pub const USERS_PER_PAGE: usize = 1_000;
+/// Connections to the control socket at once.
+pub const CONTROL_CONNECTIONS_MAX: usize = 8;
+/// A command on the control socket must be said, and its answer read, in so long.
+pub const CONTROL_TIME_MAX: Duration = Duration::from_secs(30);

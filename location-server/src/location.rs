@@ -1,0 +1,269 @@
+//! The location server without its sockets: what is known, and every call on it.
+//!
+//! Three parts, each behind a lock of its own, always taken in this order: the directory (durable; changed by the
+//! writer alone), and what is only alive, presences and sessions. No lock is held across an await.
+
+pub mod admin;
+mod answers;
+mod feed;
+mod stores;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lighter_protocol::PeerId;
+use lighter_protocol::time::Now;
+use lighter_transport::location::api::{DomainAnswer, EVENT_CHANGE, StorePresence};
+use lighter_transport::{Identity, IdentityError};
+use tokio::sync::{Notify, Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use crate::address::Network;
+use crate::config::Config;
+use crate::directory::{Directory, StoreId};
+use crate::engine::{Engine, EngineError, RedbEngine};
+use crate::limits::{PRESENCE_BACKLOG_MAX, PRESENCE_STREAMS_MAX};
+use crate::lock::{lock, read, write};
+use crate::metrics::Metrics;
+use crate::presence::Presences;
+use crate::rate::{NetworkRates, Rate, TooMany};
+use crate::rows::StoreKey;
+use crate::sessions::Sessions;
+use crate::writer::Writer;
+
+pub use answers::Caller;
+pub use feed::PresenceFeed;
+
+/// Name of the key file in the data folder.
+const KEY_FILE: &str = "location.key";
+/// Name of the database in the data folder.
+const DATABASE_FILE: &str = "location.redb";
+
+/// A location server's knowledge, and every call on it. See the module.
+#[derive(Debug)]
+pub struct Location {
+    config: Config,
+    identity: Identity,
+    networks: Vec<Network>,
+    directory: Arc<RwLock<Directory>>,
+    live: RwLock<Live>,
+    writer: Writer,
+    metrics: Arc<Metrics>,
+    rates: Rates,
+    /// Events of the presence stream, ready to be sent.
+    changes: broadcast::Sender<Bytes>,
+    presence_streams: Arc<Semaphore>,
+    /// Told when there is a deadline where there was none.
+    deadline_set: Notify,
+    stopping: CancellationToken,
+}
+
+/// What is gone after a restart.
+#[derive(Debug)]
+struct Live {
+    presences: Presences,
+    sessions: Sessions,
+}
+
+#[derive(Debug)]
+struct Rates {
+    token_names: Rate,
+    session_names: Rate,
+    session_calls: Rate,
+    registrations: Mutex<NetworkRates>,
+    strangers: Mutex<NetworkRates>,
+}
+
+/// Why a location server cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data folder cannot be made.
+    #[error("the data folder cannot be used")]
+    Folder(#[source] std::io::Error),
+    /// The key cannot be read or made.
+    #[error(transparent)]
+    Key(#[from] IdentityError),
+    /// The database cannot be opened or read.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The system gives no thread.
+    #[error("the writer's thread cannot be started")]
+    Thread(#[source] std::io::Error),
+}
+
+impl Location {
+    /// Opens the data folder that `config` names, makes it where there is none, and reads everything.
+    ///
+    /// # Errors
+    /// [`EngineError::InUse`] within, where a server runs on this folder.
+    pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        make_folder(&config.data).map_err(OpenError::Folder)?;
+        let engine = RedbEngine::open(&config.data.join(DATABASE_FILE))?;
+        let identity = Identity::load_or_create(&config.data.join(KEY_FILE))?;
+        Self::with_engine(config, identity, Box::new(engine))
+    }
+
+    /// A location server on another engine.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn with_engine(
+        config: Config,
+        identity: Identity,
+        engine: Box<dyn Engine>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let now = Now::read();
+        let metrics = Arc::new(Metrics::new());
+        let mut directory = Directory::default();
+        let loaded = engine.load(&mut |row| directory.load(row))?;
+        if loaded.damaged > 0 {
+            tracing::warn!(rows = loaded.damaged, "rows that do not read as one were left where they are");
+        }
+        metrics.rows_damaged.set(i64::try_from(loaded.damaged).unwrap_or(i64::MAX));
+        let directory = Arc::new(RwLock::new(directory));
+        let writer = Writer::start(engine, directory.clone(), metrics.clone()).map_err(OpenError::Thread)?;
+        let ttl = Duration::from_secs(u64::from(config.ttl_s));
+        let live = Live { presences: Presences::new(ttl, now), sessions: Sessions::default() };
+        Ok(Arc::new(Self {
+            networks: config.networks(),
+            rates: Rates::new(&config, now),
+            config,
+            identity,
+            directory,
+            live: RwLock::new(live),
+            writer,
+            metrics,
+            changes: broadcast::Sender::new(PRESENCE_BACKLOG_MAX),
+            presence_streams: Arc::new(Semaphore::new(PRESENCE_STREAMS_MAX)),
+            deadline_set: Notify::new(),
+            stopping: CancellationToken::new(),
+        }))
+    }
+
+    /// The key that signs attestations and introductions.
+    pub fn peer(&self) -> PeerId {
+        self.identity.peer()
+    }
+
+    /// Who this server is, and for whom it speaks.
+    pub fn domain(&self) -> DomainAnswer {
+        DomainAnswer { location: self.peer(), domains: self.config.domains.clone() }
+    }
+
+    /// The configuration it runs with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The metrics as text, with what is only counted when it is asked for.
+    pub fn metrics_text(&self) -> String {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.stores.set(count(read(&self.directory).store_count()));
+        self.metrics.stores_online.set(count(read(&self.live).presences.online()));
+        self.metrics.text()
+    }
+
+    /// Whether changes can be made: false after a commit failed.
+    pub fn is_healthy(&self) -> bool {
+        !self.writer.has_failed()
+    }
+
+    /// Ends the presence streams and [`Location::watch_deadlines`].
+    pub fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Makes durable what waits and closes the database; changes are refused from here on.
+    pub async fn close(&self) {
+        self.stop();
+        self.writer.close().await;
+    }
+
+    /// Counts a call by somebody without a token, from the network of `address`.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub fn count_stranger(&self, address: std::net::IpAddr, now: Now) -> Result<(), TooMany> {
+        lock(&self.rates.strangers).take(address, now.instant)
+    }
+
+    /// Counts a registration from the network of `address`.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub fn count_registration(&self, address: std::net::IpAddr, now: Now) -> Result<(), TooMany> {
+        lock(&self.rates.registrations).take(address, now.instant)
+    }
+
+    /// Takes stores offline when their time is up, until [`Location::stop`].
+    pub async fn watch_deadlines(&self) {
+        loop {
+            let due = read(&self.live).presences.poll_timeout();
+            let wait = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => self.deadline_set.notified().await,
+                }
+            };
+            tokio::select! {
+                () = wait => self.handle_timeout(Now::read()),
+                () = self.stopping.cancelled() => return,
+            }
+        }
+    }
+
+    fn handle_timeout(&self, now: Now) {
+        let directory = read(&self.directory);
+        let mut live = write(&self.live);
+        live.presences.handle_timeout(now);
+        self.publish(&mut live, |store| Some(&directory.store(store)?.key));
+    }
+
+    /// Sends what changed to the presence streams; called under the lock, so that they see it in order.
+    fn publish<'a>(&self, live: &mut Live, key_of: impl Fn(StoreId) -> Option<&'a StoreKey>) {
+        while let Some(change) = live.presences.poll_change() {
+            let Some(key) = key_of(change.store) else { continue };
+            let presence = store_presence(key, change.presence);
+            // No stream is open: nobody to tell.
+            let _ = self.changes.send(event(EVENT_CHANGE, &presence));
+        }
+    }
+}
+
+impl Rates {
+    fn new(config: &Config, now: Now) -> Self {
+        let rate = |per_s| Rate::per_second(per_s, now.instant);
+        let networks = |per_s| Mutex::new(NetworkRates::new(rate(per_s)));
+        let rates = &config.rates;
+        Self {
+            token_names: rate(rates.token_names_per_s),
+            session_names: rate(rates.session_names_per_s),
+            session_calls: rate(rates.session_calls_per_s),
+            registrations: networks(rates.registrations_per_s),
+            strangers: networks(rates.strangers_per_s),
+        }
+    }
+}
+
+fn store_presence(key: &StoreKey, presence: lighter_transport::location::Presence) -> StorePresence {
+    StorePresence { mailbox: key.mailbox.clone(), peer: key.peer, presence }
+}
+
+/// One server-sent event (WHATWG HTML §9.2.6). JSON holds no line ends.
+fn event(name: &str, data: &impl serde::Serialize) -> Bytes {
+    let json = serde_json::to_string(data).unwrap_or_default();
+    Bytes::from(format!("event: {name}\ndata: {json}\n\n"))
+}
+
+/// Makes the data folder, for its owner only.
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

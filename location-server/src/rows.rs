@@ -1,0 +1,257 @@
+//! What is durable: rows of five kinds, each with a key, and the changes that make them.
+//!
+//! # Format
+//! A value is one version byte (now 1) and the row's postcard encoding. Keys: of enrolments and registrations
+//! `MAILBOX NUL PEER` (a mailbox holds no NUL; the peer in its binary form), of API tokens and invitations the BLAKE3
+//! hash of the token's text, of relays the peer.
+
+use lighter_protocol::{Mailbox, PeerId, Registration, RelayRecord, Signed, UnixTime};
+use lighter_transport::location::Scope;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// BLAKE3 of a token's text. A token has 256 random bits, so a plain hash is enough.
+pub type TokenHash = [u8; 32];
+
+/// A store's name: whose, and which.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreKey {
+    /// Whose store.
+    pub mailbox: Mailbox,
+    /// Its key.
+    pub peer: PeerId,
+}
+
+/// A peer may act for a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolmentRow {
+    /// Its receipts release; true for one store of a mailbox.
+    pub primary: bool,
+    /// When it enrolled.
+    pub enrolled: UnixTime,
+    /// From here on it is attested: at once for a mailbox's first store, for a further one 24 hours later, or when an
+    /// existing one confirmed it (DESIGN §4).
+    pub confirmed: UnixTime,
+}
+
+/// Where a store said last that it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RegistrationRow {
+    /// Its registration, as it signed it.
+    Registered(Signed<Registration>),
+    /// It said that it goes offline: the addresses are removed, the sequence number stays (SPEC A13).
+    Withdrawn {
+        /// The last registration's.
+        sequence: u64,
+    },
+}
+
+/// What a mail server or a relay shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// Short, public: to name it when it is to be revoked.
+    pub id: String,
+    /// What the admin calls it.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// When it was made.
+    pub created: UnixTime,
+    /// None: never.
+    pub expires: Option<UnixTime>,
+    /// None: it is good.
+    pub revoked: Option<UnixTime>,
+}
+
+/// An enrolment token that waits to be used, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitationRow {
+    /// For whom.
+    pub mailbox: Mailbox,
+    /// When it was made.
+    pub created: UnixTime,
+    /// From here on it is good for nothing.
+    pub expires: UnixTime,
+}
+
+/// One row with its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// See [`EnrolmentRow`].
+    Enrolment(StoreKey, EnrolmentRow),
+    /// See [`RegistrationRow`].
+    Registration(StoreKey, RegistrationRow),
+    /// See [`TokenRow`].
+    Token(TokenHash, TokenRow),
+    /// See [`InvitationRow`].
+    Invitation(TokenHash, InvitationRow),
+    /// A relay, named in attestations.
+    Relay(RelayRecord),
+}
+
+/// A row's key alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowKey {
+    /// See [`EnrolmentRow`].
+    Enrolment(StoreKey),
+    /// See [`RegistrationRow`].
+    Registration(StoreKey),
+    /// See [`TokenRow`].
+    Token(TokenHash),
+    /// See [`InvitationRow`].
+    Invitation(TokenHash),
+    /// A relay.
+    Relay(PeerId),
+}
+
+/// One change of what is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Write this row, over the one with its key.
+    Put(Row),
+    /// Remove the row with this key, if there is one.
+    Remove(RowKey),
+}
+
+/// The kinds of rows, in the order in which they are loaded: a registration comes after its enrolment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// See [`EnrolmentRow`].
+    Enrolment,
+    /// See [`RegistrationRow`].
+    Registration,
+    /// See [`TokenRow`].
+    Token,
+    /// See [`InvitationRow`].
+    Invitation,
+    /// A relay.
+    Relay,
+}
+
+impl Kind {
+    /// All of them, in loading order.
+    pub const ALL: [Self; 5] =
+        [Self::Enrolment, Self::Registration, Self::Token, Self::Invitation, Self::Relay];
+}
+
+/// A row that does not read as one: damaged, or from a version that this one does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a row of this version")]
+pub struct DamagedRow;
+
+const VERSION: u8 = 1;
+
+impl Row {
+    /// The row's key.
+    pub fn key(&self) -> RowKey {
+        match self {
+            Self::Enrolment(key, _) => RowKey::Enrolment(key.clone()),
+            Self::Registration(key, _) => RowKey::Registration(key.clone()),
+            Self::Token(hash, _) => RowKey::Token(*hash),
+            Self::Invitation(hash, _) => RowKey::Invitation(*hash),
+            Self::Relay(relay) => RowKey::Relay(relay.peer),
+        }
+    }
+
+    /// Of which kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Enrolment(..) => Kind::Enrolment,
+            Self::Registration(..) => Kind::Registration,
+            Self::Token(..) => Kind::Token,
+            Self::Invitation(..) => Kind::Invitation,
+            Self::Relay(_) => Kind::Relay,
+        }
+    }
+
+    /// The row's value as bytes.
+    pub fn encode_value(&self) -> Vec<u8> {
+        match self {
+            Self::Enrolment(_, row) => encode(row),
+            Self::Registration(_, row) => encode(row),
+            Self::Token(_, row) => encode(row),
+            Self::Invitation(_, row) => encode(row),
+            Self::Relay(relay) => encode(relay),
+        }
+    }
+
+    /// The row that key and value are, of this kind.
+    ///
+    /// # Errors
+    /// [`DamagedRow`].
+    pub fn decode(kind: Kind, key: &[u8], value: &[u8]) -> Result<Self, DamagedRow> {
+        let hash = || TokenHash::try_from(key).map_err(|_| DamagedRow);
+        Ok(match kind {
+            Kind::Enrolment => Self::Enrolment(StoreKey::decode(key)?, decode(value)?),
+            Kind::Registration => Self::Registration(StoreKey::decode(key)?, decode(value)?),
+            Kind::Token => Self::Token(hash()?, decode(value)?),
+            Kind::Invitation => Self::Invitation(hash()?, decode(value)?),
+            Kind::Relay => Self::Relay(decode(value)?),
+        })
+    }
+}
+
+impl RowKey {
+    /// Of which kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Enrolment(_) => Kind::Enrolment,
+            Self::Registration(_) => Kind::Registration,
+            Self::Token(_) => Kind::Token,
+            Self::Invitation(_) => Kind::Invitation,
+            Self::Relay(_) => Kind::Relay,
+        }
+    }
+
+    /// The key as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Enrolment(key) | Self::Registration(key) => key.encode(),
+            Self::Token(hash) | Self::Invitation(hash) => hash.to_vec(),
+            Self::Relay(peer) => peer.to_bytes(),
+        }
+    }
+}
+
+impl Change {
+    /// Of which kind of row.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Put(row) => row.kind(),
+            Self::Remove(key) => key.kind(),
+        }
+    }
+}
+
+impl StoreKey {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.mailbox.as_str().as_bytes().to_vec();
+        bytes.push(0);
+        bytes.extend_from_slice(&self.peer.to_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DamagedRow> {
+        let end = bytes.iter().position(|&byte| byte == 0).ok_or(DamagedRow)?;
+        let mailbox = std::str::from_utf8(&bytes[..end]).map_err(|_| DamagedRow)?;
+        let mailbox = mailbox.parse().map_err(|_| DamagedRow)?;
+        let peer = PeerId::from_bytes(&bytes[end + 1..]).map_err(|_| DamagedRow)?;
+        Ok(Self { mailbox, peer })
+    }
+}
+
+fn encode<T: Serialize>(row: &T) -> Vec<u8> {
+    let version = vec![VERSION];
+    // Serialising to memory fails only where a type says so itself, and none of these does; what would come out then
+    // is a row that reads as damaged, never as another.
+    postcard::to_extend(row, version).unwrap_or_default()
+}
+
+fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, DamagedRow> {
+    match value.split_first() {
+        Some((&VERSION, encoded)) => match postcard::take_from_bytes(encoded) {
+            Ok((row, [])) => Ok(row),
+            _ => Err(DamagedRow),
+        },
+        _ => Err(DamagedRow),
+    }
+}

@@ -1,0 +1,9 @@
+//! The location server over real sockets.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a failed unwrap is a failed test")]
+
+mod commands;
+mod http;
+mod none;
+mod presence;
+mod stores;
+mod world;
