@@ -8,6 +8,7 @@
 //! same way each time: a stable toolchain and a second or two are enough, so CI does it. libFuzzer (`libfuzzer/`, see
 //! `README.md`) runs one for as long as one likes, guided by coverage.
 
+pub mod mail;
 pub mod mutate;
 pub mod protocol;
 
@@ -23,7 +24,7 @@ pub struct Target {
 }
 
 /// Every target, by crate. `tests::every_target_has_its_libfuzzer_binary` keeps `libfuzzer/` in step.
-pub const TARGETS: &[&[Target]] = &[protocol::TARGETS];
+pub const TARGETS: &[&[Target]] = &[mail::TARGETS, protocol::TARGETS];
 
 #[cfg(test)]
 mod tests {
