@@ -70,7 +70,8 @@ pub enum Command {
         /// Whose store.
         mailbox: Mailbox,
     },
-    /// Ask the catalog for whom something waits, and hand it to [`Deliveries::handle_mailboxes`].
+    /// Ask the catalog for whom something waits, and the location server about them; then
+    /// [`Deliveries::handle_mailboxes`].
     FetchMailboxes {
         /// Behind this one. None: from the beginning.
         after: Option<Mailbox>,
@@ -211,15 +212,23 @@ impl Deliveries {
         }
     }
 
-    /// Nobody tells of presence any more, or again: then it began with a snapshot.
+    /// Presence is told from now on (all before is not known: everybody for whom something waits is asked about), or it
+    /// is told no more (then they are asked about at the ping interval).
     pub fn handle_presence_stream(&mut self, live: bool, now: Now) {
-        if self.presence_lost == live {
-            self.presence_lost = !live;
-            self.timers.retain(|(_, timer)| *timer != Timer::Mailboxes);
-            if !live {
-                self.timers.insert((now.instant + self.ping_interval, Timer::Mailboxes));
-            }
+        self.presence_lost = !live;
+        self.timers.retain(|(_, timer)| *timer != Timer::Mailboxes);
+        if live {
+            self.commands.push_back(Command::FetchMailboxes { after: None });
+        } else {
+            self.timers.insert((now.instant + self.ping_interval, Timer::Mailboxes));
         }
+    }
+
+    /// Commits were not told, since there were too many: everything is looked at again.
+    pub fn handle_overrun(&mut self, now: Now) {
+        self.timers.retain(|(_, timer)| *timer != Timer::Sweep);
+        self.sweep(now);
+        self.commands.push_back(Command::FetchMailboxes { after: None });
     }
 
     /// A message with a delivery for this mailbox is durable. `presence`: what was said when its store was looked up.
@@ -326,16 +335,23 @@ impl Deliveries {
         self.timers.insert((at, Timer::Probe(mailbox.clone())));
     }
 
-    /// For whom something waits: asked for while nobody tells of presence.
-    pub fn handle_mailboxes(&mut self, page: &[Mailbox], more: bool, now: Now, chance: &mut impl Rng) {
-        for mailbox in page {
+    /// For whom something waits, and what is said of their stores.
+    pub fn handle_mailboxes(
+        &mut self,
+        page: &[(Mailbox, Presence)],
+        more: bool,
+        now: Now,
+        chance: &mut impl Rng,
+    ) {
+        for (mailbox, presence) in page {
             if !self.lines.contains_key(mailbox) {
-                let wait = self.ping_interval.mul_f64(chance.random_range(0.0..=1.0));
-                self.probe(mailbox, Presence::Unknown, now.instant + wait);
+                self.handle_presence(mailbox, *presence, now, chance);
             }
         }
-        if more && self.presence_lost {
-            self.commands.push_back(Command::FetchMailboxes { after: page.last().cloned() });
+        if let Some((last, _)) = page.last()
+            && more
+        {
+            self.commands.push_back(Command::FetchMailboxes { after: Some(last.clone()) });
         }
     }
 

@@ -55,3 +55,33 @@ const _: () = assert!(MAIL_CONNECTIONS_PER_PEER_MAX < MAIL_CONNECTIONS_STRESS);
 pub const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
 /// How long `check` waits for a server to answer.
 pub const CHECK_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Events that wait for the loop around the deliveries; who tells one waits when there are more.
+pub const DELIVERY_EVENTS_MAX: usize = 4096;
+/// How long the location server may take to answer.
+pub const LOCATION_ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long what the location server said of a store counts for a receipt.
+pub const LOOKED_UP_COUNTS: Duration = Duration::from_secs(3600);
+/// Stores that are looked for at once.
+pub const PROBES_AT_ONCE_MAX: usize = 64;
+/// Until a store that is looked for has answered.
+pub const STORE_CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Mailboxes that the location server is asked about at once: as many as one look-up takes.
+pub const SURVEY_PAGE_LEN: usize = lighter_transport::location::limits::LOOKUP_NAMES_MAX;
+/// Mailboxes that one connection acts for: a person's accounts.
+pub const CONNECTION_MAILBOXES_MAX: usize = 16;
+/// Waiting deliveries that are counted for the answer to `Waiting?`; more are not told apart.
+pub const WAITING_COUNT_MAX: usize = lighter_catalog::limits::PAGE_LEN_MAX;
+/// Seconds after which a peer may come again where something is missing for a while.
+pub const LATER_SECONDS: u32 = 10;
+/// A refusal is given this long after its question: what the relay had to look at before does not show in it.
+pub const REFUSAL_TIME: Duration = Duration::from_millis(25);
+/// How often the loop is told that a store pulls: well within what counts as idle.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the keeper looks at what is due.
+pub const KEEPER_INTERVAL: Duration = Duration::from_secs(300);
+/// What is due, as the keeper takes it at once.
+pub const KEEPER_PAGE_LEN: usize = 100;
+/// How often what is over is forgotten.
+pub const PURGE_INTERVAL: Duration = Duration::from_secs(3600);
+
+const _: () = assert!(PROGRESS_INTERVAL.as_secs() * 2 < lighter_protocol::limits::PULL_IDLE_MAX.as_secs());

@@ -228,19 +228,25 @@ fn a_store_said_to_be_online_that_never_answers_is_left_alone_in_the_end() {
 }
 
 #[test]
-fn while_nobody_tells_of_presence_those_with_something_waiting_are_pinged() {
+fn while_nobody_tells_of_presence_those_with_something_waiting_are_asked_about() {
     let mut now = start();
     let mut queue = Deliveries::new(None);
     queue.handle_presence_stream(false, now);
     now = now.plus(PING_INTERVAL);
     queue.handle_time(now);
     assert_eq!(all(&mut queue), [Command::FetchMailboxes { after: None }]);
-    queue.handle_mailboxes(&[mailbox("alice"), mailbox("bob")], true, now, &mut chance());
+    let page = [(mailbox("alice"), Presence::Unknown), (mailbox("bob"), Presence::Offline)];
+    queue.handle_mailboxes(&page, true, now, &mut chance());
     assert_eq!(all(&mut queue), [Command::FetchMailboxes { after: Some(mailbox("bob")) }]);
     queue.handle_presence_stream(true, now);
+    assert_eq!(all(&mut queue), [Command::FetchMailboxes { after: None }], "what was missed");
     now = now.plus(PING_INTERVAL);
     queue.handle_time(now);
-    assert_eq!(all(&mut queue).len(), 2, "the two pings; nobody is asked for any more");
+    assert_eq!(
+        all(&mut queue),
+        [Command::Probe { mailbox: mailbox("alice") }],
+        "and no more at the interval"
+    );
 }
 
 /// A whole world from a seed: stores that come and go, answer and fail; a relay that forgets everything.

@@ -1,0 +1,208 @@
+//! Handing deliveries over to stores: the relay's side of offer, pull and receipt (DESIGN §6).
+//!
+//! What is done when is the queue's ([`lighter_queue::Deliveries`]); here is the loop around it (`driver`), and the
+//! work, each kind in a file of its own:
+//! - `peer`: one connection: who is at the other end, and what they ask;
+//! - `pull`: the bytes of a delivery, for who has a right to them;
+//! - `receipt`: the word of a store, recorded durably before it is answered;
+//! - `presence` and `probe`: who is online, and the pings of stores that may be (SPEC A18);
+//! - `keeper`: what its day has come for: notices, whole messages, copies let go, messages forgotten.
+//!
+//! Sound because everything that matters is in the ledger before anybody is told: killed at any point, the relay starts
+//! with what the catalog says, and offers again what no receipt was recorded for.
+//!
+//! Everything not allowed is answered `Refused`, after the same time, whatever the reason (DESIGN §3 rule 11).
+
+mod driver;
+mod keeper;
+mod notice;
+mod peer;
+mod presence;
+mod probe;
+mod pull;
+mod receipt;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lighter_catalog::{Change, Form, Ledger};
+use lighter_protocol::{Mailbox, PeerId, TicketKey, UnixTime};
+use lighter_storage::Array;
+use lighter_transport::Endpoint;
+use lighter_transport::location::{LocationClient, Secret};
+use tokio::sync::{Notify, OnceCell, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::ingest::Ingest;
+use crate::limits::{DELIVERY_EVENTS_MAX, LOCATION_ANSWER_TIME_MAX, PROBES_AT_ONCE_MAX};
+use driver::{Driver, Event};
+
+/// What handing over to stores needs.
+pub struct DeliveryParts {
+    /// The relay's QUIC endpoint: agents connect to it.
+    pub endpoint: Endpoint,
+    /// Where the blobs lie.
+    pub array: Array,
+    /// What waits, and where receipts are recorded.
+    pub ledger: Ledger<Array>,
+    /// The domain's location server.
+    pub location: LocationClient,
+    /// A token for it, with the scopes `lookup` and `presence`.
+    pub token: Secret,
+    /// The key that its attestations are signed with. None: it is asked for it, once it can be reached.
+    pub location_key: Option<PeerId>,
+    /// How long a copy is kept after its receipt; zero frees it at once.
+    pub keep_after_receipt: Duration,
+    /// How often stores are pinged whose presence is not known. None: every five minutes.
+    pub ping_interval: Option<Duration>,
+    /// Takes in the notices that the relay writes itself.
+    pub ingest: Ingest,
+    /// From which the links in notices are made.
+    pub tickets: TicketKey,
+    /// What links begin with, no slash at the end.
+    pub retrieval_url: String,
+    /// The relay's name, in notices.
+    pub hostname: String,
+}
+
+/// Tells the deliveries of changes, as the ledger's observer does; made before the ledger, since that needs it.
+#[derive(Clone)]
+pub struct DeliverySignals {
+    committed: mpsc::Sender<Mailbox>,
+    wake: Arc<Wake>,
+}
+
+/// The other end of [`DeliverySignals`].
+pub struct DeliveryInbox {
+    committed: mpsc::Receiver<Mailbox>,
+    wake: Arc<Wake>,
+}
+
+/// What cannot get lost, however much happens at once.
+#[derive(Default)]
+struct Wake {
+    /// More was committed than could be told.
+    overrun: AtomicBool,
+    overran: Notify,
+    /// Something may be due for the keeper.
+    keeper: Notify,
+}
+
+impl DeliverySignals {
+    /// Both ends.
+    pub fn new() -> (Self, DeliveryInbox) {
+        let (sender, receiver) = mpsc::channel(DELIVERY_EVENTS_MAX);
+        let wake = Arc::new(Wake::default());
+        (Self { committed: sender, wake: Arc::clone(&wake) }, DeliveryInbox { committed: receiver, wake })
+    }
+
+    /// A change is in the view. Never waits.
+    pub fn observe(&self, change: &Change) {
+        match change {
+            Change::Accepted(message) => {
+                for recipient in &message.recipients {
+                    if let (Form::Stub { .. }, Some(mailbox)) = (&recipient.form, &recipient.mailbox)
+                        && self.committed.try_send(mailbox.clone()).is_err()
+                    {
+                        self.wake.overrun.store(true, Ordering::Release);
+                        self.wake.overran.notify_one();
+                    }
+                }
+            }
+            Change::Receipted { release, .. } if *release <= UnixTime::now() => self.wake.keeper.notify_one(),
+            _ => {}
+        }
+    }
+}
+
+/// How many sessions there are, and deliveries on offer: for status and metrics. Clones show the same.
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryGauges {
+    gauges: Arc<Gauges>,
+}
+
+#[derive(Debug, Default)]
+struct Gauges {
+    sessions: AtomicUsize,
+    offered: AtomicUsize,
+}
+
+impl DeliveryGauges {
+    /// Stores that have a session with this relay.
+    pub fn sessions(&self) -> usize {
+        self.gauges.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Deliveries that are offered or pulled.
+    pub fn offered(&self) -> usize {
+        self.gauges.offered.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, (sessions, offered): (usize, usize)) {
+        self.gauges.sessions.store(sessions, Ordering::Relaxed);
+        self.gauges.offered.store(offered, Ordering::Relaxed);
+    }
+}
+
+/// What all tasks of the deliveries share.
+struct Shared {
+    parts: DeliveryParts,
+    location_key: OnceCell<PeerId>,
+    events: mpsc::Sender<Event>,
+    wake: Arc<Wake>,
+    probes: Semaphore,
+    stop: CancellationToken,
+}
+
+impl Shared {
+    /// The key of the domain's location server; None while it is not known.
+    async fn location_key(&self) -> Option<PeerId> {
+        let ask = async {
+            let answer = tokio::time::timeout(LOCATION_ANSWER_TIME_MAX, self.parts.location.domain()).await;
+            answer.ok().and_then(Result::ok).map(|domain| domain.location).ok_or(())
+        };
+        self.location_key.get_or_try_init(|| ask).await.ok().copied()
+    }
+
+    /// Tells the driver. Waits while it is behind; gives up when the relay stops.
+    async fn tell(&self, event: Event) {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {}
+            _ = self.events.send(event) => {}
+        }
+    }
+}
+
+/// Hands deliveries over until `stop`.
+pub async fn run(
+    parts: DeliveryParts,
+    inbox: DeliveryInbox,
+    gauges: DeliveryGauges,
+    stop: CancellationToken,
+) {
+    let (events, happened) = mpsc::channel(DELIVERY_EVENTS_MAX);
+    let location_key = OnceCell::new_with(parts.location_key);
+    let ping_interval = parts.ping_interval;
+    let shared = Arc::new(Shared {
+        parts,
+        location_key,
+        events,
+        wake: inbox.wake,
+        probes: Semaphore::new(PROBES_AT_ONCE_MAX),
+        stop,
+    });
+    let tasks = [
+        tokio::spawn(peer::accept(Arc::clone(&shared))),
+        tokio::spawn(presence::watch(Arc::clone(&shared))),
+        tokio::spawn(keeper::keep(Arc::clone(&shared))),
+    ];
+    Driver::new(Arc::clone(&shared), ping_interval, gauges).run(happened, inbox.committed).await;
+    for task in tasks {
+        let _ = task.await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
