@@ -123,7 +123,7 @@ const _: () = assert!(STREAM_WINDOW <= 2 * 1024 * 1024 && STREAM_WINDOW <= PULL_
 const _: () = assert!(CONNECTION_WINDOW < PULL_WINDOW);
 const _: () = assert!(PULL_STREAMS_MAX < STREAMS_MAX as usize);
 const _: () = assert!(PULL_STREAMS_MAX <= GET_RANGES_MAX);
-const _: () = assert!(PIECE_LEN as u64 % GROUP_LEN == 0 && PIECE_LEN as u64 == PORTION_LEN);
-const _: () = assert!(READ_AHEAD_LEN as u64 % GROUP_LEN == 0);
+const _: () = assert!((PIECE_LEN as u64).is_multiple_of(GROUP_LEN) && PIECE_LEN as u64 == PORTION_LEN);
+const _: () = assert!((READ_AHEAD_LEN as u64).is_multiple_of(GROUP_LEN));
 const _: () = assert!(SMALL_REQUEST_LEN < WIRE_MESSAGE_LEN_MAX);
 const _: () = assert!(SILENCE_TIME_MAX.as_secs() <= PROGRESS_TIME.as_secs());

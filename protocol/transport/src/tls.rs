@@ -227,3 +227,77 @@ impl ClientCertVerifier for PeerVerifier {
         SIGNATURE_SCHEMES.to_vec()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::{ClientConnection, ServerConnection};
+
+    use super::*;
+
+    /// Runs a handshake in memory, and gives both ends of it.
+    fn handshake(
+        client: ClientConfig,
+        server: ServerConfig,
+    ) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+        let name = ServerName::from(std::net::IpAddr::from([127, 0, 0, 1]));
+        let mut client = ClientConnection::new(Arc::new(client), name)?;
+        let mut server = ServerConnection::new(Arc::new(server))?;
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut &bytes[..]).unwrap();
+            server.process_new_packets()?;
+            bytes.clear();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut &bytes[..]).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok((client, server))
+    }
+
+    #[test]
+    fn libp2ps_own_client_and_server_understand_ours() {
+        let (one, other) = (Identity::generate(), Identity::generate());
+        let mut theirs = libp2p_tls::make_client_config(one.keypair(), Some(other.peer())).unwrap();
+        theirs.alpn_protocols = vec![ALPN.to_vec()];
+        let (_, server) = handshake(theirs, server_config(&other, ALPN).unwrap()).unwrap();
+        assert_eq!(peer_id_of(server.peer_certificates().unwrap()).unwrap(), one.peer());
+
+        let mut theirs = libp2p_tls::make_server_config(other.keypair()).unwrap();
+        theirs.alpn_protocols = vec![ALPN.to_vec()];
+        let ours = client_config(&one, Some(other.peer()), ALPN).unwrap();
+        let (client, _) = handshake(ours, theirs).unwrap();
+        assert_eq!(peer_id_of(client.peer_certificates().unwrap()).unwrap(), other.peer());
+    }
+
+    #[test]
+    fn there_is_no_key_log_no_resumption_and_no_early_data() {
+        let identity = Identity::generate();
+        let (client, server) =
+            (client_config(&identity, None, ALPN).unwrap(), server_config(&identity, ALPN).unwrap());
+        for label in ["CLIENT_RANDOM", "CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"] {
+            assert!(!client.key_log.will_log(label) && !server.key_log.will_log(label));
+        }
+        assert!(
+            !client.enable_early_data && server.max_early_data_size == 0 && server.send_tls13_tickets == 0
+        );
+    }
+
+    #[test]
+    fn bad_input_34_a_forged_certificate_proves_nobody() {
+        let mut secret = [7_u8; 32];
+        let Ok(keypair) = libp2p_identity::Keypair::ed25519_from_bytes(&mut secret) else { panic!("a key") };
+        let identity = Identity::from_keypair(keypair).unwrap();
+        let (certificate, _) = certificate::generate(identity.keypair()).unwrap();
+        assert_eq!(peer_id_of(std::slice::from_ref(&certificate)).unwrap(), identity.peer());
+        let two = [certificate.clone(), certificate.clone()];
+        assert!(peer_id_of(&two).is_err() && peer_id_of(&[]).is_err());
+        // A changed byte anywhere proves nothing, or at least nobody else.
+        for at in 0..certificate.len() {
+            let mut changed = certificate.to_vec();
+            changed[at] ^= 0x20;
+            let proved = peer_id_of(&[CertificateDer::from(changed)]);
+            assert!(proved.is_err() || proved.unwrap() == identity.peer(), "byte {at}");
+        }
+    }
+}

@@ -68,7 +68,7 @@ fn have() -> Request {
 /// Whether `endpoint` still serves: somebody new connects and asks.
 async fn still_serves(server: &Endpoint, address: SocketAddr) {
     let (client, _) = endpoint();
-    let (ours, theirs) = meet(&client, &server, &[address]).await;
+    let (ours, theirs) = meet(&client, server, &[address]).await;
     let answering = async {
         let IncomingRequest { request, responder } = theirs.accept_request().await.unwrap();
         assert_eq!(request, have());

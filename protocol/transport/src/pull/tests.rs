@@ -248,7 +248,7 @@ async fn a_pull_that_was_cut_goes_on_where_it_stopped_from_any_source() {
                 let Request::Get(get) = incoming.request else { panic!("only Gets are asked here") };
                 let (blob, left, connection) = (Arc::clone(&served), Arc::clone(&left), connection.clone());
                 answers.spawn(async move {
-                    cut_answer(&blob, &get, incoming.responder, &left, &connection).await
+                    cut_answer(&blob, &get, incoming.responder, &left, &connection).await;
                 });
             }
         });
