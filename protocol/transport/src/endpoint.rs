@@ -47,8 +47,8 @@ pub struct EndpointConfig {
     pub open_time_max: Duration,
     /// Silence after which a connection counts as dead.
     pub idle_time_max: Duration,
-    /// How often a sign of life is sent: shorter than half of `idle_time_max`. `None`: never, and connections without
-    /// traffic end when they have been idle.
+    /// How often a sign of life is sent on connections that this endpoint opened: shorter than half of
+    /// `idle_time_max`. `None`: never, and connections without traffic end when they have been idle.
     pub keep_alive: Option<Duration>,
     /// What paces the sender.
     pub congestion: Congestion,

@@ -306,13 +306,15 @@ impl<S: VerifiedSink> Stream<S> {
 
     /// Waits for the peer, unless another stream of this pull has failed.
     async fn unless_stopped(
-        &self,
+        &mut self,
         reading: impl Future<Output = Result<(), PeerError>>,
     ) -> Result<(), PullError> {
-        if *self.stopped.borrow() {
-            return Err(PeerError::GaveUp(GiveUp::Cancelled).into());
+        tokio::select! {
+            biased;
+            read = reading => Ok(read?),
+            // An error would say that the pull is dropped: it takes this task along.
+            _ = self.stopped.wait_for(|stop| *stop) => Err(PeerError::GaveUp(GiveUp::Cancelled).into()),
         }
-        Ok(reading.await?)
     }
 
     async fn flush(&mut self, gathering: &mut Gathering) -> Result<(), PullError> {

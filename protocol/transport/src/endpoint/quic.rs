@@ -46,7 +46,9 @@ pub(super) fn server(identity: &Identity, config: &EndpointConfig) -> Result<Ser
     let of = |datagram_len_max| {
         let crypto = QuicServerConfig::try_from(Arc::clone(&tls)).map_err(|_| BindError::Quic)?;
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(Arc::new(transport(config, datagram_len_max)));
+        // Whoever opened a connection keeps it alive; one sign of life does for both sides.
+        let quiet = EndpointConfig { keep_alive: None, ..config.clone() };
+        server.transport_config(Arc::new(transport(&quiet, datagram_len_max)));
         server.max_incoming(HANDSHAKES_MAX);
         server.incoming_buffer_size(INCOMING_BUFFER_LEN);
         server.incoming_buffer_size_total(INCOMING_BUFFERS_LEN);

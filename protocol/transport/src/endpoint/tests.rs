@@ -17,7 +17,7 @@ const ANY_PORT: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 /// Long enough for anything that is to happen on a loaded machine.
 const LONG: Duration = Duration::from_secs(20);
 /// For what is to be cut off.
-const SHORT: Duration = Duration::from_millis(150);
+const SHORT: Duration = Duration::from_secs(1);
 
 fn endpoint_with(config: EndpointConfig) -> (Endpoint, SocketAddr) {
     let endpoint = Endpoint::bind(&Identity::generate(), ANY_PORT.into(), config).unwrap();
@@ -54,6 +54,11 @@ async fn stranger(
     let connection = endpoint.connect_with(config, address, "127.0.0.1").unwrap().await?;
     tokio::spawn(async move { endpoint.wait_idle().await });
     Ok(connection)
+}
+
+/// How a connection ends; it must, before long.
+async fn closed(connection: &quinn::Connection) -> ConnectionError {
+    timeout(LONG, connection.closed()).await.unwrap()
 }
 
 /// A client with a proper identity that speaks QUIC, but nothing else yet.
@@ -154,7 +159,7 @@ async fn bad_input_34_a_client_whose_certificate_proves_no_peer_is_refused() {
     tls.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(shown));
     // The client's own handshake may end before the server has refused.
     if let Ok(connection) = stranger(tls, address).await {
-        assert!(matches!(connection.closed().await, ConnectionError::ConnectionClosed(_)));
+        assert!(matches!(closed(&connection).await, ConnectionError::ConnectionClosed(_)));
     }
     still_serves(&server, address).await;
 }
@@ -214,7 +219,7 @@ async fn bad_input_11_a_client_that_says_nothing_is_closed_in_time() {
     let config = EndpointConfig { open_time_max: SHORT, ..EndpointConfig::default() };
     let (server, address) = endpoint_with(config);
     let connection = mute(address).await;
-    let reason = connection.closed().await;
+    let reason = closed(&connection).await;
     let told = matches!(&reason, ConnectionError::ApplicationClosed(close)
         if close.error_code == CloseCode::TooSlow.code());
     assert!(told, "{reason:?}");
@@ -230,7 +235,7 @@ async fn something_else_than_a_ping_at_the_beginning_is_refused() {
         // An empty write opens no stream on the wire, but the end does.
         send.write_all(&first).await.unwrap();
         send.finish().unwrap();
-        let reason = connection.closed().await;
+        let reason = closed(&connection).await;
         let told = matches!(&reason, ConnectionError::ApplicationClosed(close)
             if close.error_code == CloseCode::Protocol.code());
         assert!(told, "{reason:?}");
@@ -286,6 +291,42 @@ async fn bad_input_11_one_network_cannot_hold_more_connections_than_allowed() {
 }
 
 #[tokio::test]
+async fn bad_input_11_one_network_cannot_connect_faster_than_allowed() {
+    let limits = ConnectionLimits { burst: 2, interval: LONG, ..ConnectionLimits::default() };
+    let (server, address) =
+        endpoint_with(EndpointConfig { connections: limits, ..EndpointConfig::default() });
+    let (client, _) = endpoint();
+    for _ in 0..2 {
+        meet(&client, &server, &[address]).await;
+    }
+    assert_eq!(client.connect(server.peer(), &[address], LONG).await.unwrap_err(), ConnectError::Busy);
+}
+
+#[tokio::test]
+async fn when_many_knock_at_once_whoever_proves_its_address_gets_in() {
+    let limits = ConnectionLimits { handshakes: 2, ..ConnectionLimits::default() };
+    let (server, address) =
+        endpoint_with(EndpointConfig { connections: limits, ..EndpointConfig::default() });
+    let silent = mute(address).await;
+    let (client, _) = endpoint();
+    let (ours, theirs) = meet(&client, &server, &[address]).await;
+    ours.ping(LONG).await.unwrap();
+    drop((silent, theirs));
+}
+
+#[tokio::test]
+async fn a_connection_without_traffic_is_kept_alive_by_the_one_who_opened_it() {
+    let idle_time_max = SHORT;
+    let keep_alive = Some(SHORT / 10);
+    let config = EndpointConfig { idle_time_max, keep_alive, ..EndpointConfig::default() };
+    let ((client, _), (server, address)) = (endpoint_with(config.clone()), endpoint_with(config));
+    let (ours, theirs) = meet(&client, &server, &[address]).await;
+    // Nothing is said for more than two idle times.
+    assert!(timeout(idle_time_max * 5 / 2, theirs.closed()).await.is_err());
+    ours.ping(LONG).await.unwrap();
+}
+
+#[tokio::test]
 async fn handshakes_that_do_not_end_use_up_their_own_places_only_for_a_time() {
     let limits = ConnectionLimits { handshakes: 4, ..ConnectionLimits::default() };
     let config = EndpointConfig { connections: limits, open_time_max: SHORT, ..EndpointConfig::default() };
@@ -295,7 +336,7 @@ async fn handshakes_that_do_not_end_use_up_their_own_places_only_for_a_time() {
         silent.push(mute(address).await);
     }
     for connection in silent {
-        connection.closed().await;
+        closed(&connection).await;
     }
     let (client, _) = endpoint();
     let (ours, theirs) = tokio::join!(until_not_busy(&client, server.peer(), address), server.accept());

@@ -141,11 +141,8 @@ async fn pair() -> Pair {
 
 /// A patience that a test can wait for.
 fn short() -> Patience {
-    let pace = Pace {
-        silence: Duration::from_millis(300),
-        window: Duration::from_millis(600),
-        window_len_min: 1_000,
-    };
+    let pace =
+        Pace { silence: Duration::from_secs(2), window: Duration::from_secs(1), window_len_min: 1_000 };
     Patience { pace, ..Patience::default() }
 }
 
@@ -469,6 +466,31 @@ async fn bad_input_31_a_sink_that_fails_ends_the_pull_and_keeps_what_it_has() {
     assert!(matches!(error, PullError::Sink(_)), "{error}");
     check_kept(&sink, &blob);
     server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_stream_that_fails_stops_the_others_at_once() {
+    let blob = Arc::new(OnDisk::new(bytes(16 * 1_048_576)));
+    let pair = pair().await;
+    let (connection, served) = (pair.source.clone(), Arc::clone(&blob));
+    let source = tokio::spawn(async move {
+        let mut answers = JoinSet::new();
+        for evil in [Evil::Silent, Evil::Silent, Evil::WrongByte(0), Evil::Silent] {
+            let incoming = connection.accept_request().await.unwrap();
+            let Request::Get(get) = incoming.request else { panic!("only Gets are asked here") };
+            let blob = Arc::clone(&served);
+            answers.spawn(async move { do_evil(evil, &blob, &get, incoming.responder).await });
+        }
+        answers.join_all().await;
+    });
+    let (pull, sink) = (Pull::of(DELIVERY, blob.id, blob.size()), Arc::new(Memory::default()));
+    // Much less than the silence that would be waited for.
+    let error = timeout(LONG, pair.puller.pull(&pull, &sink)).await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, PullError::Peer(PeerError::Misbehaved(Misbehaviour::WrongBytes { .. }))),
+        "{error}"
+    );
+    timeout(LONG, source).await.unwrap().unwrap();
 }
 
 #[tokio::test]
