@@ -18,7 +18,8 @@ use lighter_protocol::{DeliveryId, Mailbox, Now, PeerId, UnixTime};
 use rand::{Rng, RngExt};
 
 use crate::limits::{
-    LINES_MAX, PAGE_LEN, PARKED_MAX, PING_INTERVAL, PROBES_MAX, REFUSED_MAX, SWEEP_INTERVAL, WINDOW,
+    LINES_MAX, ONLINE_HEAD_START, PAGE_LEN, PARKED_MAX, PING_INTERVAL, PROBES_MAX, REFUSED_MAX,
+    SWEEP_INTERVAL, WINDOW,
 };
 
 /// What the location server says of a store.
@@ -180,13 +181,15 @@ impl Deliveries {
         self.pump(mailbox, now);
     }
 
-    /// A session is over.
-    pub fn handle_session_closed(&mut self, mailbox: &Mailbox, session: u64) {
+    /// A session is over. Gives whether it was the mailbox's current one.
+    pub fn handle_session_closed(&mut self, mailbox: &Mailbox, session: u64) -> bool {
         let current = self.lines.get(mailbox).and_then(|line| line.session.as_ref());
-        if current.is_some_and(|current| current.number == session) {
+        let was_current = current.is_some_and(|current| current.number == session);
+        if was_current {
             self.end_session(mailbox);
             self.forget_if_idle(mailbox);
         }
+        was_current
     }
 
     /// The location server said something about a store. Without a session, one that may be there is looked for.
@@ -203,7 +206,7 @@ impl Deliveries {
         self.stop_probe(mailbox);
         match presence {
             Presence::Offline => self.forget_if_idle(mailbox),
-            Presence::Online => self.probe(mailbox, presence, now.instant),
+            Presence::Online => self.probe(mailbox, presence, now.instant + ONLINE_HEAD_START),
             // Spread: a location server that restarts knows of nobody.
             Presence::Unknown => {
                 let wait = self.ping_interval.mul_f64(chance.random_range(0.0..=1.0));

@@ -19,6 +19,9 @@ pub const PAGE_LEN: usize = WINDOW + PARKED_MAX + WINDOW;
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
 /// Stores whose presence is not known are pinged this often, where nothing else is set (SPEC A18).
 pub const PING_INTERVAL: Duration = Duration::from_secs(300);
+/// A store that comes online dials its relay in the same moment: its own connection gets this head start before it is
+/// pinged.
+pub const ONLINE_HEAD_START: Duration = Duration::from_millis(250);
 /// Tries to reach a store that is said to be online, before its next presence event is waited for.
 pub const PROBES_MAX: u32 = 6;
 

@@ -191,6 +191,7 @@ fn a_store_said_to_be_online_is_pinged_at_once_and_one_not_known_at_the_interval
     let mut queue = Deliveries::new(None);
     queue.handle_presence(&alice, Presence::Online, now, &mut chance());
     queue.handle_presence(&bob, Presence::Unknown, now, &mut chance());
+    now = now.plus(ONLINE_HEAD_START);
     queue.handle_time(now);
     assert_eq!(all(&mut queue), [Command::Probe { mailbox: alice.clone() }]);
     queue.handle_probed(&alice, Probed::Needless, now, &mut chance());

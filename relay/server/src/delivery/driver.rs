@@ -1,7 +1,7 @@
 //! The loop around the queue: what happened goes in, what is to be done comes out and is done in tasks of its own,
 //! whose outcome comes back as an event.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,8 +22,8 @@ use super::{DeliveryGauges, Shared, probe};
 
 /// What happened, for the queue.
 pub(super) enum Event {
-    /// A store whose receipts release has a session.
-    Session { mailbox: Mailbox, connection: Connection, number: u64 },
+    /// A store whose receipts release has a session; `dialled` where the relay opened the connection.
+    Session { mailbox: Mailbox, connection: Connection, number: u64, dialled: bool },
     /// It said again that it is there.
     Again { mailbox: Mailbox },
     /// It is over.
@@ -50,7 +50,8 @@ pub(super) enum Event {
 pub(super) struct Driver {
     shared: Arc<Shared>,
     queue: Deliveries,
-    sessions: HashMap<u64, Connection>,
+    /// All that live, by number: the queue knows of one for each mailbox, the others stand by.
+    sessions: BTreeMap<u64, (Mailbox, Connection)>,
     chance: StdRng,
     gauges: DeliveryGauges,
 }
@@ -58,7 +59,7 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, ping_interval: Option<Duration>, gauges: DeliveryGauges) -> Self {
         let chance = StdRng::from_rng(&mut rand::rng());
-        Self { shared, queue: Deliveries::new(ping_interval), sessions: HashMap::new(), chance, gauges }
+        Self { shared, queue: Deliveries::new(ping_interval), sessions: BTreeMap::new(), chance, gauges }
     }
 
     pub(super) async fn run(
@@ -95,15 +96,22 @@ impl Driver {
 
     fn handle(&mut self, event: Event, now: Now) {
         match event {
-            Event::Session { mailbox, connection, number } => {
+            Event::Session { mailbox, connection, number, dialled } => {
                 let store = connection.peer();
-                self.sessions.insert(number, connection);
-                self.queue.handle_session(&mailbox, store, number, now);
+                // A store that comes by itself may have been restarted, and its session before be dead; what the relay
+                // dialled in the same moment is no better than what is there.
+                if !(dialled && self.stand_by(&mailbox).is_some()) {
+                    self.queue.handle_session(&mailbox, store, number, now);
+                }
+                self.sessions.insert(number, (mailbox, connection));
             }
             Event::Again { mailbox } => self.queue.handle_committed(&mailbox, Presence::Online, now),
             Event::SessionClosed { mailbox, number } => {
                 self.sessions.remove(&number);
-                self.queue.handle_session_closed(&mailbox, number);
+                let was_current = self.queue.handle_session_closed(&mailbox, number);
+                if let Some((number, store)) = self.stand_by(&mailbox).filter(|_| was_current) {
+                    self.queue.handle_session(&mailbox, store, number, now);
+                }
             }
             Event::Page { mailbox, page: Some((page, more)) } => {
                 self.queue.handle_page(&mailbox, page, more, now, &mut self.chance);
@@ -128,6 +136,12 @@ impl Driver {
         }
     }
 
+    /// The latest session of a mailbox.
+    fn stand_by(&self, mailbox: &Mailbox) -> Option<(u64, PeerId)> {
+        let mut latest = self.sessions.iter().rev().filter(|(_, (of, _))| of == mailbox);
+        latest.next().map(|(number, (_, connection))| (*number, connection.peer()))
+    }
+
     fn obey(&mut self, command: Command) {
         let shared = Arc::clone(&self.shared);
         match command {
@@ -135,7 +149,7 @@ impl Driver {
                 tokio::spawn(fetch(shared, mailbox, after, count_max));
             }
             Command::Offer { session, offer } => match self.sessions.get(&session) {
-                Some(connection) => {
+                Some((_, connection)) => {
                     tokio::spawn(send_offer(shared, connection.clone(), *offer));
                 }
                 // Its end is on its way here.

@@ -56,7 +56,7 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: Connection, found: Op
     let peer = Arc::new(Peer { shared, connection: connection.clone(), grants: Mutex::default() });
     if let Some((mailbox, until)) = found {
         let releaser = Releaser::looked_up(mailbox.clone(), connection.peer(), until);
-        peer.grant(mailbox, until, Some(releaser)).await;
+        peer.grant(mailbox, until, Some(releaser), true).await;
     }
     let mut requests = JoinSet::new();
     loop {
@@ -138,7 +138,7 @@ impl Peer {
             return Response::Refused;
         }
         let releaser = Releaser::attested(&waiting.attestation, &location, &mailbox, now).ok();
-        self.grant(mailbox.clone(), attestation.expires.plus(CLOCK_GRACE), releaser).await;
+        self.grant(mailbox.clone(), attestation.expires.plus(CLOCK_GRACE), releaser, false).await;
         let count = self.shared.parts.ledger.read(move |catalog| {
             let waiting = catalog.waiting(&mailbox, None, WAITING_COUNT_MAX)?;
             Ok(u64::try_from(waiting.len()).unwrap_or(u64::MAX))
@@ -150,14 +150,15 @@ impl Peer {
     }
 
     /// Notes what the peer has proved; a store whose receipts release has a session from then on.
-    async fn grant(&self, mailbox: Mailbox, until: UnixTime, releaser: Option<Releaser>) {
+    async fn grant(&self, mailbox: Mailbox, until: UnixTime, releaser: Option<Releaser>, dialled: bool) {
         let before =
             self.grants().get(&mailbox).and_then(|grant| grant.primary.as_ref().map(|(_, number)| *number));
         let number = before.unwrap_or_else(next_session);
         let primary = releaser.map(|releaser| (releaser, number));
         let event = match (before, &primary) {
             (None, Some(_)) => {
-                Some(Event::Session { mailbox: mailbox.clone(), connection: self.connection.clone(), number })
+                let connection = self.connection.clone();
+                Some(Event::Session { mailbox: mailbox.clone(), connection, number, dialled })
             }
             (Some(_), Some(_)) => Some(Event::Again { mailbox: mailbox.clone() }),
             (Some(_), None) => Some(Event::SessionClosed { mailbox: mailbox.clone(), number }),
