@@ -74,7 +74,7 @@ pub const PULL_IDLE_MAX: Duration = Duration::from_mins(10);
 pub const PULL_STREAMS_MAX: usize = 4;
 /// The same where they ask for less than [`PIECE_LEN_MIN`] together: many small attachments are not fetched one round
 /// trip after the other.
-pub const PULL_SMALL_STREAMS_MAX: usize = 32;
+pub const PULL_SMALL_STREAMS_MAX: usize = 16;
 /// Bytes that one range stream asks for at least, where there are so many: below, a stream costs more than it gains.
 pub const PIECE_LEN_MIN: u64 = 1024 * 1024;
 /// Bytes that one range stream asks for at most: what a broken stream leaves to others, and how soon a stream that
