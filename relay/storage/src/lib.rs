@@ -1,14 +1,29 @@
-//! The storage array: mirrored, append-only segments on storage servers, written by a relay.
+//! The storage array: what the relay keeps mail in (DESIGN §8, `docs/STORAGE.md`).
 //!
-//! Under construction.
+//! A relay is the one *writer*; storage servers are the *members*. The story from the bottom up:
+//! - [`record`], [`segment`]: the format on disk, and reading it back after a crash;
+//! - [`disk`]: the seam below; [`unit`]: one folder with its segments, its group commit and its expiry;
+//! - [`wire`], [`server`], [`link`]: the storage protocol, and both its ends;
+//! - [`keys`], `sealing`: what is encrypted before it leaves the relay;
+//! - [`array`]: the writer: placing, acknowledging, settling after failures, reading, replaying;
+//! - [`location`]: what the catalog keeps to find a blob again.
 
 pub mod array;
+pub mod disk;
 pub mod ids;
 pub mod keys;
 pub mod limits;
+pub mod link;
 pub mod location;
+pub mod record;
+mod sealing;
+pub mod segment;
+pub mod server;
+pub mod unit;
+pub mod wire;
 
 pub use array::*;
 pub use ids::{Class, DataKey, Epoch, SegmentId, Sequence, UnitId};
 pub use keys::{ArrayKey, ArrayKeyError};
 pub use location::{BlobLocation, RecordPlace, StoredBlob};
+pub use server::{ServerConfig, ServerCounters, StorageServer};

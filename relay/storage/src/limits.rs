@@ -78,9 +78,7 @@ pub const INDEX_PAGE_MAX: usize = 8192;
 
 /// A connection says who it is within this time.
 pub const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
-/// A frame that has begun arrives within this time.
-pub const FRAME_TIME_MAX: Duration = Duration::from_secs(30);
-/// A connection that says nothing for this long is closed; a client pings in a third of it.
+/// A connection on which no frame arrives whole for this long is closed; a client pings in a third of it.
 pub const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 /// An answer that does not come within this time is an error. An append's has a time of its own (`ArrayConfig`).
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);

@@ -68,6 +68,11 @@ impl BlobHasher {
         self.size
     }
 
+    /// The chaining values of the portions so far.
+    pub fn portions(&self) -> &[ChainingValue] {
+        &self.portions
+    }
+
     /// Takes the next portion: a whole one, unless it is the blob's last.
     ///
     /// # Errors

@@ -1,0 +1,238 @@
+//! A group of records on its way to a segment's members, and what their acknowledgements are worth.
+//!
+//! Small groups go to each member directly (SPEC C3); from the configured length on, the first member gets them and
+//! passes them to the second, and answers for both (SPEC C4). Either way the writer has one key from each member's unit
+//! in the end, or the group has failed. An acknowledgement counts only if it names exactly that place, that length and
+//! that digest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::WriteError;
+use super::state::Shared;
+use crate::ids::{DataKey, Epoch, SegmentId};
+use crate::limits::ANSWER_TIME_MAX;
+use crate::link::{Link, LinkError, Pending};
+use crate::segment::header::{Member, SegmentHeader};
+use crate::wire::{Hop, Refusal, Request, Response};
+
+/// Whether a group is on stable storage on all members: shared by all that wait for it.
+#[derive(Clone, Debug)]
+pub(super) struct Durability {
+    pub(super) segment: SegmentId,
+    outcome: watch::Receiver<Option<Result<(), WriteError>>>,
+}
+
+/// Tells the outcome of a group.
+pub(super) type Outcome = watch::Sender<Option<Result<(), WriteError>>>;
+
+impl Durability {
+    pub(super) fn new(segment: SegmentId) -> (Outcome, Self) {
+        let (outcome, receiver) = watch::channel(None);
+        (outcome, Self { segment, outcome: receiver })
+    }
+
+    /// What is known now.
+    pub(super) fn now(&self) -> Option<Result<(), WriteError>> {
+        *self.outcome.borrow()
+    }
+
+    /// Waits until it is known.
+    pub(super) async fn known(&mut self) -> Result<(), WriteError> {
+        match self.outcome.wait_for(Option::is_some).await {
+            Ok(known) => known.unwrap_or(Err(WriteError::InDoubt)),
+            // The lane is gone: nobody knows.
+            Err(_) => Err(WriteError::InDoubt),
+        }
+    }
+}
+
+/// Placed records, ready to be sent.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) header: Arc<SegmentHeader>,
+    pub(super) offset: u64,
+    pub(super) len: usize,
+    pub(super) digest: u32,
+    pub(super) records: Vec<Bytes>,
+}
+
+/// A group that was sent: its acknowledgements are to come.
+pub(super) struct Sent {
+    /// For each request: the members that its answer must cover, and the answer.
+    asked: Vec<(Vec<Member>, Result<Pending, LinkError>)>,
+    deadline: Instant,
+    header: Arc<SegmentHeader>,
+    offset: u64,
+    len: usize,
+    digest: u32,
+}
+
+/// A group that not every member acknowledged.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// Members that did not.
+    pub(super) members: Vec<Member>,
+    /// Whether it was the way between two members that failed.
+    pub(super) is_chain: bool,
+    /// The later epoch that was the reason.
+    pub(super) fenced_by: Option<Epoch>,
+}
+
+impl Shared {
+    /// Sends a group to all members. Groups of one lane reach each member in the order of these calls.
+    pub(super) async fn send_group(&self, group: Group, is_chained: bool) -> Sent {
+        let Group { header, offset, len, digest, records } = group;
+        let deadline = Instant::now() + self.config.write_time_max;
+        let mut asked = Vec::new();
+        for (members, hop) in self.routes(&header, is_chained) {
+            let (link, target) = {
+                let state = self.state();
+                let first = members[0];
+                let link = state.live(&first.peer).map(|live| Arc::clone(&live.writes));
+                (link, state.target(self.peer, header.segment, &first))
+            };
+            let request = Request::Append { target, offset, forward: hop };
+            let pending = match link {
+                None => Err(LinkError::Closed),
+                Some(link) => send(&link, &request, &records, deadline).await,
+            };
+            asked.push((members, pending));
+        }
+        Sent { asked, deadline, header, offset, len, digest }
+    }
+
+    /// Whether groups may go along chains now.
+    pub(super) fn may_chain(&self) -> bool {
+        self.config.copies > 1 && self.state().chain_after.is_none_or(|after| Instant::now() >= after)
+    }
+
+    /// Which members one request covers, and where the first of them passes it on to.
+    fn routes(&self, header: &SegmentHeader, is_chained: bool) -> Vec<(Vec<Member>, Option<Hop>)> {
+        let chain = match &header.members[..] {
+            [first, second, ..] if is_chained => self.record_of(&second.peer).map(|record| {
+                let hop = Hop { peer: second.peer, address: record.address, unit: second.unit };
+                (vec![*first, *second], Some(hop))
+            }),
+            _ => None,
+        };
+        let covered = if chain.is_some() { 2 } else { 0 };
+        let direct = header.members.iter().skip(covered).map(|member| (vec![*member], None));
+        chain.into_iter().chain(direct).collect()
+    }
+}
+
+async fn send(
+    link: &Link,
+    request: &Request,
+    records: &[Bytes],
+    deadline: Instant,
+) -> Result<Pending, LinkError> {
+    let sending = link.send(request, records.to_vec());
+    timeout_at(deadline, sending).await.unwrap_or(Err(LinkError::TimedOut))
+}
+
+impl Sent {
+    /// Waits for all acknowledgements: the key of each copy.
+    // SPEC: B12, C3, C4
+    pub(super) async fn acknowledged(self) -> Result<Vec<DataKey>, Failed> {
+        let Self { asked, deadline, header, offset, len, digest } = self;
+        let answers = asked.into_iter().map(async |(members, pending)| {
+            let answer = match pending {
+                Ok(pending) => {
+                    timeout_at(deadline, pending.answer()).await.unwrap_or(Err(LinkError::TimedOut))
+                }
+                Err(error) => Err(error),
+            };
+            let judged = answer.and_then(|(response, _)| {
+                let expected = members.iter().map(|member| DataKey {
+                    server: member.peer,
+                    unit: member.unit,
+                    segment: header.segment,
+                    offset,
+                    length: u32::try_from(len).unwrap_or(u32::MAX),
+                    deletion_day: header.deletion_day,
+                });
+                judge(&response, expected.collect(), digest)
+            });
+            (members, judged)
+        });
+        let mut keys = Vec::new();
+        let mut failed = Failed { members: Vec::new(), is_chain: false, fenced_by: None };
+        for (members, judged) in join_all(answers).await {
+            match judged {
+                Ok(acknowledged) => keys.extend(acknowledged),
+                Err(error) => {
+                    tracing::warn!(server = %members[0].peer, %error, "a write was not acknowledged");
+                    if let LinkError::Refused(Refusal::Fenced { present }) = error {
+                        failed.fenced_by = failed.fenced_by.max(Some(present));
+                    }
+                    let is_chain = error == LinkError::Refused(Refusal::Chain);
+                    failed.is_chain |= is_chain;
+                    // The first of a chain that answers is not at fault: the next one may be.
+                    failed.members.extend(&members[usize::from(is_chain && members.len() > 1)..]);
+                }
+            }
+        }
+        if failed.members.is_empty() { Ok(keys) } else { Err(failed) }
+    }
+}
+
+/// An acknowledgement of another place, length or content is none.
+fn judge(response: &Response, mut expected: Vec<DataKey>, digest: u32) -> Result<Vec<DataKey>, LinkError> {
+    let Response::Appended { keys, digest: theirs } = response else { return Err(LinkError::Wrong) };
+    let mut keys = keys.clone();
+    keys.sort_unstable();
+    expected.sort_unstable();
+    if keys == expected && *theirs == digest { Ok(keys) } else { Err(LinkError::Wrong) }
+}
+
+/// After a chain broke, groups go directly for this long.
+pub(super) const CHAIN_PAUSE: Duration = Duration::from_secs(60);
+
+const _: () = assert!(CHAIN_PAUSE.as_secs() > ANSWER_TIME_MAX.as_secs());
+
+#[cfg(test)]
+mod tests {
+    use lighter_protocol::{Day, PeerId};
+
+    use super::*;
+    use crate::ids::UnitId;
+
+    #[test]
+    fn bad_input_33_an_acknowledgement_of_something_else_is_none() {
+        let key = |server: PeerId| DataKey {
+            server,
+            unit: UnitId([1; 16]),
+            segment: SegmentId([2; 16]),
+            offset: 4096,
+            length: 112,
+            deletion_day: Day(9),
+        };
+        let (one, two) = (key(PeerId::random()), key(PeerId::random()));
+        let appended = |keys: &[DataKey], digest| Response::Appended { keys: keys.to_vec(), digest };
+        let expected = || vec![one, two];
+        assert!(judge(&appended(&[two, one], 7), expected(), 7).is_ok());
+        let longer = DataKey { length: 128, ..two };
+        let elsewhere = DataKey { offset: 8192, ..two };
+        let of_another_day = DataKey { deletion_day: Day(8), ..two };
+        let bad = [
+            appended(&[one, two], 8),
+            appended(&[one], 7),
+            appended(&[one, one], 7),
+            appended(&[one, two, two], 7),
+            appended(&[one, longer], 7),
+            appended(&[one, elsewhere], 7),
+            appended(&[one, of_another_day], 7),
+            Response::Done,
+        ];
+        for response in bad {
+            assert_eq!(judge(&response, expected(), 7), Err(LinkError::Wrong), "{response:?}");
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Settling: bringing all copies of a segment that is not written any more to one length, and sealing them.
+//!
+//! # Which length
+//! A segment that this instance wrote ends where all its members acknowledged. One that was found open ends where the
+//! *longest* sound copy ends among the servers fenced at opening: every acknowledged record is on every copy, so each
+//! sound copy has them all; and where one copy was damaged at its end, the other still has what was acknowledged. (The
+//! design says the shortest; that would cut an acknowledged record after one damaged byte.) What lies beyond what was
+//! acknowledged is in doubt, and its writer was told so.
+//!
+//! Once replayed or acknowledged, the length stands: a member that comes back is cut to it or brought up to it, also
+//! where it had been sealed at another length by an instance that reached only some members. No promise hangs on those:
+//! a seal counts when all members have it.
+//!
+//! # How
+//! All members must be live. Shorter copies get the missing records from the longest; missing and failed ones are opened
+//! anew and get all of them; longer ones are cut. Then each is sealed, and the footers are compared.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lighter_protocol::PeerId;
+use tokio::time::sleep;
+
+use super::join::list_page;
+use super::state::{Live, Shared, Stage};
+use crate::ids::{Class, SegmentId, Sequence};
+use crate::limits::{ANSWER_TIME_MAX, GROUP_LEN_MAX, SEAL_TIME_MAX};
+use crate::link::LinkError;
+use crate::record::UncheckedRecord;
+use crate::segment::RECORDS_AT;
+use crate::segment::header::{Member, SegmentHeader};
+use crate::wire::{CopyState, Refusal, Request, Response, SegmentInfo, Target};
+
+/// Why a segment could not be settled now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum SettleError {
+    /// A member is away: its coming back makes it due again.
+    #[error("a member is away")]
+    Away,
+    /// A member did not do as asked.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// No copy has the records that another lacks.
+    #[error("no copy has the records that are missing")]
+    Hole,
+}
+
+/// A member of the segment at hand.
+struct Copy<'a> {
+    member: &'a Member,
+    live: Live,
+    info: Option<SegmentInfo>,
+}
+
+impl Shared {
+    /// Settles what is due, whenever something changed.
+    pub(super) async fn settle_always(self: Arc<Self>) {
+        loop {
+            self.changed.notified().await;
+            while self.settle_due().await {
+                // A member was there and failed: it may be there again in a moment.
+                sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+
+    /// Settles each segment whose members are all live; says whether one of them failed for another reason than a
+    /// member that is away.
+    pub(super) async fn settle_due(&self) -> bool {
+        let mut is_to_be_retried = false;
+        for segment in self.unsettled() {
+            if self.is_fenced() {
+                return false;
+            }
+            match self.settle(segment).await {
+                Ok(()) | Err(SettleError::Away) => {}
+                Err(error) => {
+                    tracing::warn!(%segment, %error, "a segment could not be settled yet");
+                    is_to_be_retried = true;
+                }
+            }
+        }
+        is_to_be_retried
+    }
+
+    fn unsettled(&self) -> Vec<SegmentId> {
+        let state = self.state();
+        let due =
+            state.segments.values().filter(|entry| matches!(entry.stage, Stage::Found | Stage::Closing));
+        let mut due: Vec<_> = due.map(|entry| (entry.first(), entry.header.segment)).collect();
+        due.sort_unstable();
+        due.into_iter().map(|(_, segment)| segment).collect()
+    }
+
+    /// What was found at opening and is sealed everywhere needs nothing. From here on every length stands: it is what
+    /// will be replayed. A segment of which a member may have more than that keeps its class from being written until
+    /// it is settled; one that a live member lacks does not: it is copied to it beside.
+    pub(super) fn sort_found(&self) {
+        let mut state = self.state();
+        let live: Vec<PeerId> = state.live_peers();
+        let state = &mut *state;
+        for (segment, entry) in &mut state.segments {
+            if entry.stage != Stage::Found {
+                continue;
+            }
+            if entry.is_sealed_everywhere() {
+                entry.stage = Stage::Settled;
+                continue;
+            }
+            entry.stage = Stage::Closing;
+            let may_have_more = |(member, copy): (&Member, &Option<SegmentInfo>)| match copy {
+                Some(info) => !(matches!(info.state, CopyState::Sealed(_)) && info.length == entry.length),
+                None => !live.contains(&member.peer),
+            };
+            if entry.header.members.iter().zip(&entry.copies).any(may_have_more)
+                && let Some(class) = state.classes.get_mut(&entry.header.class)
+            {
+                class.blockers.insert(*segment);
+            }
+        }
+    }
+
+    async fn settle(&self, segment: SegmentId) -> Result<(), SettleError> {
+        let (header, length) = {
+            let state = self.state();
+            let Some(entry) = state.segments.get(&segment) else { return Ok(()) };
+            (Arc::clone(&entry.header), entry.length)
+        };
+        if header.day_key.is_none() || header.deletion_day.end() <= (self.clock)() {
+            self.forget(segment, header.class);
+            return Ok(());
+        }
+        let mut copies = self.copies_of(&header).await?;
+        if length <= RECORDS_AT {
+            for copy in &copies {
+                let target = self.target_of(&header, copy.member);
+                copy.done(&Request::Discard { target }, Vec::new()).await.or_else(ignore_state)?;
+            }
+            self.forget(segment, header.class);
+            return Ok(());
+        }
+        self.bring_up(&header, length, &mut copies).await?;
+        let mut roots = Vec::new();
+        for copy in &mut copies {
+            if copy.info.is_some_and(|info| info.length == length) {
+                let summary = self.seal(&header, length, copy).await?;
+                roots.push(summary.root);
+            }
+        }
+        if roots.windows(2).any(|pair| pair[0] != pair[1]) {
+            self.count_bad_copy(segment, header.members[0].peer, "the copies differ");
+        }
+        let mut state = self.state();
+        if let Some(entry) = state.segments.get_mut(&segment) {
+            entry.copies = copies.iter().map(|copy| copy.info).collect();
+            entry.stage = Stage::Settled;
+        }
+        unblock(&mut state.classes, header.class, segment);
+        Ok(())
+    }
+
+    /// Asks every member how its copy is.
+    async fn copies_of<'a>(&self, header: &'a SegmentHeader) -> Result<Vec<Copy<'a>>, SettleError> {
+        let mut copies = Vec::with_capacity(header.members.len());
+        for member in &header.members {
+            let live = self.state().live(&member.peer).cloned().ok_or(SettleError::Away)?;
+            let stat = Request::Stat { unit: member.unit, segment: header.segment };
+            let found = match list_page(&live.writes, &stat).await {
+                Ok(found) => found,
+                // The unit itself is gone: as if the copy were.
+                Err(LinkError::Refused(Refusal::NoSegment)) => return Err(SettleError::Away),
+                Err(error) => return Err(lost(&live, error)),
+            };
+            copies.push(Copy { member, live, info: found.first().map(|(_, info)| *info) });
+        }
+        Ok(copies)
+    }
+
+    /// Brings each copy to `length`, open or sealed. One that cannot be, since no other has what it lacks, is counted
+    /// and left as it is: its sound records can still be read.
+    async fn bring_up(
+        &self,
+        header: &SegmentHeader,
+        length: u64,
+        copies: &mut [Copy<'_>],
+    ) -> Result<(), SettleError> {
+        let source = copies
+            .iter()
+            .filter(|copy| copy.info.is_some_and(|info| info.length >= length))
+            .min_by_key(|copy| copy.info.map_or(u64::MAX, |info| info.damaged))
+            .map(|copy| (*copy.member, copy.live.clone(), copy.info.map_or(0, |info| info.damaged)));
+        for copy in copies {
+            let is_source = source.as_ref().is_some_and(|(member, ..)| member == copy.member);
+            let is_replaceable = !is_source && source.as_ref().is_some_and(|(.., damaged)| *damaged == 0);
+            self.make_appendable(header, length, copy, is_replaceable).await?;
+            let Some(info) = copy.info else { continue };
+            if info.length < length {
+                let copied = match &source {
+                    Some((member, live, _)) => self.copy_records(header, member, live, copy, length).await,
+                    None => Err(SettleError::Hole),
+                };
+                match copied {
+                    Ok(()) => {}
+                    Err(SettleError::Hole) => {
+                        self.count_bad_copy(header.segment, copy.member.peer, "records missing everywhere");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a copy sealed at `length`, or open at or below it. One that failed, or is damaged, is put aside and begun
+    /// anew, if another copy has everything.
+    async fn make_appendable(
+        &self,
+        header: &SegmentHeader,
+        length: u64,
+        copy: &mut Copy<'_>,
+        is_replaceable: bool,
+    ) -> Result<(), SettleError> {
+        let target = self.target_of(header, copy.member);
+        if let Some(info) = copy.info {
+            match info.state {
+                CopyState::Sealed(_) if info.length == length => return Ok(()),
+                CopyState::Open if info.damaged > 0 && is_replaceable => {
+                    copy.done(&Request::SetAside { target }, Vec::new()).await?;
+                    self.count_bad_copy(header.segment, copy.member.peer, "damaged: set aside");
+                }
+                CopyState::Open if info.length <= length => return Ok(()),
+                CopyState::Open | CopyState::Sealed(_) | CopyState::Short => {
+                    let length = info.length.min(length);
+                    copy.done(&Request::Truncate { target, length }, Vec::new()).await?;
+                    copy.info = Some(SegmentInfo { length, state: CopyState::Open, ..info });
+                    return Ok(());
+                }
+                CopyState::Sealing => return Err(LinkError::Refused(Refusal::State).into()),
+                CopyState::Failed if is_replaceable => {
+                    copy.done(&Request::SetAside { target }, Vec::new()).await?;
+                    self.count_bad_copy(header.segment, copy.member.peer, "a sync failed: set aside");
+                }
+                // Nothing has what this copy has: it is not put aside.
+                CopyState::Failed => return Err(LinkError::Refused(Refusal::Disk).into()),
+            }
+        }
+        let open = Request::Open { unit: copy.member.unit, epoch: target.epoch };
+        copy.done(&open, vec![header.encode().into()]).await?;
+        let (first, damaged) = (Sequence::ZERO, 0);
+        copy.info = Some(SegmentInfo { length: RECORDS_AT, first, state: CopyState::Open, damaged });
+        Ok(())
+    }
+
+    /// Copies records from another member, group by group, each checked on the way.
+    async fn copy_records(
+        &self,
+        header: &SegmentHeader,
+        source: &Member,
+        from: &Live,
+        copy: &mut Copy<'_>,
+        length: u64,
+    ) -> Result<(), SettleError> {
+        let Some(mut info) = copy.info else { return Ok(()) };
+        while info.length < length {
+            let want = (length - info.length).min(GROUP_LEN_MAX as u64);
+            let request = Request::ReadRange {
+                unit: source.unit,
+                segment: header.segment,
+                offset: info.length,
+                length: u32::try_from(want).unwrap_or(u32::MAX),
+            };
+            let read = from.writes.done(&request, Vec::new(), ANSWER_TIME_MAX).await;
+            let bytes = read.map_err(|error| lost(from, error))?;
+            let whole = whole_records(header.segment, info.length, &bytes);
+            if whole == 0 {
+                return Err(SettleError::Hole);
+            }
+            let target = self.target_of(header, copy.member);
+            let append = Request::Append { target, offset: info.length, forward: None };
+            let appended = copy.live.writes.call(&append, vec![bytes.slice(..whole)], ANSWER_TIME_MAX).await;
+            appended.map_err(|error| lost(&copy.live, error))?;
+            info.length += whole as u64;
+            copy.info = Some(info);
+        }
+        Ok(())
+    }
+
+    async fn seal(
+        &self,
+        header: &SegmentHeader,
+        length: u64,
+        copy: &mut Copy<'_>,
+    ) -> Result<crate::segment::footer::Summary, SettleError> {
+        let target = self.target_of(header, copy.member);
+        let sealed =
+            copy.live.writes.call(&Request::Seal { target, length }, Vec::new(), SEAL_TIME_MAX).await;
+        match sealed.map_err(|error| lost(&copy.live, error))? {
+            (Response::Sealed(report), _) if report.summary.length == length => {
+                if report.damaged > 0 {
+                    self.count_bad_copy(header.segment, copy.member.peer, "damaged records");
+                }
+                let (state, damaged) = (CopyState::Sealed(report.summary), report.damaged);
+                copy.info = Some(SegmentInfo { length, first: report.summary.first, state, damaged });
+                Ok(report.summary)
+            }
+            _ => Err(lost(&copy.live, LinkError::Wrong)),
+        }
+    }
+
+    fn target_of(&self, header: &SegmentHeader, member: &Member) -> Target {
+        self.state().target(self.peer, header.segment, member)
+    }
+
+    fn forget(&self, segment: SegmentId, class: Class) {
+        let mut state = self.state();
+        state.segments.remove(&segment);
+        unblock(&mut state.classes, class, segment);
+    }
+}
+
+impl Copy<'_> {
+    async fn done(&self, request: &Request, data: Vec<Bytes>) -> Result<(), SettleError> {
+        let done = self.live.writes.done(request, data, ANSWER_TIME_MAX).await;
+        done.map(|_| ()).map_err(|error| lost(&self.live, error))
+    }
+}
+
+/// How long until a segment that could not be settled is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// A server that answers wrongly or not in time is taken in anew; one that refuses may be asked again later.
+fn lost(live: &Live, error: LinkError) -> SettleError {
+    if !matches!(error, LinkError::Refused(_)) {
+        live.close();
+        return SettleError::Away;
+    }
+    SettleError::Link(error)
+}
+
+/// An empty copy that another instance has put something into is left for later.
+fn ignore_state(error: SettleError) -> Result<(), SettleError> {
+    if error == SettleError::Link(LinkError::Refused(Refusal::State)) { Ok(()) } else { Err(error) }
+}
+
+fn unblock(
+    classes: &mut std::collections::BTreeMap<Class, super::state::ClassState>,
+    class: Class,
+    segment: SegmentId,
+) {
+    if let Some(class) = classes.get_mut(&class) {
+        class.blockers.remove(&segment);
+    }
+}
+
+/// Bytes of the sound whole records at the front of `bytes`, which begin at `offset`.
+fn whole_records(segment: SegmentId, offset: u64, bytes: &[u8]) -> usize {
+    let mut whole = 0;
+    while let Ok(record) = UncheckedRecord::new(&bytes[whole..]).check(segment, offset + whole as u64) {
+        whole += record.header.record_len();
+    }
+    whole
+}

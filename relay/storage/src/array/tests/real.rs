@@ -1,0 +1,382 @@
+//! Real servers, real sockets, real folders.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rand::SeedableRng;
+use tempfile::TempDir;
+
+use super::*;
+use crate::server::{ServerConfig, StorageServer};
+
+struct Cluster {
+    folder: TempDir,
+    relay: Identity,
+    key: ArrayKey,
+    identities: Vec<Identity>,
+    servers: Vec<Option<StorageServer>>,
+    addresses: Vec<SocketAddr>,
+    now: Arc<Mutex<UnixTime>>,
+}
+
+impl Cluster {
+    async fn start(count: usize) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let mut cluster = Self {
+            folder: tempfile::tempdir().unwrap(),
+            relay: Identity::generate(),
+            key: ArrayKey::draw(&mut StdRng::seed_from_u64(1)),
+            identities: (0..count).map(|_| Identity::generate()).collect(),
+            servers: Vec::new(),
+            addresses: Vec::new(),
+            now: Arc::new(Mutex::new(NOW)),
+        };
+        for index in 0..count {
+            let server = cluster.make_server(index, "127.0.0.1:0".parse().unwrap()).await;
+            cluster.addresses.push(server.address());
+            cluster.servers.push(Some(server));
+        }
+        cluster
+    }
+
+    fn clock(&self) -> Clock {
+        let now = Arc::clone(&self.now);
+        Arc::new(move || *now.lock().unwrap())
+    }
+
+    fn unit(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("server-{index}")).join("unit-0")
+    }
+
+    async fn make_server(&self, index: usize, listen: SocketAddr) -> StorageServer {
+        let config = || ServerConfig {
+            identity: self.identities[index].clone(),
+            listen,
+            units: vec![self.unit(index)],
+            writers: vec![self.relay.peer()],
+            clock: self.clock(),
+        };
+        // The folder's lock of a server that was just dropped goes with its worker.
+        for _ in 0..200 {
+            match StorageServer::start(config()).await {
+                Ok(server) => return server,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+        StorageServer::start(config()).await.unwrap()
+    }
+
+    async fn stop(&mut self, index: usize) {
+        self.servers[index].take().unwrap().stop().await;
+    }
+
+    async fn restart(&mut self, index: usize) {
+        self.servers[index] = Some(self.make_server(index, self.addresses[index]).await);
+    }
+
+    fn config(&self) -> ArrayConfig {
+        let servers = self.identities.iter().zip(&self.addresses);
+        let servers =
+            servers.map(|(identity, address)| ServerRecord { peer: identity.peer(), address: *address });
+        ArrayConfig {
+            reconnect_delay_max: Duration::from_millis(100),
+            join_time_max: Duration::from_millis(500),
+            ..ArrayConfig::new(servers.collect())
+        }
+    }
+
+    async fn open(&self) -> Array {
+        self.try_open(self.config()).await.unwrap()
+    }
+
+    async fn try_open(&self, config: ArrayConfig) -> Result<Array, OpenError> {
+        Array::open(config, &self.relay, self.key.clone(), self.clock()).await
+    }
+
+    fn segment_files(&self, index: usize) -> Vec<PathBuf> {
+        segment_files(&self.unit(index))
+    }
+}
+
+fn segment_files(unit: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(unit).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "seg")).collect();
+    files.sort();
+    files
+}
+
+async fn until(mut what: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within ten seconds");
+}
+
+// SPEC: C1, C2, B12
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_acknowledged_is_read_back_and_lies_byte_identical_on_two_servers() {
+    let cluster = Cluster::start(2).await;
+    let array = cluster.open().await;
+    let mut stored = Vec::new();
+    // Empty, inline, just below and above a portion, several portions: direct and chained groups.
+    for (seed, len) in [0, 1, 10_000, 300_000, 1_048_576, 1_048_577, 5_000_000].into_iter().enumerate() {
+        let data = bytes(seed as u64, len);
+        let (sequence, blob) = store(&array, Class::Days30, &data).await.unwrap();
+        assert_eq!(blob.id, BlobId::of(&data));
+        assert!(read(&array, &blob).await.unwrap() == data, "{len} bytes");
+        stored.push((sequence, blob, data));
+    }
+    let (sequence, blob, data) = stored.last().unwrap();
+    assert_eq!(array.last_catalog_sequence(), *sequence);
+    for range in [0..1, 1_048_575..1_048_577, 2_000_000..4_999_999, 4_999_999..5_000_000, 7..7] {
+        let part = read_all(array.read_blob(blob, range.clone())).await.unwrap();
+        assert!(part == data[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()]);
+    }
+    assert_eq!(read_all(array.read_blob(blob, 0..5_000_001)).await, Err(ReadError::Range));
+
+    let keys = array.data_keys(&blob.location);
+    assert_eq!(keys.len(), 2 * 5, "one for each copy of each portion"); // SPEC: C8
+    assert!(keys.iter().all(|key| key.deletion_day == Class::Days30.deletion_day(NOW.day())));
+
+    let (found, alarms) = replayed(&array).await.unwrap();
+    assert_eq!(found, stored.iter().map(|(sequence, blob, _)| (*sequence, blob.clone())).collect::<Vec<_>>());
+    assert_eq!(alarms, ReplayAlarms::default());
+
+    array.close().await;
+    let again = cluster.open().await;
+    assert_eq!(again.status().unsealed, 0);
+    let (first, second) = (cluster.segment_files(0), cluster.segment_files(1));
+    assert_eq!(first.len(), 1);
+    for (first, second) in first.iter().zip(&second) {
+        assert_eq!(first.file_name(), second.file_name());
+        assert!(std::fs::read(first).unwrap() == std::fs::read(second).unwrap(), "copies are byte-identical");
+    }
+    let (found, alarms) = replayed(&again).await.unwrap();
+    assert_eq!(found.len(), stored.len());
+    assert_eq!(alarms, ReplayAlarms::default());
+    for (_, blob, data) in &stored {
+        assert!(read(&again, blob).await.unwrap() == *data);
+    }
+    store(&again, Class::Days30, b"and it goes on").await.unwrap();
+    assert_eq!(replayed(&again).await.unwrap().1, ReplayAlarms::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_goes_on_while_a_server_is_away_and_writing_when_it_is_back() {
+    let mut cluster = Cluster::start(2).await;
+    let array = cluster.open().await;
+    let data = bytes(1, 3_000_000);
+    let (_, blob) = store(&array, Class::Days30, &data).await.unwrap();
+    for away in 0..2 {
+        cluster.stop(away).await;
+        until(|| !array.status().servers[away].live).await;
+        assert!(read(&array, &blob).await.unwrap() == data);
+        assert!(store(&array, Class::Days30, b"no").await.is_err(), "never fewer copies than promised");
+        assert_eq!(store(&array, Class::Days30, b"no").await.unwrap_err(), WriteError::Unavailable);
+        assert_eq!(store(&array, Class::Days7, b"no").await.unwrap_err(), WriteError::Unavailable);
+        cluster.restart(away).await;
+        until(|| array.status().writable).await;
+        store(&array, Class::Days30, b"yes").await.unwrap();
+    }
+    let (found, alarms) = replayed(&array).await.unwrap();
+    assert_eq!(found.len(), 3);
+    assert_eq!(alarms, ReplayAlarms::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_restarts_while_a_server_is_away_replays_and_reads_from_the_other() {
+    let mut cluster = Cluster::start(2).await;
+    let array = cluster.open().await;
+    let data = bytes(1, 2_000_000);
+    let (_, blob) = store(&array, Class::Days30, &data).await.unwrap();
+    drop(array); // as a crash: nothing is sealed
+    cluster.stop(0).await;
+    let array = cluster.open().await;
+    assert!(!array.status().writable);
+    let (found, alarms) = replayed(&array).await.unwrap();
+    assert_eq!((found.len(), alarms), (1, ReplayAlarms::default()));
+    assert!(read(&array, &blob).await.unwrap() == data);
+    assert_eq!(store(&array, Class::Days30, b"no").await.unwrap_err(), WriteError::Unavailable);
+
+    cluster.restart(0).await;
+    until(|| array.status().writable).await;
+    assert_eq!(array.status().unsealed, 0);
+    store(&array, Class::Days30, b"yes").await.unwrap();
+    assert_eq!(replayed(&array).await.unwrap().1, ReplayAlarms::default());
+
+    cluster.stop(0).await;
+    cluster.stop(1).await;
+    array.close().await;
+    let error = cluster.try_open(cluster.config()).await.err().unwrap();
+    assert!(matches!(error, OpenError::TooFewServers { reached: 0, needed: 1 }), "{error}");
+}
+
+// SPEC: B17
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_segment_file_is_read_from_the_other_copy_and_copied_anew() {
+    let mut cluster = Cluster::start(2).await;
+    let array = cluster.open().await;
+    let data = bytes(1, 3_000_000);
+    let (_, blob) = store(&array, Class::Days30, &data).await.unwrap();
+    array.close().await;
+    cluster.open().await.close().await; // sealed now
+
+    cluster.stop(0).await;
+    let file = cluster.segment_files(0).pop().unwrap();
+    let before = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    cluster.restart(0).await;
+    let array = cluster.open().await;
+    assert!(read(&array, &blob).await.unwrap() == data);
+    assert_eq!(replayed(&array).await.unwrap().0.len(), 1);
+    until(|| array.status().unsealed == 0).await;
+    assert!(std::fs::read(&file).unwrap() == before, "byte-identical");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_byte_anywhere_is_read_right_from_the_other_copy() {
+    let mut cluster = Cluster::start(2).await;
+    let array = cluster.open().await;
+    let data = bytes(1, 1_500_000);
+    let (_, blob) = store(&array, Class::Days30, &data).await.unwrap();
+    array.close().await;
+    cluster.open().await.close().await;
+    let file = cluster.segment_files(0).pop().unwrap();
+    let good = std::fs::read(&file).unwrap();
+    // Header block, first record's header and payload, second record, catalog record, index, summary.
+    let places = [10, 60, 2000, 4096, 4130, 4150, 5000, 600_000, 1_050_000, 1_300_000];
+    let from_end = [1, 50, 100, 130, 150, 300].map(|at| good.len() - at);
+    for at in places.into_iter().chain(from_end) {
+        cluster.stop(0).await;
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        std::fs::remove_file(&file).ok();
+        std::fs::write(&file, &bad).unwrap();
+        cluster.restart(0).await;
+        let array = cluster.open().await;
+        assert!(read(&array, &blob).await.unwrap() == data, "byte {at}");
+        let (found, alarms) = replayed(&array).await.unwrap();
+        assert_eq!((found.len(), alarms), (1, ReplayAlarms::default()), "byte {at}");
+        array.close().await;
+    }
+}
+
+// SPEC: C11
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_is_gone_after_its_day_and_a_read_says_so() {
+    let mut cluster = Cluster::start(2).await;
+    let array = cluster.open().await;
+    let data = bytes(1, 50_000);
+    let (_, short) = store(&array, Class::Days7, &data).await.unwrap();
+    let (_, long) = store(&array, Class::Days30, &data).await.unwrap();
+    array.close().await;
+    cluster.open().await.close().await;
+    assert_eq!(cluster.segment_files(0).len(), 2);
+
+    for index in 0..2 {
+        cluster.stop(index).await;
+    }
+    *cluster.now.lock().unwrap() = Class::Days7.deletion_day(NOW.day()).end();
+    for index in 0..2 {
+        cluster.restart(index).await;
+    }
+    for index in 0..2 {
+        until(|| cluster.segment_files(index).len() == 1).await;
+    }
+    let array = cluster.open().await;
+    assert_eq!(read(&array, &short).await, Err(ReadError::Expired));
+    assert!(read(&array, &long).await.unwrap() == data);
+    let (found, alarms) = replayed(&array).await.unwrap();
+    assert_eq!((found.len(), alarms), (1, ReplayAlarms::default()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_so_far_can_be_read_back() {
+    let cluster = Cluster::start(2).await;
+    let array = cluster.open().await;
+    let data = bytes(1, 2_500_000);
+    let mut writer = array.create_blob(Class::Days30);
+    for piece in data.chunks(70_000) {
+        writer.write(piece).await.unwrap();
+    }
+    assert_eq!(writer.size(), data.len() as u64);
+    for range in [0..2_500_000, 1_000_000..2_200_000, 2_400_000..2_500_000, 0..0, 9_000_000..9_000_001] {
+        let back = read_all(writer.read_back(range.clone()).await.unwrap()).await.unwrap();
+        let (start, end) = (range.start.min(2_500_000), range.end.min(2_500_000));
+        assert!(back == data[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()], "{range:?}");
+    }
+    let placed = writer.finish().await.unwrap();
+    placed.durable().await.unwrap();
+    assert!(read(&array, placed.stored()).await.unwrap() == data);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verified_stream_of_a_stored_blob_is_served_without_hashing_it_again() {
+    use bao_tree::io::fsm::encode_ranges_validated;
+    use lighter_protocol::blob::{ChunkRanges, PortionBlob};
+
+    let cluster = Cluster::start(2).await;
+    let array = cluster.open().await;
+    let data = bytes(1, 2_300_000);
+    let (_, blob) = store(&array, Class::Days30, &data).await.unwrap();
+    let tree = Arc::new(array.blob_tree(&blob).await.unwrap());
+    assert_eq!(tree.id(), blob.id);
+    let source = PortionBlob::new(tree, Arc::new(array.portions(&blob)));
+    let mut stream = Vec::new();
+    encode_ranges_validated(source.clone(), source, &ChunkRanges::all(), &mut stream).await.unwrap();
+    assert!(stream.len() > data.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_writer_takes_over_and_the_first_writes_nothing_more() {
+    let cluster = Cluster::start(2).await;
+    let first = cluster.open().await;
+    store(&first, Class::Days30, b"one").await.unwrap();
+    let second = cluster.open().await;
+    assert_eq!(replayed(&second).await.unwrap().0.len(), 1);
+    store(&second, Class::Days30, b"two").await.unwrap();
+    assert!(store(&first, Class::Days30, b"three").await.is_err());
+    assert!(store(&first, Class::Days7, b"four").await.is_err());
+    until(|| first.status().fenced).await;
+    store(&second, Class::Days30, b"five").await.unwrap();
+    assert_eq!(replayed(&second).await.unwrap().0.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused() {
+    let cluster = Cluster::start(2).await;
+    let stranger = Identity::generate();
+    let error = Array::open(cluster.config(), &stranger, cluster.key.clone(), cluster.clock()).await;
+    assert!(matches!(error, Err(OpenError::TooFewServers { reached: 0, .. })));
+    let garbage = tokio::net::TcpStream::connect(cluster.addresses[0]).await.unwrap();
+    garbage.try_write(b"GET / HTTP/1.1\r\n\r\n").ok();
+    let array = cluster.open().await;
+    store(&array, Class::Days30, b"unharmed").await.unwrap();
+}
+
+/// As many in flight as a busy relay has: every one is acknowledged once, and all are in the log.
+// SPEC: C10
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once_share_their_syncs() {
+    let cluster = Cluster::start(2).await;
+    let array = cluster.open().await;
+    let mut tasks = JoinSet::new();
+    for seed in 0..100 {
+        let array = array.clone();
+        tasks.spawn(async move {
+            let class = if seed % 5 == 0 { Class::Days7 } else { Class::Days30 };
+            let len = if seed % 10 == 0 { 400_000 } else { 5_000 };
+            store(&array, class, &bytes(seed, len)).await.unwrap()
+        });
+    }
+    let mut stored = tasks.join_all().await;
+    stored.sort_unstable_by_key(|(sequence, _)| *sequence);
+    let (found, alarms) = replayed(&array).await.unwrap();
+    assert_eq!((found, alarms), (stored, ReplayAlarms::default()));
+    let counters = cluster.servers[0].as_ref().unwrap().counters();
+    assert!(counters.appends < 200, "groups were made: {counters:?}");
+}

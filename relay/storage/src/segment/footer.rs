@@ -1,0 +1,197 @@
+//! What sealing adds behind a segment's records.
+//!
+//! ```text
+//!   0  16n  for each catalog record, in order: sequence (8), offset (4), length of the whole record (4)
+//!  the summary, the file's last 128 bytes:
+//!   0    8  magic "LTRSEAL1"
+//!   8   16  segment
+//!  24    8  length: where the records end, and the footer begins
+//!  32    8  number of records
+//!  40    8  sequence number of the first record (0: there is none)
+//!  48    8  sequence number of the last record
+//!  56   32  BLAKE3 hash of the records' bytes, 4096 to length
+//!  88    4  n
+//!  92    4  CRC32C of the index
+//!  96   28  zero
+//! 124    4  CRC32C of bytes 0 to 123
+//! ```
+//! The summary is found from the file's end, so that opening a unit costs one small read for each sealed segment,
+//! whatever it holds. A file whose end is no sound summary is an open segment.
+
+use crate::ids::{SegmentId, Sequence};
+use crate::limits::{RECORD_ALIGN, RECORD_LEN_MAX, SEGMENT_LEN_MAX, SEGMENT_RECORDS_MAX};
+use crate::record::{read_u32, read_u64};
+
+/// Bytes of the summary.
+pub const SUMMARY_LEN: usize = 128;
+/// Bytes of one entry of the index.
+pub const ENTRY_LEN: usize = 16;
+
+/// What is known of a sealed segment without its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Summary {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Where its records end.
+    pub length: u64,
+    /// How many there are.
+    pub records: u64,
+    /// The first one's number; 0 where there is none.
+    pub first: Sequence,
+    /// The last one's number.
+    pub last: Sequence,
+    /// BLAKE3 over the records: equal on all copies.
+    pub root: [u8; 32],
+    /// Entries of the index: how many records are the catalog's.
+    pub catalog_records: u32,
+    /// CRC32C of the index.
+    pub index_crc: u32,
+}
+
+/// Where one catalog record lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct IndexEntry {
+    /// Its number.
+    pub sequence: Sequence,
+    /// Where it begins.
+    pub offset: u32,
+    /// Bytes of the whole record.
+    pub length: u32,
+}
+
+/// Why bytes are no footer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FooterError {
+    /// Too short, or of a length that does not go with what it says.
+    #[error("a footer of the wrong length")]
+    Length,
+    /// No magic at the end: the segment is open.
+    #[error("no footer")]
+    NoMagic,
+    /// A checksum is wrong.
+    #[error("a footer with a wrong checksum")]
+    Checksum,
+    /// A field has a value that it cannot have, under a right checksum.
+    #[error("impossible value at {at}")]
+    Field {
+        /// Where the field stands, in the summary or in the index.
+        at: usize,
+    },
+}
+
+const MAGIC: [u8; 8] = *b"LTRSEAL1";
+const CRC_AT: usize = SUMMARY_LEN - 4;
+
+impl Summary {
+    /// The summary's bytes.
+    pub fn encode(&self) -> [u8; SUMMARY_LEN] {
+        let mut bytes = [0; SUMMARY_LEN];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..24].copy_from_slice(&self.segment.0);
+        bytes[24..32].copy_from_slice(&self.length.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.records.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.first.0.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.last.0.to_le_bytes());
+        bytes[56..88].copy_from_slice(&self.root);
+        bytes[88..92].copy_from_slice(&self.catalog_records.to_le_bytes());
+        bytes[92..96].copy_from_slice(&self.index_crc.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..CRC_AT]);
+        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the summary at the end of the file of `segment`, which has `file_len` bytes.
+    ///
+    /// # Errors
+    /// See [`FooterError`].
+    pub fn decode(bytes: &[u8], segment: SegmentId, file_len: u64) -> Result<Self, FooterError> {
+        if bytes.len() != SUMMARY_LEN {
+            return Err(FooterError::Length);
+        }
+        if bytes[..8] != MAGIC {
+            return Err(FooterError::NoMagic);
+        }
+        if crc32c::crc32c(&bytes[..CRC_AT]) != read_u32(bytes, CRC_AT) {
+            return Err(FooterError::Checksum);
+        }
+        let mut root = [0; 32];
+        root.copy_from_slice(&bytes[56..88]);
+        let summary = Self {
+            segment,
+            length: read_u64(bytes, 24),
+            records: read_u64(bytes, 32),
+            first: Sequence(read_u64(bytes, 40)),
+            last: Sequence(read_u64(bytes, 48)),
+            root,
+            catalog_records: read_u32(bytes, 88),
+            index_crc: read_u32(bytes, 92),
+        };
+        if bytes[8..24] != segment.0 {
+            return Err(FooterError::Field { at: 8 });
+        }
+        if summary.length < super::RECORDS_AT
+            || summary.length > SEGMENT_LEN_MAX
+            || summary.length % RECORD_ALIGN as u64 != 0
+        {
+            return Err(FooterError::Field { at: 24 });
+        }
+        if summary.records > SEGMENT_RECORDS_MAX || u64::from(summary.catalog_records) > summary.records {
+            return Err(FooterError::Field { at: 32 });
+        }
+        if summary.first > summary.last {
+            return Err(FooterError::Field { at: 40 });
+        }
+        if bytes[96..CRC_AT].iter().any(|byte| *byte != 0) {
+            return Err(FooterError::Field { at: 96 });
+        }
+        if summary.length + summary.index_len() + SUMMARY_LEN as u64 != file_len {
+            return Err(FooterError::Length);
+        }
+        Ok(summary)
+    }
+
+    /// Bytes of the index, which begins at `length`.
+    pub fn index_len(&self) -> u64 {
+        u64::from(self.catalog_records) * ENTRY_LEN as u64
+    }
+
+    /// Reads the index: `bytes` are the whole of it.
+    ///
+    /// # Errors
+    /// See [`FooterError`].
+    pub fn decode_index(&self, bytes: &[u8]) -> Result<Vec<IndexEntry>, FooterError> {
+        if bytes.len() as u64 != self.index_len() {
+            return Err(FooterError::Length);
+        }
+        if crc32c::crc32c(bytes) != self.index_crc {
+            return Err(FooterError::Checksum);
+        }
+        let (entries, _) = bytes.as_chunks::<ENTRY_LEN>();
+        let mut end = super::RECORDS_AT;
+        let decoded = entries.iter().enumerate().map(|(index, entry)| {
+            let entry = IndexEntry {
+                sequence: Sequence(read_u64(entry, 0)),
+                offset: read_u32(entry, 8),
+                length: read_u32(entry, 12),
+            };
+            let sound = u64::from(entry.offset) >= end
+                && entry.length > 0
+                && entry.length as usize <= RECORD_LEN_MAX
+                && u64::from(entry.offset) + u64::from(entry.length) <= self.length;
+            end = u64::from(entry.offset) + u64::from(entry.length);
+            if sound { Ok(entry) } else { Err(FooterError::Field { at: index * ENTRY_LEN }) }
+        });
+        decoded.collect()
+    }
+}
+
+/// The index's bytes.
+pub fn encode_index(entries: &[IndexEntry]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(entries.len() * ENTRY_LEN);
+    for entry in entries {
+        bytes.extend_from_slice(&entry.sequence.0.to_le_bytes());
+        bytes.extend_from_slice(&entry.offset.to_le_bytes());
+        bytes.extend_from_slice(&entry.length.to_le_bytes());
+    }
+    bytes
+}

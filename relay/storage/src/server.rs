@@ -1,0 +1,254 @@
+//! A storage server: its units behind a listener (SPEC C2).
+//!
+//! Who may speak: writers named in the configuration, for their own segments; and servers that share a segment with
+//! this one, to pass on appends of that segment along a chain. Both are known by the PeerId that their TLS handshake
+//! proved. Everyone else is refused at the first request.
+
+mod connection;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lighter_protocol::{PeerId, UnixTime};
+use lighter_transport::Identity;
+use lighter_transport::tcp::TcpTls;
+use lighter_transport::tls::STORAGE_ALPN;
+use rand::rngs::StdRng;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+
+use crate::array::Clock;
+use crate::disk::{Disk, RealDisk};
+use crate::ids::UnitId;
+use crate::limits::{CONNECTIONS_MAX, EXPIRY_INTERVAL, UNITS_MAX};
+use crate::link::{Dial, Link};
+use crate::unit::expiry::ClockWatch;
+use crate::unit::worker::UnitHandle;
+use crate::unit::{OpenReport, Unit};
+
+/// What a storage server is made of.
+pub struct ServerConfig {
+    /// Its key: its PeerId is its name in the array.
+    pub identity: Identity,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Its units: folders, each on a disk of its own in earnest.
+    pub units: Vec<PathBuf>,
+    /// The relays that may write here.
+    pub writers: Vec<PeerId>,
+    /// Tells the time.
+    pub clock: Clock,
+}
+
+/// A running storage server. Dropping it stops it at once, as a crash would.
+pub struct StorageServer {
+    address: SocketAddr,
+    peer: PeerId,
+    reports: Vec<OpenReport>,
+    shared: Arc<Shared<RealDisk>>,
+    tasks: JoinSet<()>,
+}
+
+impl StorageServer {
+    /// Opens the units and listens.
+    ///
+    /// # Errors
+    /// The disks' and the listener's; [`io::ErrorKind::InvalidInput`] for a configuration without units.
+    pub async fn start(config: ServerConfig) -> io::Result<Self> {
+        if config.units.is_empty() || config.units.len() > UNITS_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a server has 1 to 256 units"));
+        }
+        let tls = TcpTls::new(&config.identity, STORAGE_ALPN).map_err(io::Error::other)?;
+        let peer = config.identity.peer();
+        let mut opening = JoinSet::new();
+        for path in config.units {
+            let now = (config.clock)();
+            opening.spawn_blocking(move || {
+                let mut chance: StdRng = rand::make_rng();
+                Unit::open(RealDisk::open(&path)?, peer, now, &mut chance)
+            });
+        }
+        let (mut units, mut reports) = (Vec::new(), Vec::new());
+        while let Some(opened) = opening.join_next().await {
+            let (unit, report) = opened.map_err(io::Error::other)??;
+            units.push(unit);
+            reports.push(report);
+        }
+        let listener = TcpListener::bind(config.listen).await?;
+        let address = listener.local_addr()?;
+        let shared = Shared::new(peer, units, config.writers, config.clock, Arc::new(tls.clone()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(expire(Arc::clone(&shared)));
+        tasks.spawn(accept(listener, tls, Arc::clone(&shared)));
+        tracing::info!(%peer, %address, units = reports.len(), "storage server listens");
+        Ok(Self { address, peer, reports, shared, tasks })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Who it is.
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// What its start found in each unit.
+    pub fn reports(&self) -> &[OpenReport] {
+        &self.reports
+    }
+
+    /// Figures since the start.
+    pub fn counters(&self) -> ServerCounters {
+        self.shared.counters.read(&self.shared)
+    }
+
+    /// Stops taking connections and requests. What was acknowledged is durable anyway.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Figures of a server since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerCounters {
+    /// Appends acknowledged.
+    pub appends: u64,
+    /// Their bytes.
+    pub append_bytes: u64,
+    /// Records read.
+    pub reads: u64,
+    /// Requests refused.
+    pub refused: u64,
+    /// Segments that expired.
+    pub expired: u64,
+    /// Segments here now.
+    pub segments: u64,
+}
+
+/// What all connections of a server share.
+pub(crate) struct Shared<D: Disk> {
+    peer: PeerId,
+    units: BTreeMap<UnitId, UnitHandle<D>>,
+    writers: BTreeSet<PeerId>,
+    clock: Clock,
+    started: Instant,
+    watch: Mutex<ClockWatch>,
+    dial: Arc<dyn Dial>,
+    /// Links to the next in a chain.
+    chains: tokio::sync::Mutex<BTreeMap<PeerId, Arc<Link>>>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    appends: AtomicU64,
+    append_bytes: AtomicU64,
+    reads: AtomicU64,
+    refused: AtomicU64,
+    expired: AtomicU64,
+}
+
+impl<D: Disk> Shared<D> {
+    /// Must be called within a runtime: the units' workers start here.
+    pub(crate) fn new(
+        peer: PeerId,
+        units: Vec<Unit<D>>,
+        writers: Vec<PeerId>,
+        clock: Clock,
+        dial: Arc<dyn Dial>,
+    ) -> Arc<Self> {
+        let latest = units.iter().map(Unit::latest).max().unwrap_or(UnixTime(0));
+        let units = units.into_iter().map(|unit| (unit.id(), UnitHandle::start(unit))).collect();
+        let watch = ClockWatch::new(latest, clock(), Duration::ZERO);
+        Arc::new(Self {
+            peer,
+            units,
+            writers: writers.into_iter().collect(),
+            clock,
+            started: Instant::now(),
+            watch: Mutex::new(watch),
+            dial,
+            chains: tokio::sync::Mutex::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Deletes what has had its day, if the clock can be believed.
+    pub(crate) async fn sweep(&self) {
+        let (wall, monotonic) = ((self.clock)(), self.started.elapsed());
+        if !self.watch.lock().unwrap_or_else(PoisonError::into_inner).believes(wall, monotonic) {
+            tracing::warn!("the clock is in doubt: nothing expires");
+            return;
+        }
+        for (unit, handle) in &self.units {
+            match handle.call(move |unit| unit.sweep(wall)).await {
+                Ok(Ok(gone)) => {
+                    self.counters.expired.fetch_add(gone, Ordering::Relaxed);
+                }
+                Ok(Err(error)) => tracing::error!(%unit, %error, "expiry failed"),
+                Err(error) => tracing::error!(%unit, %error, "expiry failed"),
+            }
+        }
+    }
+}
+
+impl Counters {
+    fn read<D: Disk>(&self, shared: &Shared<D>) -> ServerCounters {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ServerCounters {
+            appends: get(&self.appends),
+            append_bytes: get(&self.append_bytes),
+            reads: get(&self.reads),
+            refused: get(&self.refused),
+            expired: get(&self.expired),
+            segments: shared.units.values().map(|unit| unit.shelf().len() as u64).sum(),
+        }
+    }
+}
+
+/// The first sweep comes before anything is served: what expired while the server was away is gone first.
+async fn expire<D: Disk>(shared: Arc<Shared<D>>) {
+    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
+    loop {
+        ticks.tick().await;
+        shared.sweep().await;
+    }
+}
+
+async fn accept<D: Disk>(listener: TcpListener, tls: TcpTls, shared: Arc<Shared<D>>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                // Out of file descriptors, mostly: others are given back in a moment.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
+        let _: AbortHandle = connections.spawn(async move {
+            match tls.accept(socket).await {
+                Ok((stream, peer)) => connection::serve(Box::new(stream), peer, &shared).await,
+                Err(error) => tracing::debug!(%error, "no TLS connection"),
+            }
+            drop(place);
+        });
+    }
+}
+
+#[cfg(test)]
+pub(crate) use connection::serve;

@@ -1,0 +1,138 @@
+//! Expiry: each unit deletes by itself what has had its day (SPEC C11), unless the clock is in doubt.
+//!
+//! The key goes first: the header block is overwritten in place with one that has none, and synced; only then is the
+//! file removed. A crash between the two leaves a segment that nobody can read, removed at the next sweep. The day is
+//! the header's; no file time is ever looked at.
+
+use std::io;
+use std::time::Duration;
+
+use lighter_protocol::UnixTime;
+
+use super::open::read_header;
+use super::{ASIDE, Unit};
+use crate::disk::{Disk, DiskFile};
+use crate::limits::CLOCK_DOUBT;
+use crate::segment::file_name;
+use crate::segment::header::SegmentHeader;
+
+/// Watches a machine's clock against its own past, the monotonic clock, and what peers say.
+///
+/// It says whether the time can be believed: never whether it is right.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockWatch {
+    /// The latest time believed, before and after restarts.
+    latest: UnixTime,
+    /// Wall and monotonic time at the start.
+    anchor: (UnixTime, Duration),
+    /// Whether the last peer that told its time disagreed.
+    peer_disagrees: bool,
+}
+
+impl ClockWatch {
+    /// A watch that starts at `wall` and `monotonic`; `latest` is what was believed before the restart.
+    pub fn new(latest: UnixTime, wall: UnixTime, monotonic: Duration) -> Self {
+        Self { latest, anchor: (wall, monotonic), peer_disagrees: false }
+    }
+
+    /// A peer told its time.
+    pub fn hear(&mut self, wall: UnixTime, peers: UnixTime) {
+        self.peer_disagrees = wall.0.abs_diff(peers.0) > CLOCK_DOUBT.as_secs();
+    }
+
+    /// Whether `wall` can be believed. While it cannot, nothing expires.
+    pub fn believes(&mut self, wall: UnixTime, monotonic: Duration) -> bool {
+        let expected = self.anchor.0.plus(monotonic.saturating_sub(self.anchor.1));
+        let has_jumped = wall.0.abs_diff(expected.0) > CLOCK_DOUBT.as_secs();
+        let went_back = wall.plus(CLOCK_DOUBT) < self.latest;
+        if has_jumped || went_back || self.peer_disagrees {
+            return false;
+        }
+        self.latest = self.latest.max(wall);
+        true
+    }
+}
+
+impl<D: Disk> Unit<D> {
+    /// The latest time that was believed before this start.
+    pub fn latest(&self) -> UnixTime {
+        self.meta.latest
+    }
+
+    /// Deletes what has had its day, at a time that is believed. Gives how many segments went.
+    ///
+    /// # Errors
+    /// The disk's; what is left goes at the next sweep.
+    // SPEC: C11
+    pub fn sweep(&mut self, now: UnixTime) -> io::Result<u64> {
+        let mut gone = 0;
+        for shelved in self.shelf.all() {
+            if shelved.header.deletion_day.end() <= now {
+                let segment = shelved.header.segment;
+                erase_key(&shelved.file, &shelved.header)?;
+                self.disk.remove(&file_name(segment))?;
+                self.forget(segment);
+                gone += 1;
+            }
+        }
+        for name in self.disk.list()?.iter().filter(|name| name.ends_with(ASIDE)) {
+            let file = self.disk.open(name)?;
+            if let Some(header) = read_header(&file, file.len()?)?
+                && header.deletion_day.end() <= now
+            {
+                erase_key(&file, &header)?;
+                self.disk.remove(name)?;
+                gone += 1;
+            }
+        }
+        if gone > 0 {
+            self.disk.sync_dir()?;
+        }
+        if now > self.meta.latest {
+            self.meta.latest = now;
+            self.meta.store(&self.disk)?;
+        }
+        Ok(gone)
+    }
+}
+
+fn erase_key<F: DiskFile>(file: &F, header: &SegmentHeader) -> io::Result<()> {
+    if header.day_key.is_some() {
+        let erased = SegmentHeader { day_key: None, ..header.clone() };
+        file.write_at(0, &erased.encode())?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3600;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn bad_input_37_a_clock_that_jumps_is_not_believed() {
+        let start = UnixTime(1_000_000);
+        let mut watch = ClockWatch::new(start, start, at(50));
+        assert!(watch.believes(UnixTime(1_000_000 + HOUR), at(50 + HOUR)));
+        assert!(!watch.believes(UnixTime(1_000_000 + 26 * HOUR), at(50 + 2 * HOUR)), "a day ahead");
+        assert!(!watch.believes(UnixTime(1_000_000 - 22 * HOUR), at(50 + 2 * HOUR)), "a day back");
+        assert!(watch.believes(UnixTime(1_000_000 + 2 * HOUR), at(50 + 2 * HOUR)), "right again");
+        watch.hear(UnixTime(1_000_000 + 2 * HOUR), UnixTime(1_000_000));
+        assert!(!watch.believes(UnixTime(1_000_000 + 2 * HOUR), at(50 + 2 * HOUR)), "a peer disagrees");
+        watch.hear(UnixTime(1_000_000 + 2 * HOUR), UnixTime(1_000_000 + 2 * HOUR + 3));
+        assert!(watch.believes(UnixTime(1_000_000 + 2 * HOUR), at(50 + 2 * HOUR)));
+    }
+
+    #[test]
+    fn bad_input_37_a_clock_that_was_set_back_before_a_restart_is_not_believed() {
+        let mut watch = ClockWatch::new(UnixTime(1_000_000), UnixTime(1_000_000 - 2 * HOUR), at(0));
+        assert!(!watch.believes(UnixTime(1_000_000 - 2 * HOUR), at(0)));
+        assert!(watch.believes(UnixTime(1_000_000 - HOUR), at(HOUR)));
+    }
+}

@@ -1,0 +1,144 @@
+//! Opening a unit: what a start finds, and what it does about it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use lighter_protocol::{PeerId, UnixTime};
+use rand::Rng;
+
+use super::meta::UnitMeta;
+use super::{ASIDE, Phase, Shelf, Shelved, Unit, Writing};
+use crate::disk::{Disk, DiskFile};
+use crate::ids::{SegmentId, UnitId};
+use crate::limits::{FILL_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEN_MAX};
+use crate::segment::footer::{SUMMARY_LEN, Summary};
+use crate::segment::header::SegmentHeader;
+use crate::segment::scan::scan;
+use crate::segment::{RECORDS_AT, segment_of};
+
+/// What a start found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Sealed segments.
+    pub sealed: u64,
+    /// Open ones, scanned.
+    pub open: u64,
+    /// Of those, how many had a torn end that was cut.
+    pub cut: u64,
+    /// Stretches of acknowledged records that are damaged.
+    pub damaged: u64,
+    /// Files that are no segments any more, and were put out of the way.
+    pub set_aside: u64,
+    /// Beginnings of segments that never came to be, removed.
+    pub removed: u64,
+}
+
+impl<D: Disk> Unit<D> {
+    /// Opens the unit on `disk`, which becomes a new unit of `server` where it is none yet.
+    ///
+    /// # Errors
+    /// The disk's; [`io::ErrorKind::InvalidData`] where the unit belongs to another server, or does not know itself.
+    pub fn open(
+        disk: D,
+        server: PeerId,
+        now: UnixTime,
+        chance: &mut impl Rng,
+    ) -> io::Result<(Self, OpenReport)> {
+        let meta = match UnitMeta::load(&disk)? {
+            Some(meta) if meta.server != server => return Err(io::ErrorKind::InvalidData.into()),
+            Some(meta) => meta,
+            None => {
+                let (epochs, suspects) = (BTreeMap::new(), BTreeMap::new());
+                let meta = UnitMeta { unit: UnitId::draw(chance), server, epochs, latest: now, suspects };
+                meta.store(&disk)?;
+                meta
+            }
+        };
+        let shelf = Arc::new(Shelf::new(meta.unit));
+        let mut unit = Self { disk, server, meta, shelf, writing: BTreeMap::new(), fill_len: FILL_LEN };
+        let mut report = OpenReport::default();
+        for name in unit.disk.list()? {
+            if let Some(segment) = segment_of(&name) {
+                unit.open_segment(&name, segment, &mut report)?;
+            }
+        }
+        unit.disk.sync_dir()?;
+        unit.settle_suspects()?;
+        Ok((unit, report))
+    }
+
+    fn open_segment(&mut self, name: &str, segment: SegmentId, report: &mut OpenReport) -> io::Result<()> {
+        let file = self.disk.open(name)?;
+        let file_len = file.len()?;
+        let Some(header) = read_header(&file, file_len)?.filter(|header| self.is_ours(header, segment))
+        else {
+            // Not acknowledged where it has no room for a record; otherwise it may be all that is left of something.
+            if file_len <= RECORDS_AT {
+                self.disk.remove(name)?;
+                report.removed += 1;
+            } else {
+                self.disk.rename(name, &format!("{name}{ASIDE}"))?;
+                self.shelf.count_set_aside();
+                report.set_aside += 1;
+                tracing::error!(%segment, "a segment's header block is damaged: the file was set aside");
+            }
+            return Ok(());
+        };
+        if let Some(summary) = read_summary(&file, file_len, segment)? {
+            report.sealed += 1;
+            self.shelf.put(Shelved::new(header, file, Phase::Sealed(summary), summary.length));
+            return Ok(());
+        }
+        report.open += 1;
+        let limit = self.meta.suspects.get(&segment).copied().unwrap_or(SEGMENT_LEN_MAX);
+        let found = scan(&file, segment, header.epoch, limit, |_| {})?;
+        if found.torn || limit < file_len {
+            file.truncate(found.end)?;
+            report.cut += 1;
+        }
+        // What a page cache showed is durable from here on, or the unit does not open.
+        file.sync_data()?;
+        report.damaged += found.damaged.len() as u64;
+        let shelved = Shelved::new(header, file, Phase::Open, found.end);
+        shelved.set_damaged(found.damaged.len());
+        self.shelf.put(shelved);
+        let writing =
+            Writing { next: found.end, filled: found.end, records: found.records, last: found.last };
+        self.writing.insert(segment, writing);
+        Ok(())
+    }
+
+    fn is_ours(&self, header: &SegmentHeader, segment: SegmentId) -> bool {
+        header.segment == segment && header.unit_of(&self.server) == Some(self.meta.unit)
+    }
+
+    /// Cut and synced, or gone: nothing is in suspicion any more.
+    fn settle_suspects(&mut self) -> io::Result<()> {
+        if !self.meta.suspects.is_empty() {
+            self.meta.suspects.clear();
+            self.meta.store(&self.disk)?;
+        }
+        Ok(())
+    }
+}
+
+/// The header block; `None` where there is no sound one.
+pub(super) fn read_header<F: DiskFile>(file: &F, file_len: u64) -> io::Result<Option<SegmentHeader>> {
+    if file_len < RECORDS_AT {
+        return Ok(None);
+    }
+    let mut block = vec![0; SEGMENT_HEADER_LEN];
+    file.read_at(0, &mut block)?;
+    Ok(SegmentHeader::decode(&block).ok())
+}
+
+/// The summary at the file's end; `None` where the segment is open.
+fn read_summary<F: DiskFile>(file: &F, file_len: u64, segment: SegmentId) -> io::Result<Option<Summary>> {
+    let Some(at) = file_len.checked_sub(SUMMARY_LEN as u64).filter(|at| *at >= RECORDS_AT) else {
+        return Ok(None);
+    };
+    let mut bytes = [0; SUMMARY_LEN];
+    file.read_at(at, &mut bytes)?;
+    Ok(Summary::decode(&bytes, segment, file_len).ok())
+}

@@ -1,0 +1,216 @@
+//! What readers of a unit share with its owner: which segments are there, and up to where they are durable.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use lighter_protocol::PeerId;
+
+use super::UnitError;
+use crate::disk::{Disk, DiskFile};
+use crate::ids::{SegmentId, Sequence, UnitId};
+use crate::limits::{GROUP_LEN_MAX, RECORD_LEN_MAX};
+use crate::record::{RECORD_HEADER_LEN, RecordHeader, UncheckedRecord};
+use crate::segment::RECORDS_AT;
+use crate::segment::footer::{IndexEntry, Summary};
+use crate::segment::header::SegmentHeader;
+
+/// A unit's segments. Clones of the `Arc` around it are readers.
+pub struct Shelf<D: Disk> {
+    unit: UnitId,
+    segments: RwLock<BTreeMap<SegmentId, Arc<Shelved<D>>>>,
+    set_aside: AtomicU64,
+}
+
+/// One segment of a unit.
+pub struct Shelved<D: Disk> {
+    /// What it is.
+    pub header: SegmentHeader,
+    pub(super) file: D::File,
+    phase: Mutex<Phase>,
+    /// Records up to here are synced: what may be read.
+    readable: AtomicU64,
+    /// Bad stretches found by the last scan.
+    damaged: AtomicU64,
+}
+
+/// What may be done with a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Takes appends.
+    Open,
+    /// Being read for its footer.
+    Sealing,
+    /// Never changes again, unless its writer cuts it.
+    Sealed(Summary),
+    /// A write failed, for want of room perhaps: it takes no appends until its writer has cut it.
+    Short,
+    /// A sync failed: it never takes appends again.
+    Failed,
+}
+
+impl Phase {
+    /// Whether it takes appends.
+    pub fn is_open(&self) -> bool {
+        *self == Self::Open
+    }
+}
+
+impl<D: Disk> Shelf<D> {
+    pub(super) fn new(unit: UnitId) -> Self {
+        Self { unit, segments: RwLock::default(), set_aside: AtomicU64::new(0) }
+    }
+
+    /// Whose it is.
+    pub fn unit(&self) -> UnitId {
+        self.unit
+    }
+
+    /// Segments on it.
+    pub fn len(&self) -> usize {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A segment.
+    pub fn get(&self, segment: SegmentId) -> Option<Arc<Shelved<D>>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).get(&segment).cloned()
+    }
+
+    /// Up to `count` segments of `writer` behind `after`, in the order of their names.
+    pub fn page(&self, writer: &PeerId, after: Option<SegmentId>, count: usize) -> Vec<Arc<Shelved<D>>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let from = after.map_or(Unbounded, Excluded);
+        let behind = segments.range((from, Unbounded)).map(|(_, shelved)| shelved);
+        behind.filter(|shelved| shelved.header.writer == *writer).take(count).cloned().collect()
+    }
+
+    /// All segments.
+    pub(super) fn all(&self) -> Vec<Arc<Shelved<D>>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Whether `peer` is a member of a segment that is here.
+    pub fn has_member(&self, peer: &PeerId) -> bool {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.values().any(|shelved| shelved.header.unit_of(peer).is_some())
+    }
+
+    /// Files that were put out of the way since the start.
+    pub fn set_aside_count(&self) -> u64 {
+        self.set_aside.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_set_aside(&self) {
+        self.set_aside.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn put(&self, shelved: Shelved<D>) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        segments.insert(shelved.header.segment, Arc::new(shelved));
+    }
+
+    pub(super) fn take(&self, segment: SegmentId) {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(&segment);
+    }
+
+    /// Reads one record with one `pread`. It is checked before it is given out; whoever gets it checks again.
+    ///
+    /// # Errors
+    /// [`UnitError::Unsound`] where what is there is not that record.
+    // SPEC: C9
+    pub fn read_record(&self, segment: SegmentId, offset: u64, length: u32) -> Result<Vec<u8>, UnitError> {
+        let shelved = self.get(segment).ok_or(UnitError::NoSegment)?;
+        let end = offset.checked_add(u64::from(length)).ok_or(UnitError::Unsound("no such place"))?;
+        if offset < RECORDS_AT || end > shelved.readable() || length as usize > RECORD_LEN_MAX {
+            return Err(UnitError::Unsound("no such place"));
+        }
+        let mut bytes = vec![0; length as usize];
+        shelved.file.read_at(offset, &mut bytes)?;
+        match UncheckedRecord::new(&bytes).check(segment, offset) {
+            Ok(record) if record.header.record_len() == bytes.len() => Ok(bytes),
+            Ok(_) | Err(_) => Err(UnitError::Unsound("the record is damaged, or none")),
+        }
+    }
+
+    /// Reads bytes from `offset` on, up to `length` or the end of the records: for bringing a copy up to another.
+    ///
+    /// # Errors
+    /// See [`UnitError`].
+    pub fn read_range(&self, segment: SegmentId, offset: u64, length: u32) -> Result<Vec<u8>, UnitError> {
+        let shelved = self.get(segment).ok_or(UnitError::NoSegment)?;
+        let readable = shelved.readable();
+        if offset < RECORDS_AT || offset > readable {
+            return Err(UnitError::Unsound("no such place"));
+        }
+        let len = (readable - offset).min(u64::from(length)).min(GROUP_LEN_MAX as u64);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        shelved.file.read_at(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The catalog records of a segment: from the footer where it is sealed, else by reading its headers.
+    ///
+    /// # Errors
+    /// See [`UnitError`].
+    pub fn index(&self, segment: SegmentId) -> Result<Vec<IndexEntry>, UnitError> {
+        let shelved = self.get(segment).ok_or(UnitError::NoSegment)?;
+        if let Phase::Sealed(summary) = shelved.phase() {
+            let mut bytes = vec![0; usize::try_from(summary.index_len()).unwrap_or(0)];
+            shelved.file.read_at(summary.length, &mut bytes)?;
+            return summary.decode_index(&bytes).map_err(|_| UnitError::Unsound("the index is damaged"));
+        }
+        super::seal::collect_index(&shelved, shelved.readable()).map(|(entries, _)| entries)
+    }
+}
+
+impl<D: Disk> Shelved<D> {
+    pub(super) fn new(header: SegmentHeader, file: D::File, phase: Phase, readable: u64) -> Self {
+        let (readable, damaged) = (AtomicU64::new(readable), AtomicU64::new(0));
+        Self { header, file, phase: Mutex::new(phase), readable, damaged }
+    }
+
+    /// What may be done with it.
+    pub fn phase(&self) -> Phase {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Up to where it may be read.
+    pub fn readable(&self) -> u64 {
+        self.readable.load(Ordering::Acquire)
+    }
+
+    /// The number of its first record; [`Sequence::ZERO`] where there is none, or it is damaged.
+    pub fn first(&self) -> Sequence {
+        if let Phase::Sealed(summary) = self.phase() {
+            return summary.first;
+        }
+        let mut header = [0; RECORD_HEADER_LEN];
+        if self.readable() == RECORDS_AT || self.file.read_at(RECORDS_AT, &mut header).is_err() {
+            return Sequence::ZERO;
+        }
+        RecordHeader::decode(&header).map_or(Sequence::ZERO, |header| header.sequence)
+    }
+
+    /// Bad stretches that the last scan found.
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    pub(super) fn set_readable(&self, readable: u64) {
+        self.readable.store(readable, Ordering::Release);
+    }
+
+    pub(super) fn set_damaged(&self, damaged: usize) {
+        self.damaged.store(damaged as u64, Ordering::Relaxed);
+    }
+}
