@@ -25,6 +25,9 @@ pub(crate) struct Header {
     pub(crate) has_location: bool,
     /// Whether there is a field of Lighter's own.
     pub(crate) has_lighter_field: bool,
+    /// Whether it begins with a continuation line: in front of a whole message, whatever field is put above it would
+    /// swallow that line.
+    pub(crate) begins_folded: bool,
     /// Readers may take this block differently: a field that counts is there twice, a line is no field, line ends
     /// are mixed, a value does not parse.
     pub(crate) odd: bool,
@@ -41,7 +44,8 @@ pub(crate) struct Header {
 impl Header {
     /// Reads a block: fields, and the blank line if there is one.
     pub(crate) fn parse(block: &[u8]) -> Self {
-        let mut header = Self::default();
+        let begins_folded = matches!(block.first(), Some(b' ' | b'\t'));
+        let mut header = Self { begins_folded, ..Self::default() };
         header.note_line_ends(block);
         let mut field: Vec<u8> = Vec::new();
         for (number, line) in block.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -210,6 +214,13 @@ mod tests {
         odd("Subject: x\nContent-Type: text/html\r\n\r\n");
         odd("Subject: x\rContent-Type: text/html\r\n\r\n");
         odd("Subject: \0\r\n\r\n");
+    }
+
+    #[test]
+    fn bad_input_17_a_block_that_begins_with_a_continuation_is_told() {
+        assert!(Header::parse(b" at all\r\nContent-Type: application/pdf\r\n\r\n").begins_folded);
+        assert!(Header::parse(b"\t\r\n").begins_folded);
+        assert!(!even("Subject: x\r\n y\r\n\r\n").begins_folded);
     }
 
     #[test]

@@ -207,8 +207,9 @@ impl Scanner {
         depth: usize,
         is_root: bool,
     ) -> bool {
-        if header.has_lighter_field {
-            // A stub already (DESIGN §4), or somebody who would like it to be taken for one.
+        if header.has_lighter_field || (is_root && header.begins_folded) {
+            // A stub already (DESIGN §4), or somebody who would like it to be taken for one; or a message that would
+            // change with the field above it.
             if is_root {
                 self.state = State::Rest;
             }

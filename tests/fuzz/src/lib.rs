@@ -5,10 +5,11 @@
 //! that does not hold. Each has *seeds*: good inputs, from which the bad ones are made.
 //!
 //! Two things run them. The test of this crate ([`mutate`]) runs each on some thousand seeds that it damages, in the
-//! same way each time: a stable toolchain and a second or two are enough, so CI does it. libFuzzer (`libfuzzer/`, see
+//! same way each time: a stable toolchain and some seconds are enough, so CI does it. libFuzzer (`libfuzzer/`, see
 //! `README.md`) runs one for as long as one likes, guided by coverage.
 
 pub mod mail;
+pub mod message;
 pub mod mutate;
 pub mod protocol;
 
@@ -24,14 +25,14 @@ pub struct Target {
 }
 
 /// Every target, by crate. `tests::every_target_has_its_libfuzzer_binary` keeps `libfuzzer/` in step.
-pub const TARGETS: &[&[Target]] = &[mail::TARGETS, protocol::TARGETS];
+pub const TARGETS: &[&[Target]] = &[mail::TARGETS, message::TARGETS, protocol::TARGETS];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Damaged inputs for each target.
-    const ROUNDS: u64 = 8_000;
+    const ROUNDS: u64 = 4_000;
 
     #[test]
     fn every_decoder_withstands_damaged_inputs() {
