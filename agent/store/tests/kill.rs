@@ -3,8 +3,8 @@
 //! The killed process is this test binary itself, started again to run [`puller`] only.
 
 #![expect(
+    clippy::unwrap_used,
     clippy::cast_possible_truncation,
-    clippy::print_stdout,
     reason = "what tests make is small; the killed process speaks on stdout"
 )]
 
