@@ -45,6 +45,8 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// What the system says.
     fn free(&self) -> io::Result<u64>;
+    /// Where the operating system has a file of that name; none where the folder is not the operating system's.
+    fn path(&self, name: &str) -> Option<PathBuf>;
 }
 
 /// An open file, shared by who reads and who writes it.
@@ -170,6 +172,10 @@ impl Disk for OsDisk {
     fn free(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(&self.root)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.root.join(name))
     }
 }
 

@@ -5,11 +5,12 @@ mod deliveries;
 mod recovery;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use lighter_protocol::blob::RangeSet;
 use lighter_protocol::{BlobId, UnixTime};
 
 use crate::blob::StoredBlob;
@@ -66,6 +67,26 @@ pub enum Wanted {
     Held,
     /// It is on its way in: pull what is missing.
     Partial(Arc<Partial>),
+}
+
+/// What of a blob is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Here {
+    /// All of it, durable.
+    Whole,
+    /// These bytes, verified when they were written.
+    Part(RangeSet),
+}
+
+/// Where a complete blob lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobFiles {
+    /// Bytes in it.
+    pub size: u64,
+    /// The bytes.
+    pub data: PathBuf,
+    /// The inner hashes, as `bao-tree`'s `PreOrderOutboard` has them; none for a blob of one group.
+    pub outboard: Option<PathBuf>,
 }
 
 impl Store {
@@ -198,6 +219,40 @@ impl Store {
         let data = open(&names.data)?;
         let outboard = if tree::outboard_len(size) == 0 { None } else { Some(open(&names.tree)?) };
         Ok(StoredBlob::new(blob, size, data, outboard))
+    }
+
+    /// The files of a complete blob, for who reads them with their own means and verifies what they read.
+    ///
+    /// # Errors
+    /// [`StoreError::NoBlob`] where it is not here.
+    pub fn files_of(&self, blob: BlobId) -> Result<BlobFiles, StoreError> {
+        let size = self.0.index.blob_size(blob)?.ok_or(StoreError::NoBlob(blob))?;
+        let names = Pair::complete(blob);
+        let path = |name: &str| self.0.disk.path(name).ok_or(StoreError::NoBlob(blob));
+        let outboard = if tree::outboard_len(size) == 0 { None } else { Some(path(&names.tree)?) };
+        Ok(BlobFiles { size, data: path(&names.data)?, outboard })
+    }
+
+    /// What of a blob is here: complete, or verified in part. It is asked without making any file.
+    ///
+    /// # Errors
+    /// What disk or index say.
+    pub fn here(&self, blob: BlobId, size: u64, now: UnixTime) -> Result<Here, StoreError> {
+        if self.holds(blob)? {
+            return Ok(Here::Whole);
+        }
+        let exists = |name: &str| match self.0.disk.open(name, false) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::io("looking for a blob")(error)),
+        };
+        if !exists(&Pair::partial(blob, size).data)? && !exists(&Pair::complete(blob).data)? {
+            return Ok(Here::Part(RangeSet::new()));
+        }
+        Ok(match self.want(blob, size, now)? {
+            Wanted::Held => Here::Whole,
+            Wanted::Partial(partial) => Here::Part(partial.here()),
+        })
     }
 
     /// Begins to take in a file of the user's.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Disk, DiskFile};
@@ -268,6 +269,10 @@ impl Disk for SimulatedDisk {
 
     fn free(&self) -> io::Result<u64> {
         Ok(1 << 40)
+    }
+
+    fn path(&self, _name: &str) -> Option<PathBuf> {
+        None
     }
 }
 

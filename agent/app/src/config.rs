@@ -1,0 +1,319 @@
+//! The agent's configuration (TOML) and its folders. `setup` writes the file; everything in it but mailbox and location
+//! server has a default.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lighter_protocol::{Mailbox, PeerId};
+use lighter_store::Settings;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::CONFIG_LEN_MAX;
+
+/// Why there is no usable configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// `setup` has not been run, or with another `--config`.
+    #[error("{} is not there: run `lighter-agent setup` first", .0.display())]
+    Missing(PathBuf),
+    /// The file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{}: {source}", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// The file is larger than any configuration is.
+    #[error("{} is no configuration: larger than {CONFIG_LEN_MAX} bytes", .0.display())]
+    TooLong(PathBuf),
+    /// The user has no home folder.
+    #[error("no home folder: give --config and --data")]
+    NoHome,
+}
+
+/// What the agent is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Whose agent it is.
+    pub mailbox: Mailbox,
+    /// The location server.
+    pub location: LocationConfig,
+    /// Where the key is.
+    #[serde(default)]
+    pub key: KeyConfig,
+    /// The endpoint for other peers.
+    #[serde(default)]
+    pub quic: QuicConfig,
+    /// Where `send` hands mail to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smtp: Option<SmtpConfig>,
+    /// What is kept.
+    #[serde(default)]
+    pub store: StoreConfig,
+}
+
+/// The location server, as enrolment found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocationConfig {
+    /// `https://host[:port]` or `http://host[:port]`.
+    pub url: String,
+    /// Its key: only what it signed is believed.
+    pub peer: PeerId,
+    /// Certificates to trust instead of the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Where the key is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "storage", rename_all = "lowercase", deny_unknown_fields)]
+pub enum KeyConfig {
+    /// In `DATA/key`, which only its owner can read.
+    #[default]
+    File,
+    /// In the OS keyring, under this name.
+    Keyring {
+        /// The entry's user name.
+        entry: String,
+    },
+}
+
+/// The endpoint for other peers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuicConfig {
+    /// UDP address to listen on; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// What to register instead of the address that is found: behind a router that forwards a port.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub advertise: Vec<SocketAddr>,
+}
+
+impl Default for QuicConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([0_u16; 8], 0)), advertise: Vec::new() }
+    }
+}
+
+/// Where `send` hands mail to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmtpConfig {
+    /// `host:port`.
+    pub server: String,
+    /// Whether the connection is encrypted.
+    #[serde(default)]
+    pub tls: SmtpTls,
+}
+
+/// Whether the connection to the mail server is encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SmtpTls {
+    /// Never.
+    Off,
+    /// If the server offers it.
+    #[default]
+    IfOffered,
+    /// Or nothing is sent.
+    Required,
+}
+
+/// What is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// MiB that attachments may take; absent: as much as the disk has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_mib: Option<u64>,
+    /// Days that attachments are kept; absent: until they are removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<u32>,
+    /// MiB of the largest attachment that is taken; absent: 1 TiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blob_mib_max: Option<u64>,
+}
+
+const MIB: u64 = 1024 * 1024;
+const DAY: Duration = Duration::from_hours(24);
+
+impl StoreConfig {
+    /// The same, as the store takes it.
+    pub fn settings(&self) -> Settings {
+        let default = Settings::default();
+        Settings {
+            quota: self.quota_mib.map(|mib| mib.saturating_mul(MIB)),
+            retention: self.retention_days.map(|days| DAY * days),
+            blob_size_max: self.blob_mib_max.map_or(default.blob_size_max, |mib| {
+                mib.saturating_mul(MIB).min(default.blob_size_max)
+            }),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says which file, and where in it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |source| ConfigError::Io { path: path.to_owned(), source };
+        let file = match std::fs::File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(ConfigError::Missing(path.to_owned()));
+            }
+            opened => opened.map_err(failed)?,
+        };
+        let mut text = String::new();
+        file.take(CONFIG_LEN_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+        if text.len() as u64 > CONFIG_LEN_MAX {
+            return Err(ConfigError::TooLong(path.to_owned()));
+        }
+        toml::from_str(&text)
+            .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// Writes the file, readable by its owner only; one that is there is replaced as a whole.
+    ///
+    /// # Errors
+    /// [`ConfigError::Io`].
+    pub fn write(&self, path: &Path) -> Result<(), ConfigError> {
+        let failed = |source| ConfigError::Io { path: path.to_owned(), source };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        }
+        let text = toml::to_string_pretty(self).map_err(|error| failed(std::io::Error::other(error)))?;
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".new");
+        let temporary = PathBuf::from(temporary);
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(failed)?;
+        file.write_all(HEADING.as_bytes()).map_err(failed)?;
+        file.write_all(text.as_bytes()).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        std::fs::rename(&temporary, path).map_err(failed)
+    }
+}
+
+const HEADING: &str = "# Written by `lighter-agent setup`; see docs/OPERATING.md for what can be set.\n\n";
+
+/// Where things are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// The data folder: store, key file, control socket.
+    pub data: PathBuf,
+}
+
+impl Paths {
+    /// The folders given, or those of the XDG base directory specification.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoHome`].
+    pub fn find(config: Option<&Path>, data: Option<&Path>) -> Result<Self, ConfigError> {
+        let project = || directories::ProjectDirs::from("", "", "lighter-agent").ok_or(ConfigError::NoHome);
+        Ok(Self {
+            config: match config {
+                Some(path) => path.to_owned(),
+                None => project()?.config_dir().join("agent.toml"),
+            },
+            data: match data {
+                Some(path) => path.to_owned(),
+                None => project()?.data_dir().to_owned(),
+            },
+        })
+    }
+
+    /// The attachment storage.
+    pub fn store(&self) -> PathBuf {
+        self.data.join("store")
+    }
+
+    /// The key file.
+    pub fn key(&self) -> PathBuf {
+        self.data.join("key")
+    }
+
+    /// The socket of a running agent.
+    pub fn control(&self) -> PathBuf {
+        self.data.join("control")
+    }
+
+    /// Makes the data folder, for its owner only.
+    ///
+    /// # Errors
+    /// [`ConfigError::Io`].
+    pub fn make_data(&self) -> Result<(), ConfigError> {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data);
+        made.map_err(|source| ConfigError::Io { path: self.data.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Config {
+        Config {
+            mailbox: "alice@example.org".parse().unwrap(),
+            location: LocationConfig {
+                url: "https://location.example.org".to_owned(),
+                peer: lighter_protocol::Keypair::ed25519_from_bytes([1; 32]).unwrap().public().to_peer_id(),
+                ca_file: None,
+            },
+            key: KeyConfig::Keyring { entry: "alice@example.org 1".to_owned() },
+            quic: QuicConfig { advertise: vec!["192.0.2.1:7443".parse().unwrap()], ..QuicConfig::default() },
+            smtp: Some(SmtpConfig { server: "mx.example.org:25".to_owned(), tls: SmtpTls::Required }),
+            store: StoreConfig { quota_mib: Some(100), retention_days: Some(30), blob_mib_max: None },
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_was_written_is_read_again() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new").join("agent.toml");
+        for config in [example(), Config { key: KeyConfig::File, smtp: None, ..example() }] {
+            config.write(&path).unwrap();
+            assert_eq!(Config::read(&path).unwrap(), config);
+        }
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn mailbox_and_location_server_are_enough() {
+        let peer = example().location.peer;
+        let text = format!("mailbox = \"a@b.c\"\n[location]\nurl = \"http://127.0.0.1:7080\"\npeer = \"{peer}\"\n");
+        let config: Config = toml::from_str(&text).unwrap();
+        assert_eq!((config.key, config.quic), (KeyConfig::File, QuicConfig::default()));
+        assert_eq!(config.store.settings(), Settings::default());
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        std::fs::write(&path, "mailbox = \"a@b.c\"\nmialbox = 1\n").unwrap();
+        let error = Config::read(&path).unwrap_err().to_string();
+        assert!(error.contains("agent.toml") && error.contains("mialbox"), "{error}");
+        assert!(matches!(Config::read(&folder.path().join("none")), Err(ConfigError::Missing(_))));
+        std::fs::write(&path, vec![b'#'; 100_000]).unwrap();
+        assert!(matches!(Config::read(&path), Err(ConfigError::TooLong(_))));
+    }
+}

@@ -1,0 +1,72 @@
+//! Every bound of the agent, with its unit and where it comes from; relations are asserted at compile time.
+
+use std::time::Duration;
+
+/// Pulls under way at a time; further offers are answered `Later(Busy)`, and the holder comes back.
+pub const PULLS_MAX: usize = 64;
+/// Of those, pulls for one peer that is not a relay of the own domain: a stranger leaves room for others.
+pub const STRANGER_PULLS_MAX: usize = 8;
+/// Requests of one connection that are worked on at a time; QUIC bounds those that wait.
+pub const REQUESTS_PER_CONNECTION_MAX: usize = 32;
+/// Blobs that get their final place with one sync of the folder and one transaction.
+pub const FINISH_BATCH_MAX: usize = 64;
+/// Streams that are served to others at a time, all peers together: each holds a few hundred KiB.
+pub const SERVES_MAX: usize = 64;
+/// Outgoing deliveries that are offered at a time.
+pub const OFFERS_MAX: usize = 16;
+/// Finished pulls that wait to be taken note of by the one task that runs them.
+pub const PULL_EVENTS_MAX: usize = 256;
+
+/// How long a peer that is dialled may take: three tries of a lost first packet.
+pub const DIAL_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a sender waits for the store's own answer to a ping before the message goes by mail (SPEC A4, A8).
+pub const STORE_PING_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a store may take to answer an offer to the `send` command.
+pub const OFFER_ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// First wait before a broken session with a relay is opened again; doubled each time, with jitter.
+pub const RECONNECT_MIN: Duration = Duration::from_millis(250);
+/// Longest wait before a relay is dialled again.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(60);
+/// A session that held this long was a good one: the next wait is the first again.
+pub const SESSION_GOOD_AFTER: Duration = Duration::from_secs(30);
+/// How often the clocks are compared and the own addresses looked at: what tells a wake and a change of network.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
+/// The wall clock is this far ahead of the monotonic one: the machine slept (CLOCK_MONOTONIC stands still meanwhile).
+pub const SLEPT_MIN: Duration = Duration::from_secs(10);
+/// How long a registration is good for; renewed by registering again, long before.
+pub const REGISTRATION_LIFE: Duration = Duration::from_hours(24);
+/// How long a clean stop may take: saying offline, closing connections, syncing.
+pub const STOP_TIME_MAX: Duration = Duration::from_secs(8);
+/// How often what is past its retention is let go of, and what is expired is forgotten.
+pub const EXPIRE_INTERVAL: Duration = Duration::from_hours(1);
+/// How long an outgoing delivery is offered before it counts as failed.
+pub const OUTGOING_LIFE: Duration = Duration::from_hours(24 * 30);
+/// How long a finished outgoing delivery is listed.
+pub const OUTGOING_LISTED: Duration = Duration::from_hours(24 * 30);
+
+/// Bytes of one line on the control socket: a request with a message body, or one delivery with its blobs.
+pub const CONTROL_LINE_LEN_MAX: u64 = 2 * 1024 * 1024;
+/// Commands that the running agent serves at a time.
+pub const CONTROL_CONNECTIONS_MAX: usize = 32;
+/// Bytes of a message's text that `send` takes: the rest belongs into an attachment.
+pub const BODY_LEN_MAX: u64 = 1024 * 1024;
+/// Recipients of one message that `send` takes (RFC 5321 §4.5.3.1.8: a server takes at least 100).
+pub const RECIPIENTS_MAX: usize = 100;
+/// Files in one message: as many as an offer can hold.
+pub const FILES_MAX: usize = lighter_protocol::limits::OFFER_BLOBS_MAX;
+/// Characters of a subject.
+pub const SUBJECT_CHARS_MAX: usize = 900;
+/// Bytes of a configuration file.
+pub const CONFIG_LEN_MAX: u64 = 64 * 1024;
+/// Bytes of a stub: placeholders and the text that stayed. What is larger is not a stub of Lighter's.
+pub const STUB_LEN_MAX: u64 = lighter_store::limits::MANIFEST_SIZE_MAX;
+/// Bytes read or written at a time where something streams through.
+pub const COPY_LEN: usize = 64 * 1024;
+/// How long an HTTP server may be silent during a download.
+pub const HTTP_SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Times that a broken download is taken up again where it stopped, without a byte of progress in between.
+pub const HTTP_RESUMES_MAX: u32 = 5;
+
+const _: () = assert!(BODY_LEN_MAX * 2 <= CONTROL_LINE_LEN_MAX);
+const _: () = assert!(STRANGER_PULLS_MAX < PULLS_MAX);
+const _: () = assert!(FILES_MAX * 1_024 <= CONTROL_LINE_LEN_MAX as usize);

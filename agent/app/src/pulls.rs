@@ -1,0 +1,113 @@
+//! Deliveries being pulled: who may offer is asked at the door, then each delivery is a task of its own that drives the
+//! machine of `lighter_protocol::pull` with streams, disk and receipts ([`driver`]).
+
+mod driver;
+mod finisher;
+mod sink;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use lighter_protocol::pull::{NotAdmitted, Own, Standing};
+use lighter_protocol::wire::{Offer, Response};
+use lighter_protocol::{DeliveryId, PeerId};
+use lighter_transport::Responder;
+use tokio::sync::mpsc;
+
+use crate::limits::{PULL_EVENTS_MAX, PULLS_MAX, STRANGER_PULLS_MAX};
+use crate::shared::{Handle, now};
+use driver::{Event, Offered};
+
+/// Seconds after which somebody whom this agent cannot answer now is asked to come back.
+const LATER_S: u32 = 5;
+
+/// The deliveries being pulled.
+#[derive(Debug, Default)]
+pub struct Pulls {
+    running: Mutex<HashMap<DeliveryId, Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    events: mpsc::Sender<Event>,
+    /// Who offered it first, if that is a stranger.
+    stranger: Option<PeerId>,
+}
+
+impl Pulls {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether this delivery is being pulled now.
+    pub fn is_running(&self, delivery: &DeliveryId) -> bool {
+        self.lock().contains_key(delivery)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeliveryId, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets a pull that is over. False where an offer came in the meantime: it goes on with that.
+    fn end(&self, delivery: &DeliveryId, events: &mpsc::Receiver<Event>) -> bool {
+        let mut running = self.lock();
+        if !events.is_empty() {
+            return false;
+        }
+        running.remove(delivery);
+        true
+    }
+}
+
+/// An offer came: asks the door, and hands it to the delivery's task, a new one if need be.
+pub async fn offered(shared: &Handle, offer: Offer, responder: Responder) {
+    let peer = responder.peer();
+    let refusal = match admit(shared, &offer, &peer) {
+        Ok(standing) => {
+            let delivery = offer.delivery;
+            let offered = Offered { offer, standing, responder };
+            match hand_over(shared, delivery, offered) {
+                Ok(()) => return,
+                Err(offered) => {
+                    let _ = offered.responder.respond(&Response::Later(LATER_S)).await;
+                    return;
+                }
+            }
+        }
+        Err(refusal) => refusal,
+    };
+    // Whatever was wrong, the peer hears the same (bad input 34); the log says more.
+    tracing::info!(%peer, delivery = %offer.delivery, reason = %refusal, "offer refused");
+    let _ = responder.respond(&Response::Refused).await;
+}
+
+fn admit(shared: &Handle, offer: &Offer, peer: &PeerId) -> Result<Standing, NotAdmitted> {
+    // Without an attestation the store does not know whom to believe: nobody, then.
+    let Some(attested) = shared.attested() else { return Err(NotAdmitted::Stranger) };
+    let own = Own { attestation: &attested.attestation, location: shared.location_peer() };
+    shared.door().admit(offer, peer, own, now().wall)
+}
+
+/// Gives the offer to the delivery's task. Gives it back where there is no room for it now.
+fn hand_over(shared: &Handle, delivery: DeliveryId, offered: Offered) -> Result<(), Box<Offered>> {
+    let mut running = shared.pulls.lock();
+    if let Some(pull) = running.get(&delivery) {
+        return pull.events.try_send(Event::Offer(Box::new(offered))).map_err(|error| match error.into_inner() {
+            Event::Offer(offered) => offered,
+            _ => unreachable!("what was sent comes back"),
+        });
+    }
+    let stranger = match offered.standing {
+        Standing::OwnRelay => None,
+        Standing::Introduced(_) => Some(offered.responder.peer()),
+    };
+    let of_stranger = running.values().filter(|pull| stranger.is_some() && pull.stranger == stranger).count();
+    if running.len() >= PULLS_MAX || of_stranger >= STRANGER_PULLS_MAX {
+        return Err(Box::new(offered));
+    }
+    let (events, receiver) = mpsc::channel(PULL_EVENTS_MAX);
+    running.insert(delivery, Running { events: events.clone(), stranger });
+    tokio::spawn(driver::run(shared.clone(), offered, events, receiver));
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! Where a pull's verified pieces go: into the store's partial blob, with a checkpoint every few MiB beside the stream.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lighter_protocol::pull::StreamId;
+use lighter_store::Partial;
+use lighter_transport::pull::{Piece, VerifiedSink};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::driver::Event;
+
+/// One stream's way into a partial blob.
+#[derive(Debug)]
+pub(super) struct Sink {
+    pub(super) stream: StreamId,
+    pub(super) partial: Arc<Partial>,
+    /// Set while a checkpoint runs; shared by the streams of one blob.
+    pub(super) checkpointing: Arc<AtomicBool>,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+impl VerifiedSink for Sink {
+    async fn write(&self, piece: Piece) -> io::Result<()> {
+        let range = piece.offset..piece.offset + piece.bytes.len() as u64;
+        let partial = Arc::clone(&self.partial);
+        let written = spawn_blocking(move || {
+            for parent in &piece.parents {
+                partial.write_pair(parent.node, &parent.pair)?;
+            }
+            partial.write_data(piece.offset, &piece.bytes)
+        });
+        let is_due = written.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        if is_due {
+            self.checkpoint();
+        }
+        // Where the pull's task is gone, so is the need for this stream.
+        let told = self.events.send(Event::Verified { stream: self.stream, range }).await;
+        told.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Sink {
+    /// Starts a checkpoint beside the stream, unless one runs.
+    fn checkpoint(&self) {
+        if self.checkpointing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (partial, checkpointing) = (Arc::clone(&self.partial), Arc::clone(&self.checkpointing));
+        spawn_blocking(move || {
+            if let Err(error) = partial.checkpoint() {
+                tracing::warn!(blob = %partial.blob(), %error, "a checkpoint failed");
+            }
+            checkpointing.store(false, Ordering::Release);
+        });
+    }
+}

@@ -1,0 +1,189 @@
+//! Being known to the location server (SPEC A12 to A14): registering, pinging, saying offline.
+//!
+//! One task does it, over one kept-alive HTTP connection. What it learns (session, attestation, what is wrong) is in
+//! [`Membership`], which everybody can watch.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lighter_protocol::{Attestation, Registration, Signed, UnixTime};
+use lighter_transport::location::LocationError;
+use lighter_transport::location::api::RegisterAnswer;
+use rand::RngExt;
+use tokio::time::{sleep, timeout};
+
+use crate::dial;
+use crate::limits::{RECONNECT_MAX, RECONNECT_MIN, REGISTRATION_LIFE, STOP_TIME_MAX};
+use crate::shared::{Attested, Handle, Membership};
+
+/// The durable counter of registrations.
+const SEQUENCE: &str = "registration";
+
+/// Stays registered until the agent is to stop; then says offline.
+pub async fn run(shared: Handle) {
+    let stop = shared.stop.clone();
+    let mut member = Member { shared, sequence_min: 1, hidden: false, wait: RECONNECT_MIN };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = member.stay() => {}
+    }
+    member.leave().await;
+}
+
+/// Where the store can be reached, as far as this machine knows.
+pub fn addresses(shared: &Handle) -> Vec<SocketAddr> {
+    let quic = &shared.config.quic;
+    if !quic.advertise.is_empty() {
+        return quic.advertise.clone();
+    }
+    match shared.endpoint.local_addr() {
+        Ok(local) if local.ip().is_unspecified() => dial::route_addresses(shared.location.url())
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, local.port()))
+            .collect(),
+        Ok(local) => vec![local],
+        Err(_) => Vec::new(),
+    }
+}
+
+struct Member {
+    shared: Handle,
+    /// The location server knows registrations up to here.
+    sequence_min: u64,
+    /// The addresses were not accepted: registered without any, the store is offered things on its own sessions only.
+    hidden: bool,
+    wait: Duration,
+}
+
+impl Member {
+    async fn stay(&mut self) {
+        loop {
+            let mut wakes = self.shared.wakes.subscribe();
+            let pause = match self.register().await {
+                Ok(answer) => {
+                    self.wait = RECONNECT_MIN;
+                    self.ping(&answer).await
+                }
+                Err(error) => self.failed(&error),
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = wakes.changed() => {}
+            }
+        }
+    }
+
+    async fn register(&mut self) -> Result<RegisterAnswer, LocationError> {
+        let floor = self.sequence_min;
+        let sequence = self.shared.blocking(move |store| store.next_number(SEQUENCE, floor)).await;
+        let sequence = sequence.map_err(|error| LocationError::Unreachable(Box::new(error)))?;
+        let registration = Registration {
+            mailbox: self.shared.mailbox().clone(),
+            peer: self.shared.identity.peer(),
+            addresses: if self.hidden { Vec::new() } else { addresses(&self.shared) },
+            sequence,
+            expires: UnixTime::now().plus(REGISTRATION_LIFE),
+        };
+        let signed = Signed::sign(&registration, self.shared.identity.keypair());
+        let signed = signed.map_err(|error| LocationError::Unreachable(Box::new(error)))?;
+        let answer = self.shared.location.register(&signed).await?;
+        tracing::info!(addresses = ?registration.addresses, sequence, "registered");
+        let attestation = self.believe(answer.attestation.as_ref());
+        let problem = match (&attestation, self.hidden) {
+            (None, _) => Some("the location server has not attested this store yet".to_owned()),
+            (_, true) => Some("the own addresses cannot be reached by others: only own relays deliver".to_owned()),
+            _ => None,
+        };
+        let session = Some(answer.session.clone());
+        self.shared.membership.send_replace(Membership { session, attestation, problem });
+        Ok(answer)
+    }
+
+    /// Pings until the server does not know the session any more, or something changed; gives how long to wait before
+    /// registering again.
+    async fn ping(&mut self, answer: &RegisterAnswer) -> Duration {
+        let interval = Duration::from_secs(u64::from(answer.ping_interval_s.max(1)));
+        let mut wakes = self.shared.wakes.subscribe();
+        loop {
+            // Stores that registered together (after the server's restart) do not ping together.
+            let pause = interval.mul_f64(rand::rng().random_range(0.8..=1.0));
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = wakes.changed() => return Duration::ZERO,
+            }
+            match self.shared.location.ping(&answer.session).await {
+                Ok(pong) => {
+                    self.wait = RECONNECT_MIN;
+                    if let Some(attested) = self.believe(pong.attestation.as_ref()) {
+                        self.shared.membership.send_modify(|membership| {
+                            membership.attestation = Some(attested);
+                            membership.problem = membership.problem.take().filter(|_| self.hidden);
+                        });
+                    }
+                }
+                Err(LocationError::Unauthorised) => return Duration::ZERO,
+                Err(error) => return self.failed(&error),
+            }
+        }
+    }
+
+    /// The attestation, where it is the location server's, for this key and this mailbox.
+    fn believe(&self, signed: Option<&Signed<Attestation>>) -> Option<Attested> {
+        let signed = signed?;
+        let (location, own) = (self.shared.location_peer(), self.shared.identity.peer());
+        match Attestation::verify_of(signed, location, &own, UnixTime::now()) {
+            Ok(attestation) if attestation.mailbox == *self.shared.mailbox() => {
+                Some(Attested { signed: signed.clone(), attestation })
+            }
+            Ok(_) => {
+                tracing::warn!("the location server attested another mailbox");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "an attestation that does not count");
+                None
+            }
+        }
+    }
+
+    /// Notes what went wrong; gives how long to wait before trying again.
+    fn failed(&mut self, error: &LocationError) -> Duration {
+        match error {
+            LocationError::Stale { sequence } => {
+                self.sequence_min = sequence.saturating_add(1);
+                return Duration::ZERO;
+            }
+            LocationError::Address if !self.hidden => {
+                self.hidden = true;
+                return Duration::ZERO;
+            }
+            _ => {}
+        }
+        let problem = format!("not registered: {error}");
+        let known = self.shared.membership.borrow().problem.as_deref() == Some(&problem);
+        if !known {
+            tracing::warn!(%error, "not registered");
+        }
+        self.shared.membership.send_modify(|membership| {
+            membership.session = None;
+            membership.problem = Some(problem);
+        });
+        let wait = match error {
+            LocationError::TooMany { retry_after } => *retry_after,
+            _ => self.wait,
+        };
+        self.wait = (self.wait * 2).min(RECONNECT_MAX);
+        wait.min(RECONNECT_MAX).mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+
+    /// Going offline (SPEC A13).
+    async fn leave(&self) {
+        let Some(session) = self.shared.session() else { return };
+        match timeout(STOP_TIME_MAX / 2, self.shared.location.offline(&session)).await {
+            Ok(Ok(())) => tracing::info!("said offline"),
+            Ok(Err(error)) => tracing::warn!(%error, "could not say offline"),
+            Err(_) => tracing::warn!("could not say offline in time"),
+        }
+        self.shared.membership.send_modify(|membership| membership.session = None);
+    }
+}

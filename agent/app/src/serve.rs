@@ -1,0 +1,190 @@
+//! What other peers ask of this agent, on connections that they or this agent opened.
+//!
+//! Each request is decided on by who asks: an own relay and a stranger get different answers, and a stranger gets the
+//! same one for everything that is not theirs (DESIGN §3 rule 11, §4).
+
+use std::fs::File;
+use std::sync::Arc;
+
+use bao_tree::io::outboard::PreOrderOutboard;
+use lighter_protocol::blob;
+use lighter_protocol::offer::Delivery;
+use lighter_protocol::wire::{Get, Have, Request, Response};
+use lighter_protocol::{PeerId, UnixTime};
+use lighter_store::{BlobFiles, StoreError};
+use lighter_transport::serve::{FileSlices, ServeError};
+use lighter_transport::{Connection, IncomingRequest, Responder};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::limits::REQUESTS_PER_CONNECTION_MAX;
+use crate::shared::Handle;
+use crate::{offers, pulls};
+
+/// Seconds after which somebody whom this agent cannot answer now is asked to come back.
+const LATER_S: u32 = 10;
+
+/// Accepts connections until the endpoint is closed.
+pub async fn run(shared: Handle) {
+    // As many as the endpoint lets in.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_ended) = connections.join_next(), if !connections.is_empty() => {}
+            accepted = shared.endpoint.accept() => {
+                let Some(accepted) = accepted else { return };
+                connections.spawn(connection(shared.clone(), accepted));
+            }
+        }
+    }
+}
+
+/// Answers what is asked on one connection until it is closed.
+pub async fn connection(shared: Handle, connection: Connection) {
+    shared.links.add(&connection);
+    let room = Arc::new(Semaphore::new(REQUESTS_PER_CONNECTION_MAX));
+    let mut requests = JoinSet::new();
+    loop {
+        let permit = match Arc::clone(&room).acquire_owned().await {
+            Ok(permit) => permit,
+            Err(_) => break,
+        };
+        let Some(IncomingRequest { request, responder }) = connection.accept_request().await else { break };
+        while requests.try_join_next().is_some() {}
+        let shared = shared.clone();
+        requests.spawn(async move {
+            answer(&shared, request, responder).await;
+            drop(permit);
+        });
+    }
+    shared.links.sweep(&connection.peer());
+}
+
+async fn answer(shared: &Handle, request: Request, responder: Responder) {
+    let peer = responder.peer();
+    let response = match request {
+        Request::Offer(offer) => return pulls::offered(shared, offer, responder).await,
+        Request::Get(get) => return serve(shared, get, responder).await,
+        Request::Have(have) => self::have(shared, have, &peer).await,
+        Request::Receipt(receipt) => offers::receipted(shared, &receipt, &peer).await,
+        // Only relays have something waiting. Pings are answered by the connection itself.
+        Request::Waiting(_) | Request::Ping => Response::Refused,
+    };
+    if let Err(error) = responder.respond(&response).await {
+        tracing::debug!(%peer, %error, "could not answer");
+    }
+}
+
+/// Own relays may know what is here, re-read from disk; others could ask what a user owns (DESIGN §4).
+async fn have(shared: &Handle, have: Have, peer: &PeerId) -> Response {
+    if !shared.is_own_relay(peer) {
+        return Response::Refused;
+    }
+    let held = shared
+        .blocking(move |store| match have {
+            Have::Blob(blob) => store.recheck(blob),
+            Have::Delivery(delivery) => {
+                let Some(incoming) = store.incoming(delivery)? else { return Ok(false) };
+                let parts = std::iter::once(&incoming.manifest).chain(&incoming.blobs);
+                for part in parts {
+                    if !store.recheck(part.id)? {
+                        return Ok(false);
+                    }
+                }
+                Ok::<_, StoreError>(true)
+            }
+        })
+        .await;
+    match held {
+        Ok(held) => Response::Have(held),
+        Err(error) => {
+            tracing::warn!(%error, "could not look what is in the store");
+            Response::Later(LATER_S)
+        }
+    }
+}
+
+/// The verified stream of a blob, for whom its delivery was offered to, and for the user's other devices (SPEC A23).
+async fn serve(shared: &Handle, get: Get, responder: Responder) {
+    let peer = responder.peer();
+    let Some(files) = readable(shared, &get, peer).await else {
+        let _ = responder.respond(&Response::Refused).await;
+        return;
+    };
+    let Ok(_permit) = shared.serves.try_acquire() else {
+        let _ = responder.respond(&Response::Later(LATER_S)).await;
+        return;
+    };
+    let progress = offers::Progress::begin(shared, get.delivery);
+    match stream(&get, &files, responder).await {
+        Ok(sent) => {
+            tracing::debug!(%peer, blob = %get.blob, sent, "served");
+            progress.served(&get, files.size);
+        }
+        Err(Served::Open(error)) => tracing::warn!(blob = %get.blob, %error, "cannot be read"),
+        Err(Served::Stream(ServeError::Peer(error))) => tracing::debug!(%peer, %error, "stopped pulling"),
+        Err(Served::Stream(error)) => {
+            tracing::warn!(blob = %get.blob, %error, "what was to be served is damaged");
+            // Looked at as a whole, and set aside if it is so.
+            let blob = get.blob;
+            if let Err(error) = shared.blocking(move |store| store.recheck(blob)).await {
+                tracing::warn!(%blob, %error, "could not be looked at");
+            }
+        }
+    }
+}
+
+/// The files of what `get` asks for, if `peer` may read it.
+async fn readable(shared: &Handle, get: &Get, peer: PeerId) -> Option<BlobFiles> {
+    let (delivery, blob) = (get.delivery, get.blob);
+    let found = shared
+        .blocking(move |store| {
+            let outgoing = store.outgoing(delivery)?;
+            let incoming = store.incoming(delivery)?;
+            Ok::<_, StoreError>((outgoing, incoming))
+        })
+        .await;
+    let (outgoing, incoming) = found.inspect_err(|error| tracing::warn!(%error, "the index cannot be read")).ok()?;
+    let now = UnixTime::now();
+    let location = shared.location_peer();
+    let size = if let Some(outgoing) = outgoing.filter(lighter_store::Outgoing::is_held) {
+        let offered_to = outgoing.store;
+        offers::facts(&outgoing).admits(get, &peer, Some(&offered_to), location, now)
+    } else {
+        let incoming = incoming?;
+        let facts = Delivery {
+            id: incoming.delivery,
+            mailbox: incoming.mailbox,
+            manifest: incoming.manifest,
+            blobs: incoming.blobs,
+            sources: Vec::new(),
+            expires: incoming.expires,
+        };
+        facts.admits(get, &peer, None, location, now)
+    }?;
+    let files = shared.blocking(move |store| store.files_of(blob)).await;
+    files.ok().filter(|files| files.size == size)
+}
+
+enum Served {
+    Open(std::io::Error),
+    Stream(ServeError),
+}
+
+async fn stream(get: &Get, files: &BlobFiles, responder: Responder) -> Result<u64, Served> {
+    let BlobFiles { size, data, outboard } = files.clone();
+    let open = move || -> std::io::Result<_> {
+        let data = Arc::new(File::open(data)?);
+        // A blob of one group has no outboard, and none of it is read: any file does.
+        let outboard = outboard.map_or_else(|| Ok(Arc::clone(&data)), |path| File::open(path).map(Arc::new))?;
+        Ok((data, outboard))
+    };
+    let opened = tokio::task::spawn_blocking(open).await.map_err(std::io::Error::other);
+    let (data, outboard) = opened.and_then(|opened| opened).map_err(Served::Open)?;
+    let outboard = PreOrderOutboard {
+        root: get.blob.hash(),
+        tree: blob::tree(size),
+        data: FileSlices::of_outboard(outboard, size),
+    };
+    responder.serve(get, size, FileSlices::of_blob(data, size), outboard).await.map_err(Served::Stream)
+}

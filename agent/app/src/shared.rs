@@ -1,0 +1,169 @@
+//! What the running agent's tasks share: one owner of each thing, reached through one cloneable handle.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lighter_protocol::pull::Door;
+use lighter_protocol::{Attestation, Mailbox, Now, PeerId, Signed};
+use lighter_store::Store;
+use lighter_transport::location::{LocationClient, Secret};
+use lighter_transport::{Endpoint, Identity};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::dial;
+use crate::limits::{OFFERS_MAX, SERVES_MAX};
+use crate::links::Links;
+use crate::offers::Offers;
+use crate::pulls::Pulls;
+
+/// A handle to all of it.
+pub type Handle = Arc<Shared>;
+
+/// What the tasks share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration.
+    pub config: Config,
+    /// The key.
+    pub identity: Identity,
+    /// The attachment storage. Its calls block: [`Shared::blocking`].
+    pub store: Store,
+    /// The place on the network.
+    pub endpoint: Endpoint,
+    /// The location server.
+    pub location: LocationClient,
+    /// How things stand with the location server.
+    pub membership: watch::Sender<Membership>,
+    /// Counts wakes and changes of network: who waits to try again tries at once.
+    pub wakes: watch::Sender<u64>,
+    /// Who is connected.
+    pub links: Links,
+    /// Deliveries being pulled.
+    pub pulls: Pulls,
+    /// Deliveries being offered to others.
+    pub offers: Offers,
+    /// Streams that may be served at a time.
+    pub serves: Semaphore,
+    /// Offers that may be made at a time.
+    pub offering: Semaphore,
+    /// Set when the agent is to stop.
+    pub stop: CancellationToken,
+    door: Mutex<Door>,
+}
+
+/// How things stand with the location server.
+#[derive(Clone, Debug, Default)]
+pub struct Membership {
+    /// The session; none while it is not registered.
+    pub session: Option<Secret>,
+    /// The attestation, verified when it came; none while it is pending.
+    pub attestation: Option<Attested>,
+    /// What is wrong, in words for the user.
+    pub problem: Option<String>,
+}
+
+/// An attestation with the statement that proves it to others.
+#[derive(Clone, Debug)]
+pub struct Attested {
+    /// What others are shown.
+    pub signed: Signed<Attestation>,
+    /// What it says.
+    pub attestation: Attestation,
+}
+
+impl Shared {
+    /// Puts the parts together; nothing runs yet.
+    pub fn new(
+        config: Config,
+        identity: Identity,
+        store: Store,
+        endpoint: Endpoint,
+        location: LocationClient,
+    ) -> Handle {
+        Arc::new(Self {
+            config,
+            identity,
+            store,
+            endpoint,
+            location,
+            membership: watch::Sender::default(),
+            wakes: watch::Sender::default(),
+            links: Links::default(),
+            pulls: Pulls::default(),
+            offers: Offers::default(),
+            serves: Semaphore::new(SERVES_MAX),
+            offering: Semaphore::new(OFFERS_MAX),
+            stop: CancellationToken::new(),
+            door: Mutex::default(),
+        })
+    }
+
+    /// Whose agent it is.
+    pub fn mailbox(&self) -> &Mailbox {
+        &self.config.mailbox
+    }
+
+    /// The location server's key.
+    pub fn location_peer(&self) -> &PeerId {
+        &self.config.location.peer
+    }
+
+    /// The session with the location server, if there is one now.
+    pub fn session(&self) -> Option<Secret> {
+        self.membership.borrow().session.clone()
+    }
+
+    /// The attestation, if there is one now.
+    pub fn attested(&self) -> Option<Attested> {
+        self.membership.borrow().attestation.clone()
+    }
+
+    /// Whether `peer` is a relay of the own domain, by the attestation.
+    pub fn is_own_relay(&self, peer: &PeerId) -> bool {
+        self.membership
+            .borrow()
+            .attestation
+            .as_ref()
+            .is_some_and(|attested| attested.attestation.names_relay(peer))
+    }
+
+    /// The door, to ask about one offer.
+    pub fn door(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of `addresses` that this agent may dial.
+    pub fn dialable(&self, addresses: &[std::net::SocketAddr]) -> Vec<std::net::SocketAddr> {
+        let own: Vec<IpAddr> = match self.endpoint.local_addr() {
+            Ok(local) if !local.ip().is_unspecified() => vec![local.ip()],
+            _ => dial::route_addresses(self.location.url()),
+        };
+        addresses.iter().copied().filter(|address| dial::is_allowed(address, &own)).collect()
+    }
+
+    /// Runs something that blocks on the disk.
+    ///
+    /// # Panics
+    /// Where `work` does.
+    pub async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> T {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(value) => value,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Blocking work is cancelled only when the runtime ends, and then nobody waits for it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+/// Both clocks, now.
+pub fn now() -> Now {
+    Now { instant: std::time::Instant::now(), wall: lighter_protocol::UnixTime::now() }
+}
