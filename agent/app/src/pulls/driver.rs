@@ -190,6 +190,15 @@ fn look(store: &Store, offer: &Offer) -> Result<Known, StoreError> {
     Ok(Known::Held { held, room })
 }
 
+/// Where a stream writes to.
+enum Target {
+    Partial(Arc<Partial>, Arc<AtomicBool>),
+    /// The blob is here already.
+    Held,
+    /// The disk does not take it.
+    None,
+}
+
 struct Driver<'a> {
     shared: &'a Handle,
     machine: Pull,
@@ -334,45 +343,48 @@ impl Driver<'_> {
         let events = self.events.clone();
         let connection = self.holders.get(&from).filter(|connection| !connection.is_closed()).cloned();
         let connection = connection.or_else(|| self.shared.links.get(&from));
-        let partial = self.partial(pull.blob, pull.size).await;
+        let target = self.target(pull.blob, pull.size).await;
         self.work.spawn(async move {
-            let end = match (connection, partial) {
-                (Some(connection), Some((partial, checkpointing))) => {
+            let end = match (connection, target) {
+                (_, Target::Held) => {
+                    // Another delivery brought it in the meantime.
+                    for range in pull.missing.iter() {
+                        let _ = events.send(Event::Verified { stream, range }).await;
+                    }
+                    StreamEnd::Over
+                }
+                // The disk does not take it: nobody else's fault, but nothing comes of asking.
+                (_, Target::None) => StreamEnd::Over,
+                (Some(connection), Target::Partial(partial, checkpointing)) => {
                     let sink = Sink { stream, partial, checkpointing, events: events.clone() };
                     stream_end(connection.pull(&pull, &Arc::new(sink)).await.map(|_| ()), pull.blob)
                 }
-                (None, _) => {
+                (None, Target::Partial(..)) => {
                     let _ = events.send(Event::Lost(from)).await;
-                    StreamEnd::Refused
+                    StreamEnd::Over
                 }
-                // The disk does not take it: nobody else's fault, but nothing comes of asking.
-                (_, None) => StreamEnd::Over,
             };
             let _ = events.send(Event::Ended { stream, end }).await;
         });
     }
 
-    /// The partial blob that a stream writes to.
-    async fn partial(&mut self, blob: BlobId, size: u64) -> Option<(Arc<Partial>, Arc<AtomicBool>)> {
+    /// Where a stream writes to.
+    async fn target(&mut self, blob: BlobId, size: u64) -> Target {
         if let Some((partial, checkpointing)) = self.partials.get(&blob)
             && !partial.is_given_up()
         {
-            return Some((Arc::clone(partial), Arc::clone(checkpointing)));
+            return Target::Partial(Arc::clone(partial), Arc::clone(checkpointing));
         }
         match self.shared.blocking(move |store| store.want(blob, size, UnixTime::now())).await {
             Ok(Wanted::Partial(partial)) => {
-                let kept = (partial, Arc::new(AtomicBool::new(false)));
-                self.partials.insert(blob, kept.clone());
-                Some(kept)
+                let checkpointing = Arc::new(AtomicBool::new(false));
+                self.partials.insert(blob, (Arc::clone(&partial), Arc::clone(&checkpointing)));
+                Target::Partial(partial, checkpointing)
             }
-            Ok(Wanted::Held) => {
-                // Another delivery brought it in the meantime.
-                let _ = self.events.try_send(Event::Reread { blob, well: true });
-                None
-            }
+            Ok(Wanted::Held) => Target::Held,
             Err(error) => {
                 tracing::warn!(%blob, %error, "cannot be stored");
-                None
+                Target::None
             }
         }
     }

@@ -1,0 +1,193 @@
+//! What this agent sent and serves until it is receipted (SPEC A6, A7, D4): each outgoing delivery is a task that
+//! drives the machine of `lighter_protocol::offer`. The deliveries are on record in the store, so whichever process
+//! runs next goes on with them.
+
+mod driver;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use lighter_protocol::offer::Delivery;
+use lighter_protocol::wire::{Get, Response};
+use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Releaser, Signed, VerifiedReceipt};
+use lighter_store::{Outgoing, OutgoingState, StoreError};
+use tokio::sync::{mpsc, watch};
+
+use crate::shared::{Handle, now};
+
+pub use driver::Attempt;
+
+/// Seconds after which a store whose receipt could not be recorded is asked to send it again.
+const LATER_S: u32 = 5;
+/// Things that happened to a delivery and were not looked at yet; more of the same kind say nothing new.
+const EVENTS_MAX: usize = 16;
+
+/// The deliveries being offered.
+#[derive(Debug, Default)]
+pub struct Offers {
+    running: Mutex<HashMap<DeliveryId, Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    events: mpsc::Sender<Event>,
+    progress: watch::Sender<Stage>,
+}
+
+/// What happens to a delivery besides what its task does itself.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// The store pulled something.
+    Progress,
+    /// Its receipt is recorded.
+    Released,
+}
+
+/// How far an outgoing delivery is, for who waits for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stage {
+    /// Blobs that were served to their end, and their bytes.
+    pub served: HashMap<BlobId, u64>,
+    /// Where it is.
+    pub attempt: Attempt,
+}
+
+impl Stage {
+    /// Bytes that were served.
+    pub fn bytes(&self) -> u64 {
+        self.served.values().sum()
+    }
+}
+
+impl Offers {
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeliveryId, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, delivery: &DeliveryId, event: Event) {
+        if let Some(running) = self.lock().get(delivery) {
+            // A full queue has the same event in it already, or one that says more.
+            let _ = running.events.try_send(event);
+        }
+    }
+
+    /// Follows a delivery that is being offered.
+    pub fn watch(&self, delivery: &DeliveryId) -> Option<watch::Receiver<Stage>> {
+        self.lock().get(delivery).map(|running| running.progress.subscribe())
+    }
+}
+
+/// Goes on with every delivery on record that is not receipted yet.
+///
+/// # Errors
+/// What the index says.
+pub async fn resume(shared: &Handle) -> Result<(), StoreError> {
+    let all = shared.blocking(lighter_store::Store::all_outgoing).await?;
+    for outgoing in all {
+        if matches!(outgoing.state, OutgoingState::Waiting { .. }) {
+            begin(shared, outgoing);
+        }
+    }
+    Ok(())
+}
+
+/// Offers a delivery that is on record, until it is receipted, refused or expired.
+pub fn begin(shared: &Handle, outgoing: Outgoing) -> watch::Receiver<Stage> {
+    let mut running = shared.offers.lock();
+    if let Some(already) = running.get(&outgoing.delivery) {
+        return already.progress.subscribe();
+    }
+    let (events, receiver) = mpsc::channel(EVENTS_MAX);
+    let (progress, stages) = watch::channel(Stage::default());
+    running.insert(outgoing.delivery, Running { events, progress: progress.clone() });
+    drop(running);
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let delivery = outgoing.delivery;
+        driver::run(&shared, outgoing, receiver, progress).await;
+        shared.offers.lock().remove(&delivery);
+    });
+    stages
+}
+
+/// The facts of a delivery, as the machine takes them.
+pub fn facts(outgoing: &Outgoing) -> Delivery {
+    Delivery {
+        id: outgoing.delivery,
+        mailbox: outgoing.recipient.clone(),
+        manifest: outgoing.manifest.clone(),
+        blobs: outgoing.blobs.clone(),
+        sources: Vec::new(),
+        expires: outgoing.expires,
+    }
+}
+
+/// A receipt came: what counts is who signed it. Recorded durably before the answer (SPEC D4).
+pub async fn receipted(shared: &Handle, receipt: &Signed<Receipt>, peer: &PeerId) -> Response {
+    let Ok(claim) = receipt.claim() else { return Response::Refused };
+    let delivery = claim.delivery;
+    let outgoing = match shared.blocking(move |store| store.outgoing(delivery)).await {
+        Ok(Some(outgoing)) => outgoing,
+        Ok(None) => return Response::Refused,
+        Err(error) => {
+            tracing::warn!(%delivery, %error, "the index cannot be read");
+            return Response::Later(LATER_S);
+        }
+    };
+    let now = now().wall;
+    // The store was looked up at the location server when the delivery was made, and again for each offer.
+    let until = now.plus(std::time::Duration::from_secs(1));
+    let releaser = Releaser::looked_up(outgoing.recipient.clone(), outgoing.store, until);
+    let verified = match VerifiedReceipt::verify(receipt, &releaser, &facts(&outgoing).expected(), now) {
+        Ok(verified) => verified,
+        Err(reason) => {
+            tracing::info!(%peer, %delivery, %reason, "receipt refused");
+            return Response::Refused;
+        }
+    };
+    if matches!(outgoing.state, OutgoingState::Released(_)) {
+        return Response::Released;
+    }
+    let released = Outgoing { state: OutgoingState::Released(verified.signed().clone()), ..outgoing };
+    match shared.blocking(move |store| store.put_outgoing(&released)).await {
+        Ok(()) => {
+            tracing::info!(%delivery, store = %peer, "receipted, released");
+            shared.offers.tell(&delivery, Event::Released);
+            Response::Released
+        }
+        Err(error) => {
+            tracing::warn!(%delivery, %error, "a receipt could not be recorded");
+            Response::Later(LATER_S)
+        }
+    }
+}
+
+/// Tells a delivery's task that it is being pulled.
+#[derive(Debug)]
+pub struct Progress<'a> {
+    shared: &'a Handle,
+    delivery: DeliveryId,
+}
+
+impl<'a> Progress<'a> {
+    /// A stream begins.
+    pub fn begin(shared: &'a Handle, delivery: DeliveryId) -> Self {
+        shared.offers.tell(&delivery, Event::Progress);
+        Self { shared, delivery }
+    }
+
+    /// A stream of a blob of `size` bytes was served to its end.
+    pub fn served(&self, get: &Get, size: u64) {
+        let len = match get.ranges.as_slice() {
+            [] => size,
+            ranges => ranges.iter().map(|(start, end)| end.min(&size).saturating_sub(*start)).sum(),
+        };
+        if let Some(running) = self.shared.offers.lock().get(&self.delivery) {
+            running.progress.send_modify(|stage| {
+                let served = stage.served.entry(get.blob).or_default();
+                *served = served.saturating_add(len).min(size);
+            });
+        }
+        self.shared.offers.tell(&self.delivery, Event::Progress);
+    }
+}

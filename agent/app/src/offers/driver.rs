@@ -1,0 +1,333 @@
+//! One outgoing delivery's task: finds the recipient's store, offers, and waits for the receipt; again, with growing
+//! waits, for as long as the delivery lives.
+
+use std::time::{Duration, Instant};
+
+use lighter_protocol::offer::{Command, GiveUp, Offering};
+use lighter_protocol::wire::{NoReason, Offer, Request, Response};
+use lighter_protocol::{PeerId, UnixTime};
+use lighter_store::{Outgoing, OutgoingState};
+use lighter_transport::Connection;
+use lighter_transport::location::{LocationError, Presence, StoreRecord};
+use rand::RngExt;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, sleep_until};
+
+use super::{Event, Stage, facts};
+use crate::limits::{DIAL_TIME_MAX, STORE_PING_TIME_MAX};
+use crate::serve;
+use crate::shared::{Handle, now};
+
+/// Where an outgoing delivery is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Attempt {
+    /// The store is looked for and offered to for the first time.
+    #[default]
+    Looking,
+    /// The store takes it, and pulls.
+    Pulling,
+    /// It did not work now; the agent tries again.
+    Waiting {
+        /// Why, in words for the user.
+        why: String,
+    },
+    /// Receipted.
+    Released,
+    /// The store will not take it, or its time ran out.
+    Failed {
+        /// Why, in words for the user.
+        why: String,
+    },
+}
+
+/// How long a store that is offline is left alone between two look-ups, at first and at most. Agents do not listen to
+/// presence: that is for relays.
+const LOOK_AGAIN_MIN: Duration = Duration::from_secs(15);
+const LOOK_AGAIN_MAX: Duration = Duration::from_mins(10);
+
+/// Offers the delivery until nothing is to be done for it any more.
+pub(super) async fn run(
+    shared: &Handle,
+    outgoing: Outgoing,
+    mut events: mpsc::Receiver<Event>,
+    progress: watch::Sender<Stage>,
+) {
+    let machine = Offering::new(facts(&outgoing), outgoing.introduction.clone(), rand::rng().random());
+    let mut driver = Driver { shared, outgoing, machine, progress, link: None, deadline: None };
+    let mut look_again = LOOK_AGAIN_MIN;
+    loop {
+        if driver.expire().await {
+            return;
+        }
+        let mut wakes = shared.wakes.subscribe();
+        let mut membership = shared.membership.subscribe();
+        let why = match driver.find().await {
+            Ok(connection) => {
+                look_again = LOOK_AGAIN_MIN;
+                match driver.offer(connection, &mut events).await {
+                    Outcome::Over => return,
+                    Outcome::Lost => "the recipient's store went away".to_owned(),
+                }
+            }
+            Err(why) => why.to_string(),
+        };
+        driver.stage(Attempt::Waiting { why });
+        let pause = look_again.mul_f64(rand::rng().random_range(0.7..=1.0));
+        look_again = (look_again * 2).min(LOOK_AGAIN_MAX);
+        // Without a session nothing can be looked up: having one again is worth a try at once.
+        let had_session = shared.session().is_some();
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = wakes.changed() => look_again = LOOK_AGAIN_MIN,
+            _ = membership.wait_for(|now| !had_session && now.session.is_some()) => {}
+            // A receipt can come without an offer: the store dialled in.
+            Some(event) = events.recv() => if matches!(event, Event::Released) {
+                driver.stage(Attempt::Released);
+                return;
+            },
+        }
+    }
+}
+
+/// Why a store is not offered to now.
+#[derive(Debug, thiserror::Error)]
+pub enum NotFound {
+    /// This agent is not registered, so it has nobody to ask.
+    #[error("this agent is not registered with its location server now")]
+    NoSession,
+    /// The location server did not answer.
+    #[error("{0}")]
+    Location(#[from] LocationError),
+    /// No store, or none for this sender.
+    #[error("the recipient has no store that takes things from here")]
+    None,
+    /// It is known to be offline.
+    #[error("the recipient's store is offline")]
+    Offline,
+    /// It did not answer.
+    #[error("the recipient's store cannot be reached: {0}")]
+    NotReached(lighter_transport::ConnectError),
+    /// It has no address that may be dialled.
+    #[error("the recipient's store has no address that can be dialled from here")]
+    NoAddress,
+    /// It answered the connection and then not the ping.
+    #[error("the recipient's store does not answer")]
+    NoPong,
+}
+
+/// Connects to a store that the location server named, and pings it (SPEC A4).
+///
+/// # Errors
+/// [`NotFound`] says why the store cannot be relied on now.
+pub async fn reach(shared: &Handle, store: &StoreRecord) -> Result<Connection, NotFound> {
+    if let Some(connection) = shared.links.get(&store.peer)
+        && connection.ping(STORE_PING_TIME_MAX).await.is_ok()
+    {
+        return Ok(connection);
+    }
+    if store.presence == Presence::Offline {
+        return Err(NotFound::Offline);
+    }
+    let addresses = shared.dialable(&store.addresses);
+    if addresses.is_empty() {
+        return Err(NotFound::NoAddress);
+    }
+    let connected = shared.endpoint.connect(store.peer, &addresses, DIAL_TIME_MAX).await;
+    let connection = connected.map_err(NotFound::NotReached)?;
+    connection.ping(STORE_PING_TIME_MAX).await.map_err(|_| NotFound::NoPong)?;
+    Ok(connection)
+}
+
+enum Outcome {
+    /// Receipted, refused or expired.
+    Over,
+    /// The store is gone; the delivery waits.
+    Lost,
+}
+
+struct Driver<'a> {
+    shared: &'a Handle,
+    outgoing: Outgoing,
+    machine: Offering,
+    progress: watch::Sender<Stage>,
+    /// The connection to the store, and the task that answers what it asks on it.
+    link: Option<Link>,
+    deadline: Option<Instant>,
+}
+
+struct Link {
+    connection: Connection,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Driver<'_> {
+    fn stage(&self, attempt: Attempt) {
+        self.progress.send_modify(|stage| stage.attempt = attempt);
+    }
+
+    /// Looks the recipient up, gets an introduction, connects and pings.
+    async fn find(&mut self) -> Result<Connection, NotFound> {
+        let shared = self.shared;
+        let session = shared.session().ok_or(NotFound::NoSession)?;
+        let recipient = self.outgoing.recipient.clone();
+        let store = shared.location.lookup_one(&session, &recipient).await?.ok_or(NotFound::None)?;
+        if store.presence == Presence::Offline {
+            return Err(NotFound::Offline);
+        }
+        let bytes = self.outgoing.parts().fold(0, |sum: u64, part| sum.saturating_add(part.size));
+        let introduction = shared.location.introduction(&session, &recipient, bytes).await?;
+        let introduction = introduction.ok_or(NotFound::None)?;
+        self.machine.introduce(introduction.clone());
+        if store.peer != self.outgoing.store {
+            // The recipient has another primary store now: that one pulls and receipts.
+            self.outgoing.store = store.peer;
+            self.record().await;
+        }
+        self.outgoing.introduction = Some(introduction);
+        reach(shared, &store).await
+    }
+
+    async fn record(&self) {
+        let outgoing = self.outgoing.clone();
+        if let Err(error) = self.shared.blocking(move |store| store.put_outgoing(&outgoing)).await {
+            tracing::warn!(delivery = %self.outgoing.delivery, %error, "could not be recorded");
+        }
+    }
+
+    /// Offers on an open connection, and follows the pull until it is receipted or the connection is gone.
+    async fn offer(&mut self, connection: Connection, events: &mut mpsc::Receiver<Event>) -> Outcome {
+        let Ok(_permit) = self.shared.offering.acquire().await else { return Outcome::Lost };
+        let peer = connection.peer();
+        let serving = tokio::spawn(serve::connection(self.shared.clone(), connection.clone()));
+        self.link = Some(Link { connection: connection.clone(), serving });
+        let mut command = self.machine.handle_online(peer, now());
+        loop {
+            command = match command {
+                Command::SendOffer { to, offer } => {
+                    let answer = self.ask(to, *offer).await;
+                    match answer {
+                        Some(response) => self.machine.handle_response(&response, now()),
+                        None => self.machine.handle_lost(now()),
+                    }
+                }
+                Command::GiveUp(reason) => {
+                    self.fail(reason).await;
+                    return Outcome::Over;
+                }
+                Command::Wait(until) => {
+                    self.deadline = Some(until);
+                    match self.next(&connection, events).await {
+                        Some(command) => command,
+                        None => return self.end(events),
+                    }
+                }
+                Command::Nothing | Command::WaitForPresence | Command::Record(_) | Command::Release => {
+                    match self.next(&connection, events).await {
+                        Some(command) => command,
+                        None => return self.end(events),
+                    }
+                }
+            };
+        }
+    }
+
+    /// What happens next; none where the delivery is released, or the connection is gone.
+    async fn next(&mut self, connection: &Connection, events: &mut mpsc::Receiver<Event>) -> Option<Command> {
+        let deadline = self.deadline;
+        let wait = async {
+            match deadline {
+                Some(until) => sleep_until(until.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(event) = events.recv() => match event {
+                Event::Progress => {
+                    self.stage(Attempt::Pulling);
+                    Some(self.machine.handle_progress(now()))
+                }
+                Event::Released => {
+                    self.stage(Attempt::Released);
+                    None
+                }
+            },
+            _ = connection.closed() => {
+                self.machine.handle_offline(now());
+                None
+            }
+            () = wait => {
+                self.deadline = None;
+                Some(self.machine.handle_time(now()))
+            }
+        }
+    }
+
+    /// How it stands when nothing more comes of this connection.
+    fn end(&mut self, events: &mut mpsc::Receiver<Event>) -> Outcome {
+        self.deadline = None;
+        // The receipt may have come just before the connection went.
+        while let Ok(event) = events.try_recv() {
+            if matches!(event, Event::Released) {
+                self.stage(Attempt::Released);
+            }
+        }
+        let released = self.progress.borrow().attempt == Attempt::Released;
+        if let Some(link) = self.link.take() {
+            // The store has read the answer to its receipt once it closes, or asks nothing more.
+            if !released {
+                self.shared.links.sweep(&link.connection.peer());
+            } else {
+                let Link { connection, .. } = &link;
+                let connection = connection.clone();
+                tokio::spawn(async move {
+                    let _ = tokio::time::timeout(LINGER, connection.closed()).await;
+                    drop(link);
+                });
+            }
+        }
+        if released { Outcome::Over } else { Outcome::Lost }
+    }
+
+    async fn ask(&self, to: PeerId, offer: Offer) -> Option<Response> {
+        let connection = self.link.as_ref().map(|link| &link.connection).filter(|link| link.peer() == to)?;
+        match connection.request(&Request::Offer(offer)).await {
+            Ok(response) => Some(response),
+            Err(error) => {
+                tracing::debug!(store = %to, %error, "an offer was not answered");
+                None
+            }
+        }
+    }
+
+    /// Whether its time has run out.
+    async fn expire(&mut self) -> bool {
+        let expired = UnixTime::now() >= self.outgoing.expires;
+        if expired {
+            self.fail(GiveUp::Expired).await;
+        }
+        expired
+    }
+
+    async fn fail(&mut self, reason: GiveUp) {
+        let why = match reason {
+            GiveUp::Expired => "its time ran out".to_owned(),
+            GiveUp::No(NoReason::TooLarge) => "the recipient's store does not take files that large".to_owned(),
+            GiveUp::No(NoReason::NotAccepted) => "the recipient's store does not accept it".to_owned(),
+        };
+        tracing::warn!(delivery = %self.outgoing.delivery, %why, "not delivered");
+        self.outgoing.state = OutgoingState::Failed { reason: why.clone() };
+        self.record().await;
+        self.stage(Attempt::Failed { why });
+    }
+}
+
+/// How long a connection stays after the receipt, for the store to read the last answer.
+const LINGER: Duration = Duration::from_secs(5);
