@@ -61,9 +61,29 @@ pub struct Config {
     /// Where `send` hands mail to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smtp: Option<SmtpConfig>,
+    /// How `send` decides.
+    #[serde(default)]
+    pub send: SendConfig,
     /// What is kept.
     #[serde(default)]
     pub store: StoreConfig,
+}
+
+/// How `send` decides what goes to a recipient's store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SendConfig {
+    /// Smaller attachments stay in the message.
+    pub size_bytes_min: usize,
+    /// Whether the location server's word that a store is online is enough; otherwise the store itself is pinged first
+    /// (SPEC A4).
+    pub trust_presence: bool,
+}
+
+impl Default for SendConfig {
+    fn default() -> Self {
+        Self { size_bytes_min: lighter_message::Policy::default().min_size, trust_presence: false }
+    }
 }
 
 /// The location server, as enrolment found it.
@@ -159,9 +179,9 @@ impl StoreConfig {
         Settings {
             quota: self.quota_mib.map(|mib| mib.saturating_mul(MIB)),
             retention: self.retention_days.map(|days| DAY * days),
-            blob_size_max: self.blob_mib_max.map_or(default.blob_size_max, |mib| {
-                mib.saturating_mul(MIB).min(default.blob_size_max)
-            }),
+            blob_size_max: self
+                .blob_mib_max
+                .map_or(default.blob_size_max, |mib| mib.saturating_mul(MIB).min(default.blob_size_max)),
         }
     }
 }
@@ -202,7 +222,8 @@ impl Config {
         temporary.push(".new");
         let temporary = PathBuf::from(temporary);
         let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(failed)?;
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(failed)?;
         file.write_all(HEADING.as_bytes()).map_err(failed)?;
         file.write_all(text.as_bytes()).map_err(failed)?;
         file.sync_all().map_err(failed)?;
@@ -280,6 +301,7 @@ mod tests {
             key: KeyConfig::Keyring { entry: "alice@example.org 1".to_owned() },
             quic: QuicConfig { advertise: vec!["192.0.2.1:7443".parse().unwrap()], ..QuicConfig::default() },
             smtp: Some(SmtpConfig { server: "mx.example.org:25".to_owned(), tls: SmtpTls::Required }),
+            send: SendConfig { trust_presence: true, ..SendConfig::default() },
             store: StoreConfig { quota_mib: Some(100), retention_days: Some(30), blob_mib_max: None },
         }
     }
@@ -299,7 +321,8 @@ mod tests {
     #[test]
     fn mailbox_and_location_server_are_enough() {
         let peer = example().location.peer;
-        let text = format!("mailbox = \"a@b.c\"\n[location]\nurl = \"http://127.0.0.1:7080\"\npeer = \"{peer}\"\n");
+        let text =
+            format!("mailbox = \"a@b.c\"\n[location]\nurl = \"http://127.0.0.1:7080\"\npeer = \"{peer}\"\n");
         let config: Config = toml::from_str(&text).unwrap();
         assert_eq!((config.key, config.quic), (KeyConfig::File, QuicConfig::default()));
         assert_eq!(config.store.settings(), Settings::default());

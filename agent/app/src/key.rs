@@ -58,7 +58,11 @@ pub async fn load(config: &KeyConfig, paths: &Paths) -> Result<Identity, KeyErro
 ///
 /// # Errors
 /// [`KeyError::File`]: without a keyring, the file must do.
-pub async fn create(entry: String, paths: &Paths, use_keyring: bool) -> Result<(Identity, KeyConfig), KeyError> {
+pub async fn create(
+    entry: String,
+    paths: &Paths,
+    use_keyring: bool,
+) -> Result<(Identity, KeyConfig), KeyError> {
     if use_keyring && !paths.key().exists() {
         let identity = Identity::generate();
         let (name, secret) = (entry.clone(), identity.secret_bytes());
@@ -75,5 +79,6 @@ async fn in_keyring<T: Send + 'static>(
     work: impl FnOnce() -> keyring::Result<T> + Send + 'static,
 ) -> Result<T, KeyError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| KeyError::Keyring(error.to_string()))?.map_err(|error| KeyError::Keyring(error.to_string()))
+    done.map_err(|error| KeyError::Keyring(error.to_string()))?
+        .map_err(|error| KeyError::Keyring(error.to_string()))
 }

@@ -1,1 +1,43 @@
-//! x
+//! The agent: keeps the user's store, and everything that a user does with it as commands.
+//!
+//! ```text
+//!   registration ─ location server (HTTP): registered, attested, pinged, offline
+//!   sessions ───── own relays (QUIC): Waiting?, their offers
+//!   serve ──────── every connection: offers to `pulls`, gets, receipts to `offers`
+//!   pulls ──────── one task a delivery: the pull machine, the store, the receipt
+//!   offers ─────── one task an outgoing delivery: the offer machine, until the receipt
+//!   control ────── commands, over a Unix socket
+//! ```
+//!
+//! [`agent`] starts and stops them; [`shared`] is what they share. `send`, `restore` and `get` are commands with work of
+//! their own. Deciding is in `lighter_protocol`'s machines, storing in `lighter_store`, the wire in
+//! `lighter_transport`: here are the loops around them.
+
+pub mod access;
+pub mod agent;
+pub mod cli;
+mod commands;
+pub mod config;
+pub mod control;
+pub mod dial;
+pub mod failure;
+pub mod get;
+pub mod key;
+pub mod limits;
+pub mod links;
+pub mod lookup;
+pub mod offers;
+pub mod progress;
+pub mod pulls;
+pub mod registration;
+pub mod restore;
+pub mod send;
+pub mod serve;
+pub mod sessions;
+pub mod setup;
+pub mod shared;
+pub mod status;
+pub mod views;
+pub mod wake;
+
+pub use commands::run;

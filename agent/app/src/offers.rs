@@ -12,10 +12,11 @@ use lighter_protocol::wire::{Get, Response};
 use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Releaser, Signed, VerifiedReceipt};
 use lighter_store::{Outgoing, OutgoingState, StoreError};
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 
 use crate::shared::{Handle, now};
 
-pub use driver::Attempt;
+pub use driver::{Attempt, reach};
 
 /// Seconds after which a store whose receipt could not be recorded is asked to send it again.
 const LATER_S: u32 = 5;
@@ -32,6 +33,7 @@ pub struct Offers {
 struct Running {
     events: mpsc::Sender<Event>,
     progress: watch::Sender<Stage>,
+    task: AbortHandle,
 }
 
 /// What happens to a delivery besides what its task does itself.
@@ -52,13 +54,6 @@ pub struct Stage {
     pub attempt: Attempt,
 }
 
-impl Stage {
-    /// Bytes that were served.
-    pub fn bytes(&self) -> u64 {
-        self.served.values().sum()
-    }
-}
-
 impl Offers {
     fn lock(&self) -> MutexGuard<'_, HashMap<DeliveryId, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
@@ -71,9 +66,19 @@ impl Offers {
         }
     }
 
-    /// Follows a delivery that is being offered.
-    pub fn watch(&self, delivery: &DeliveryId) -> Option<watch::Receiver<Stage>> {
-        self.lock().get(delivery).map(|running| running.progress.subscribe())
+    /// Stops offering a delivery: its message goes another way.
+    pub fn cancel(&self, delivery: &DeliveryId) {
+        if let Some(running) = self.lock().remove(delivery) {
+            running.task.abort();
+        }
+    }
+
+    /// Why a delivery waits, if it is being offered and does.
+    pub fn waits_for(&self, delivery: &DeliveryId) -> Option<String> {
+        match &self.lock().get(delivery)?.progress.borrow().attempt {
+            Attempt::Waiting { why } => Some(why.clone()),
+            _ => None,
+        }
     }
 }
 
@@ -84,8 +89,15 @@ impl Offers {
 pub async fn resume(shared: &Handle) -> Result<(), StoreError> {
     let all = shared.blocking(lighter_store::Store::all_outgoing).await?;
     for outgoing in all {
-        if matches!(outgoing.state, OutgoingState::Waiting { .. }) {
-            begin(shared, outgoing);
+        match outgoing.state {
+            OutgoingState::Waiting => {
+                begin(shared, outgoing);
+            }
+            // The process ended before its message was mailed: whoever sent it was told nothing, or sends it again.
+            OutgoingState::Preparing => {
+                shared.blocking(move |store| store.remove_outgoing(outgoing.delivery)).await?;
+            }
+            OutgoingState::Released(_) | OutgoingState::Failed { .. } => {}
         }
     }
     Ok(())
@@ -99,14 +111,16 @@ pub fn begin(shared: &Handle, outgoing: Outgoing) -> watch::Receiver<Stage> {
     }
     let (events, receiver) = mpsc::channel(EVENTS_MAX);
     let (progress, stages) = watch::channel(Stage::default());
-    running.insert(outgoing.delivery, Running { events, progress: progress.clone() });
-    drop(running);
-    let shared = shared.clone();
-    tokio::spawn(async move {
-        let delivery = outgoing.delivery;
-        driver::run(&shared, outgoing, receiver, progress).await;
-        shared.offers.lock().remove(&delivery);
+    let delivery = outgoing.delivery;
+    let task = tokio::spawn({
+        let (shared, progress) = (shared.clone(), progress.clone());
+        async move {
+            driver::run(&shared, outgoing, receiver, progress).await;
+            shared.offers.lock().remove(&delivery);
+        }
     });
+    // The task waits for this lock before it can take itself off the list.
+    running.insert(delivery, Running { events, progress, task: task.abort_handle() });
     stages
 }
 
@@ -148,9 +162,11 @@ pub async fn receipted(shared: &Handle, receipt: &Signed<Receipt>, peer: &PeerId
     if matches!(outgoing.state, OutgoingState::Released(_)) {
         return Response::Released;
     }
-    let released = Outgoing { state: OutgoingState::Released(verified.signed().clone()), ..outgoing };
-    match shared.blocking(move |store| store.put_outgoing(&released)).await {
-        Ok(()) => {
+    let released = OutgoingState::Released(verified.signed().clone());
+    let changed =
+        shared.blocking(move |store| store.change_outgoing(delivery, |outgoing| outgoing.state = released));
+    match changed.await {
+        Ok(_) => {
             tracing::info!(%delivery, store = %peer, "receipted, released");
             shared.offers.tell(&delivery, Event::Released);
             Response::Released

@@ -93,9 +93,11 @@ fn admit(shared: &Handle, offer: &Offer, peer: &PeerId) -> Result<Standing, NotA
 fn hand_over(shared: &Handle, delivery: DeliveryId, offered: Offered) -> Result<(), Box<Offered>> {
     let mut running = shared.pulls.lock();
     if let Some(pull) = running.get(&delivery) {
-        return pull.events.try_send(Event::Offer(Box::new(offered))).map_err(|error| match error.into_inner() {
-            Event::Offer(offered) => offered,
-            _ => unreachable!("what was sent comes back"),
+        return pull.events.try_send(Event::Offer(Box::new(offered))).map_err(|error| {
+            match error.into_inner() {
+                Event::Offer(offered) => offered,
+                _ => unreachable!("what was sent comes back"),
+            }
         });
     }
     let stranger = match offered.standing {

@@ -91,7 +91,9 @@ impl Member {
         let attestation = self.believe(answer.attestation.as_ref());
         let problem = match (&attestation, self.hidden) {
             (None, _) => Some("the location server has not attested this store yet".to_owned()),
-            (_, true) => Some("the own addresses cannot be reached by others: only own relays deliver".to_owned()),
+            (_, true) => {
+                Some("the own addresses cannot be reached by others: only own relays deliver".to_owned())
+            }
             _ => None,
         };
         let session = Some(answer.session.clone());

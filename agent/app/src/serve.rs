@@ -144,7 +144,8 @@ async fn readable(shared: &Handle, get: &Get, peer: PeerId) -> Option<BlobFiles>
             Ok::<_, StoreError>((outgoing, incoming))
         })
         .await;
-    let (outgoing, incoming) = found.inspect_err(|error| tracing::warn!(%error, "the index cannot be read")).ok()?;
+    let (outgoing, incoming) =
+        found.inspect_err(|error| tracing::warn!(%error, "the index cannot be read")).ok()?;
     let now = UnixTime::now();
     let location = shared.location_peer();
     let size = if let Some(outgoing) = outgoing.filter(lighter_store::Outgoing::is_held) {
@@ -176,7 +177,8 @@ async fn stream(get: &Get, files: &BlobFiles, responder: Responder) -> Result<u6
     let open = move || -> std::io::Result<_> {
         let data = Arc::new(File::open(data)?);
         // A blob of one group has no outboard, and none of it is read: any file does.
-        let outboard = outboard.map_or_else(|| Ok(Arc::clone(&data)), |path| File::open(path).map(Arc::new))?;
+        let outboard =
+            outboard.map_or_else(|| Ok(Arc::clone(&data)), |path| File::open(path).map(Arc::new))?;
         Ok((data, outboard))
     };
     let opened = tokio::task::spawn_blocking(open).await.map_err(std::io::Error::other);

@@ -112,13 +112,10 @@ pub struct Outgoing {
 /// How far an outgoing delivery is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutgoingState {
-    /// To be offered.
-    Waiting {
-        /// Tries that failed so far.
-        attempts: u32,
-        /// When to try next.
-        next: UnixTime,
-    },
+    /// Offered, while its message has not been mailed yet: if the process ends now, it never was.
+    Preparing,
+    /// Its message is mailed; it is offered until it is receipted.
+    Waiting,
     /// Receipted: the copy here was let go of.
     Released(Signed<Receipt>),
     /// Its time ran out, or the store refused it for good; the copy stays until the user removes it (rule 3).

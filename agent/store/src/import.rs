@@ -1,7 +1,7 @@
 //! A file of the user's on its way into the store, to be sent: copied while it is hashed, since the user may change or
 //! remove the file before everybody pulled it.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use lighter_protocol::{BlobId, UnixTime};
@@ -37,6 +37,11 @@ impl Import {
     /// Bytes written so far.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Gives up the import, and its bytes back, from the first.
+    pub fn into_reader(self) -> ImportReader {
+        ImportReader { import: self, position: 0 }
     }
 
     /// Gives the blob its final place, durable. It stays if a delivery refers to it when the store is next opened.
@@ -83,6 +88,23 @@ impl Write for Import {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// The bytes of an import that was given up; it is gone when this is dropped.
+#[derive(Debug)]
+pub struct ImportReader {
+    import: Import,
+    position: u64,
+}
+
+impl Read for ImportReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.import.size - self.position).unwrap_or(usize::MAX);
+        let len = buffer.len().min(left);
+        self.import.data.read_at(&mut buffer[..len], self.position)?;
+        self.position += len as u64;
+        Ok(len)
     }
 }
 

@@ -23,9 +23,6 @@ pub const INDEX_CACHE_LEN: usize = 4 * 1024 * 1024;
 /// Bytes read or copied at a time where a whole file is gone through.
 pub const COPY_LEN: usize = 256 * 1024;
 
-/// Characters of an attachment's name that are shown or used for a file; what is longer is cut in its stem.
-pub const NAME_CHARS_MAX: usize = 120;
-
 const _: () = assert!(CHECKPOINT_LEN.is_multiple_of(GROUP_LEN));
 const _: () = assert!((COPY_LEN as u64).is_multiple_of(GROUP_LEN));
 const _: () = assert!(MANIFEST_SIZE_MAX < BLOB_SIZE_MAX);

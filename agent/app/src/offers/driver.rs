@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use lighter_protocol::offer::{Command, GiveUp, Offering};
+use lighter_protocol::offer::{Command, GiveUp, Offering, State};
 use lighter_protocol::wire::{NoReason, Offer, Request, Response};
 use lighter_protocol::{PeerId, UnixTime};
 use lighter_store::{Outgoing, OutgoingState};
@@ -116,16 +116,11 @@ pub enum NotFound {
     NoPong,
 }
 
-/// Connects to a store that the location server named, and pings it (SPEC A4).
+/// Connects to a store that the location server named, and pings it (SPEC A4). The connection is the caller's to close.
 ///
 /// # Errors
 /// [`NotFound`] says why the store cannot be relied on now.
 pub async fn reach(shared: &Handle, store: &StoreRecord) -> Result<Connection, NotFound> {
-    if let Some(connection) = shared.links.get(&store.peer)
-        && connection.ping(STORE_PING_TIME_MAX).await.is_ok()
-    {
-        return Ok(connection);
-    }
     if store.presence == Presence::Offline {
         return Err(NotFound::Offline);
     }
@@ -157,13 +152,16 @@ struct Driver<'a> {
 }
 
 struct Link {
+    shared: Handle,
     connection: Connection,
     serving: JoinHandle<()>,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
+        self.connection.close();
         self.serving.abort();
+        self.shared.links.sweep(&self.connection.peer());
     }
 }
 
@@ -188,15 +186,14 @@ impl Driver<'_> {
         if store.peer != self.outgoing.store {
             // The recipient has another primary store now: that one pulls and receipts.
             self.outgoing.store = store.peer;
-            self.record().await;
+            self.change(move |outgoing| outgoing.store = store.peer).await;
         }
-        self.outgoing.introduction = Some(introduction);
         reach(shared, &store).await
     }
 
-    async fn record(&self) {
-        let outgoing = self.outgoing.clone();
-        if let Err(error) = self.shared.blocking(move |store| store.put_outgoing(&outgoing)).await {
+    async fn change(&self, change: impl FnOnce(&mut Outgoing) + Send + 'static) {
+        let delivery = self.outgoing.delivery;
+        if let Err(error) = self.shared.blocking(move |store| store.change_outgoing(delivery, change)).await {
             tracing::warn!(delivery = %self.outgoing.delivery, %error, "could not be recorded");
         }
     }
@@ -206,14 +203,20 @@ impl Driver<'_> {
         let Ok(_permit) = self.shared.offering.acquire().await else { return Outcome::Lost };
         let peer = connection.peer();
         let serving = tokio::spawn(serve::connection(self.shared.clone(), connection.clone()));
-        self.link = Some(Link { connection: connection.clone(), serving });
+        self.link = Some(Link { shared: self.shared.clone(), connection: connection.clone(), serving });
         let mut command = self.machine.handle_online(peer, now());
         loop {
             command = match command {
-                Command::SendOffer { to, offer } => {
-                    let answer = self.ask(to, *offer).await;
+                Command::SendOffer { to, offer, until } => {
+                    let answer = self.ask(to, *offer, until).await;
                     match answer {
-                        Some(response) => self.machine.handle_response(&response, now()),
+                        Some(response) => {
+                            let command = self.machine.handle_response(&response, now());
+                            if matches!(self.machine.state(), State::Pulling { .. }) {
+                                self.stage(Attempt::Pulling);
+                            }
+                            command
+                        }
                         None => self.machine.handle_lost(now()),
                     }
                 }
@@ -280,25 +283,20 @@ impl Driver<'_> {
             }
         }
         let released = self.progress.borrow().attempt == Attempt::Released;
-        if let Some(link) = self.link.take() {
-            // The store has read the answer to its receipt once it closes, or asks nothing more.
-            if !released {
-                self.shared.links.sweep(&link.connection.peer());
-            } else {
-                let Link { connection, .. } = &link;
-                let connection = connection.clone();
-                tokio::spawn(async move {
-                    let _ = tokio::time::timeout(LINGER, connection.closed()).await;
-                    drop(link);
-                });
-            }
+        // The store closes the connection when it has read the answer to its receipt; if not, it had its time.
+        if let Some(link) = self.link.take().filter(|_| released) {
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(LINGER, link.connection.closed()).await;
+                drop(link);
+            });
         }
         if released { Outcome::Over } else { Outcome::Lost }
     }
 
-    async fn ask(&self, to: PeerId, offer: Offer) -> Option<Response> {
+    async fn ask(&self, to: PeerId, offer: Offer, until: Instant) -> Option<Response> {
         let connection = self.link.as_ref().map(|link| &link.connection).filter(|link| link.peer() == to)?;
-        match connection.request(&Request::Offer(offer)).await {
+        let limit = until.saturating_duration_since(Instant::now());
+        match connection.request_within(&Request::Offer(offer), limit).await {
             Ok(response) => Some(response),
             Err(error) => {
                 tracing::debug!(store = %to, %error, "an offer was not answered");
@@ -319,12 +317,20 @@ impl Driver<'_> {
     async fn fail(&mut self, reason: GiveUp) {
         let why = match reason {
             GiveUp::Expired => "its time ran out".to_owned(),
-            GiveUp::No(NoReason::TooLarge) => "the recipient's store does not take files that large".to_owned(),
+            GiveUp::No(NoReason::TooLarge) => {
+                "the recipient's store does not take files that large".to_owned()
+            }
             GiveUp::No(NoReason::NotAccepted) => "the recipient's store does not accept it".to_owned(),
         };
         tracing::warn!(delivery = %self.outgoing.delivery, %why, "not delivered");
-        self.outgoing.state = OutgoingState::Failed { reason: why.clone() };
-        self.record().await;
+        let reason = why.clone();
+        self.change(|outgoing| {
+            // A receipt that came in the meantime says more.
+            if outgoing.is_held() {
+                outgoing.state = OutgoingState::Failed { reason };
+            }
+        })
+        .await;
         self.stage(Attempt::Failed { why });
     }
 }

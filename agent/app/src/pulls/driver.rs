@@ -111,7 +111,7 @@ async fn pull(
             refuse(NotAdmitted::OtherContents, responder).await;
             return Ok(());
         }
-        Known::Receipted(receipt) => Pull::again(offer.clone(), from, &standing, *receipt),
+        Known::Receipted(receipt) => Pull::again(offer.clone(), from, &standing, &receipt),
         Known::Held { held, room } => {
             let held = |blob: &BlobId| held.get(blob).cloned().unwrap_or(Held::Some(Default::default()));
             Ok(Pull::begin(offer.clone(), from, &standing, &room, held, now()))
@@ -313,7 +313,8 @@ impl Driver<'_> {
             Command::Get { stream, from, blob, size, ranges } => {
                 let pull = lighter_transport::pull::Pull {
                     streams: 1,
-                    ..lighter_transport::pull::Pull::of(self.machine.offer().delivery, blob, size).missing(ranges)
+                    ..lighter_transport::pull::Pull::of(self.machine.offer().delivery, blob, size)
+                        .missing(ranges)
                 };
                 self.get(stream, from, pull).await;
             }
@@ -334,7 +335,9 @@ impl Driver<'_> {
                     Ok::<_, StoreError>(is_sized && store.recheck(blob)?)
                 })
                 .await;
-            let well = read.inspect_err(|error| tracing::warn!(%blob, %error, "cannot be read again")).unwrap_or(false);
+            let well = read
+                .inspect_err(|error| tracing::warn!(%blob, %error, "cannot be read again"))
+                .unwrap_or(false);
             let _ = events.send(Event::Reread { blob, well }).await;
         });
     }

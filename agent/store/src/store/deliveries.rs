@@ -216,6 +216,23 @@ impl Store {
         Ok(())
     }
 
+    /// Changes an outgoing delivery, as one step: whoever else changes it comes before or after. Gives it as it is then.
+    ///
+    /// # Errors
+    /// [`StoreError::NoDelivery`] where it is not known; else what the index says.
+    pub fn change_outgoing(
+        &self,
+        delivery: DeliveryId,
+        change: impl FnOnce(&mut Outgoing),
+    ) -> Result<Outgoing, StoreError> {
+        let _placing = self.0.placing();
+        let mut outgoing = self.0.index.outgoing(delivery)?.ok_or(StoreError::NoDelivery(delivery))?;
+        change(&mut outgoing);
+        let dropped = self.0.index.put_outgoing(&outgoing)?;
+        self.0.remove_files(&dropped);
+        Ok(outgoing)
+    }
+
     /// An outgoing delivery.
     ///
     /// # Errors

@@ -1,0 +1,126 @@
+//! The agent that runs: its tasks, started together and stopped together.
+
+use std::path::Path;
+
+use lighter_protocol::UnixTime;
+use lighter_store::{OutgoingState, Store, StoreError};
+use lighter_transport::location::{LocationClient, LocationSetupError};
+use lighter_transport::{BindError, Endpoint, EndpointConfig, Identity};
+use tokio::net::UnixListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::limits::{EXPIRE_INTERVAL, OUTGOING_LISTED, STOP_TIME_MAX};
+use crate::shared::{Handle, Shared};
+use crate::{control, offers, registration, serve, sessions, wake};
+
+/// Why the agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The endpoint.
+    #[error("{0}")]
+    Bind(#[from] BindError),
+    /// The location server's address or certificates.
+    #[error("{0}")]
+    Location(#[from] LocationSetupError),
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The control socket.
+    #[error("the control socket: {0}")]
+    Control(std::io::Error),
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Location(_) => Self::wrong_use(error),
+            error => Self::failed(error),
+        }
+    }
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    shared: Handle,
+    /// Says offline at the end: it is waited for.
+    registration: JoinHandle<()>,
+    tasks: JoinSet<()>,
+}
+
+impl Agent {
+    /// Starts everything; with `control`, it listens for commands there.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is missing. A location server that cannot be reached is no reason not to start.
+    pub async fn start(
+        config: Config,
+        identity: Identity,
+        store: Store,
+        control: Option<&Path>,
+    ) -> Result<Self, StartError> {
+        let location = LocationClient::new(&config.location.url, config.location.ca_file.as_deref())?;
+        let listen = config.quic.listen;
+        let endpoint = if listen.ip().is_unspecified() {
+            Endpoint::bind_any(&identity, listen.port(), EndpointConfig::default())?
+        } else {
+            Endpoint::bind(&identity, listen, EndpointConfig::default())?
+        };
+        let listener: Option<UnixListener> =
+            control.map(control::listen).transpose().map_err(StartError::Control)?;
+        let shared = Shared::new(config, identity, store, endpoint, location);
+        offers::resume(&shared).await?;
+        let registration = tokio::spawn(registration::run(shared.clone()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sessions::run(shared.clone()));
+        tasks.spawn(serve::run(shared.clone()));
+        tasks.spawn(wake::run(shared.clone()));
+        tasks.spawn(tidy(shared.clone()));
+        if let Some(listener) = listener {
+            tasks.spawn(control::run(shared.clone(), listener));
+        }
+        Ok(Self { shared, registration, tasks })
+    }
+
+    /// What its tasks share.
+    pub fn shared(&self) -> &Handle {
+        &self.shared
+    }
+
+    /// Stops cleanly: says offline, tells the peers, ends.
+    pub async fn stop(mut self) {
+        self.shared.stop.cancel();
+        if timeout(STOP_TIME_MAX, &mut self.registration).await.is_err() {
+            self.registration.abort();
+        }
+        self.tasks.shutdown().await;
+        self.shared.endpoint.close().await;
+    }
+}
+
+/// Lets go of what is past its retention, and forgets what is over for long.
+async fn tidy(shared: Handle) {
+    loop {
+        let done = shared
+            .blocking(|store| {
+                let now = UnixTime::now();
+                for outgoing in store.all_outgoing()? {
+                    let is_over = matches!(outgoing.state, OutgoingState::Released(_));
+                    if is_over && outgoing.created.plus(OUTGOING_LISTED) < now {
+                        store.remove_outgoing(outgoing.delivery)?;
+                    }
+                }
+                store.expire(now)
+            })
+            .await;
+        match done {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "deliveries let go of by age"),
+            Err(error) => tracing::warn!(%error, "the store could not be tidied up"),
+        }
+        sleep(EXPIRE_INTERVAL).await;
+    }
+}

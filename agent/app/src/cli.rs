@@ -1,0 +1,133 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use lighter_protocol::Mailbox;
+use lighter_transport::location::Secret;
+
+/// Keeps your mail's attachments in a store of your own.
+#[derive(Debug, Parser)]
+#[command(name = "lighter-agent", version, propagate_version = true)]
+pub struct Cli {
+    /// Configuration file [default: agent.toml in the XDG config folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Data folder: store, key, control socket [default: the XDG data folder]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a key, enrol it, and write the configuration
+    Setup(SetupArgs),
+    /// Keep the store: be online, pull what is offered, serve what was sent
+    Run,
+    /// Show how things stand
+    Status,
+    /// Show what is in the store
+    List,
+    /// Ask the location server for a mailbox's store, and ping it
+    Lookup {
+        /// Whose store
+        mailbox: Mailbox,
+    },
+    /// Mail files: to recipients' stores where they can be reached, else whole
+    Send(SendArgs),
+    /// Make the original message from a stub
+    Restore(RestoreArgs),
+    /// Fetch attachments: from the own store, else from the mail server
+    Get(GetArgs),
+}
+
+/// Arguments of `setup`.
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    /// Your mailbox
+    #[arg(long)]
+    pub mailbox: Mailbox,
+    /// Your location server: https://host[:port]
+    #[arg(long, value_name = "URL")]
+    pub location: String,
+    /// The invitation's token
+    #[arg(long, value_parser = secret)]
+    pub token: Secret,
+    /// Your mail server, for `send`
+    #[arg(long, value_name = "HOST:PORT")]
+    pub smtp: Option<String>,
+    /// Certificates (PEM) to trust for the location server instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Keep the key in a file even where there is a keyring
+    #[arg(long)]
+    pub key_file: bool,
+}
+
+/// Arguments of `send`.
+#[derive(Debug, Args)]
+pub struct SendArgs {
+    /// A recipient; can be given again
+    #[arg(long, required = true, value_name = "MAILBOX")]
+    pub to: Vec<Mailbox>,
+    /// A further recipient; can be given again
+    #[arg(long, value_name = "MAILBOX")]
+    pub cc: Vec<Mailbox>,
+    /// What it is about
+    #[arg(long, default_value = "")]
+    pub subject: String,
+    /// The text; `-` reads it from standard input
+    #[arg(long, default_value = "")]
+    pub body: String,
+    /// Files to attach
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Take blobs and manifests from a folder, with no agent at all
+    #[arg(long, value_name = "DIR")]
+    pub blobs: Option<PathBuf>,
+    /// Write to a file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The stub; standard input where it is missing or `-`
+    #[arg(value_name = "STUB")]
+    pub stub: Option<PathBuf>,
+}
+
+/// Arguments of `get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// An attachment's id (64 hexadecimal digits), or a file with a stub: then all its attachments
+    #[arg(value_name = "BLOB|STUB")]
+    pub what: String,
+    /// A file to write to (`-`: standard output), or, for a stub, a folder [default: the attachment's name]
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+}
+
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    text.parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,196 @@
+//! The commands: each opens what it needs, does its work, prints, and says with its exit code what happened.
+
+use std::io::Write;
+
+use lighter_shell::{Exit, logs, stop};
+use lighter_store::Store;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::access::Access;
+use crate::agent::Agent;
+use crate::cli::{Cli, Command, SendArgs, SetupArgs};
+use crate::config::{Config, Paths};
+use crate::failure::Failure;
+use crate::progress::SendView;
+use crate::send::SendRequest;
+use crate::setup::SetupRequest;
+use crate::views::List;
+use crate::{get, key, lookup, registration, restore, send, setup, status};
+
+/// Runs a command to its end.
+pub fn run(cli: Cli) -> Exit {
+    match &cli.command {
+        Command::Run => logs::init(),
+        _ => logs::init_quiet(),
+    }
+    // One provider for all of TLS; a second call, in a test, changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return told(&Failure::failed(error)),
+    };
+    let done = runtime.block_on(command(cli));
+    // What blocks on the disk ends by itself; nobody waits for a prompt of the keyring.
+    runtime.shutdown_background();
+    match done {
+        Ok(exit) => exit,
+        Err(failure) => told(&failure),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a command tells its user why it failed")]
+fn told(failure: &Failure) -> Exit {
+    eprintln!("lighter-agent: {failure}");
+    failure.exit()
+}
+
+async fn command(cli: Cli) -> Result<Exit, Failure> {
+    let paths = Paths::find(cli.config.as_deref(), cli.data.as_deref());
+    match cli.command {
+        // Needs no configuration, and no home folder.
+        Command::Restore(args) => restore::run(args, paths).await,
+        Command::Setup(args) => set_up(args, &paths?, cli.json).await,
+        Command::Run => serve(&paths?).await,
+        Command::Status => {
+            let paths = paths?;
+            let config = Config::read(&paths.config)?;
+            let status = match Access::open(&config, &paths).await? {
+                Access::Running(mut client) => client.status().await?,
+                Access::Alone(store) => {
+                    let identity = key::load(&config.key, &paths).await?;
+                    status::of_store(&config, identity.peer(), &store)?
+                }
+            };
+            print(&status, cli.json)
+        }
+        Command::List => {
+            let paths = paths?;
+            let config = Config::read(&paths.config)?;
+            let list = match Access::open(&config, &paths).await? {
+                Access::Running(mut client) => client.list().await?,
+                Access::Alone(store) => List::of(&store)?,
+            };
+            print(&list, cli.json)
+        }
+        Command::Lookup { mailbox } => {
+            let paths = paths?;
+            let config = Config::read(&paths.config)?;
+            let found = match Access::open(&config, &paths).await? {
+                Access::Running(mut client) => client.lookup(mailbox).await?,
+                Access::Alone(store) => {
+                    let agent = start(config, &paths, store).await?;
+                    let found = lookup::ask(agent.shared(), mailbox).await;
+                    agent.stop().await;
+                    found?
+                }
+            };
+            print(&found, cli.json)
+        }
+        Command::Send(args) => mail(args, &paths?, cli.json).await,
+        Command::Get(args) => get::run(args, &paths?, cli.json).await,
+    }
+}
+
+async fn set_up(args: SetupArgs, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {
+    let request = SetupRequest {
+        mailbox: args.mailbox,
+        location: args.location,
+        ca_file: args.ca_file,
+        token: args.token,
+        smtp: args.smtp,
+        key_file: args.key_file,
+    };
+    print(&setup::run(request, paths).await?, is_json)
+}
+
+/// `run`: until it is told to stop.
+async fn serve(paths: &Paths) -> Result<Exit, Failure> {
+    let config = Config::read(&paths.config)?;
+    paths.make_data()?;
+    let identity = key::load(&config.key, paths).await?;
+    let (folder, settings) = (paths.store(), config.store.settings());
+    let store = tokio::task::spawn_blocking(move || Store::open(&folder, settings))
+        .await
+        .map_err(Failure::failed)??;
+    let control = paths.control();
+    let agent = Agent::start(config, identity, store, Some(&control)).await?;
+    let addresses = json!({ "quic": registration::addresses(agent.shared()), "control": control });
+    lighter_shell::ready(&paths.data, &addresses)?;
+    stop::requested().await?;
+    agent.stop().await;
+    Ok(Exit::Done)
+}
+
+/// An agent for one command, where none runs.
+async fn start(config: Config, paths: &Paths, store: Store) -> Result<Agent, Failure> {
+    let identity = key::load(&config.key, paths).await?;
+    Ok(Agent::start(config, identity, store, Some(&paths.control())).await?)
+}
+
+async fn mail(args: SendArgs, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {
+    let config = Config::read(&paths.config)?;
+    let request = tokio::task::spawn_blocking(move || request(args)).await.map_err(Failure::failed)??;
+    match Access::open(&config, paths).await? {
+        Access::Running(mut client) => {
+            let mut view = SendView::new(is_json, true);
+            client.send(request, |event| view.show(&event)).await?;
+            Ok(view.end())
+        }
+        Access::Alone(store) => {
+            let agent = start(config, paths, store).await?;
+            let mut view = SendView::new(is_json, false);
+            let sent = send_alone(&agent, request, &mut view).await;
+            agent.stop().await;
+            sent?;
+            Ok(view.end())
+        }
+    }
+}
+
+async fn send_alone(agent: &Agent, request: SendRequest, view: &mut SendView) -> Result<(), Failure> {
+    // Nobody can be looked up before the session is there; without one, the message goes whole (DESIGN §3 rule 5).
+    if let Err(why) = lookup::session(agent.shared()).await {
+        tracing::warn!(%why, "recipients cannot be looked up");
+    }
+    let (events, mut told) = tokio::sync::mpsc::channel(send::EVENTS_MAX);
+    let sending = tokio::spawn(send::run(agent.shared().clone(), request, events));
+    while let Some(event) = told.recv().await {
+        view.show(&event);
+    }
+    sending.await.map_err(Failure::failed)?
+}
+
+/// The message as it was asked for: paths made absolute, since a running agent has another working folder.
+fn request(args: SendArgs) -> Result<SendRequest, Failure> {
+    let mut body = args.body;
+    if body == "-" {
+        body.clear();
+        let mut input = std::io::Read::take(std::io::stdin().lock(), crate::limits::BODY_LEN_MAX + 1);
+        std::io::Read::read_to_string(&mut input, &mut body)
+            .map_err(|error| Failure::failed(error).when("the text on standard input"))?;
+    }
+    let absolute = |path: &std::path::PathBuf| {
+        std::fs::canonicalize(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
+    };
+    let files = args.files.iter().map(absolute).collect::<Result<_, _>>()?;
+    Ok(SendRequest { to: args.to, cc: args.cc, subject: args.subject, body, files })
+}
+
+/// Prints an answer, for people or for scripts.
+pub(crate) fn print(value: &(impl Serialize + std::fmt::Display), is_json: bool) -> Result<Exit, Failure> {
+    let mut out = std::io::stdout().lock();
+    let text = if is_json {
+        let mut text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
+        text.push('\n');
+        text
+    } else {
+        value.to_string()
+    };
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Who reads only the beginning has what they wanted.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Exit::Done),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(Exit::Done),
+    }
+}

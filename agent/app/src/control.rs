@@ -1,0 +1,55 @@
+//! How a command speaks to the agent that runs: one JSON line as the question, JSON lines as the answer, over a Unix
+//! socket in the data folder that only its owner can open. A running agent owns the store (redb is for one process).
+
+mod client;
+mod server;
+mod socket;
+
+use lighter_protocol::{BlobId, DeliveryId, Mailbox};
+use serde::{Deserialize, Serialize};
+
+pub use client::Client;
+pub use server::{listen, run};
+
+use crate::send::{SendEvent, SendRequest};
+use crate::views::{Lookup, Status};
+
+/// What a command asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Question {
+    /// How things stand.
+    Status,
+    /// What is in the store: one [`Answer::Delivery`] each, then [`Answer::End`].
+    List,
+    /// Where a complete blob's file is.
+    Blob(BlobId),
+    /// A delivery's manifest and attachments.
+    Delivery(DeliveryId),
+    /// What the location server says of a mailbox.
+    Lookup(Mailbox),
+    /// Send a message: [`Answer::Sending`] until [`Answer::End`].
+    Send(Box<SendRequest>),
+}
+
+/// What the agent answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    Status(Box<Status>),
+    /// One delivery of the list, and which of its attachments are here as a whole.
+    Delivery(Box<crate::views::DeliveryRow>, Vec<BlobId>),
+    /// The file's path and the blob's size; none where it is not here.
+    Blob(Option<(std::path::PathBuf, u64)>),
+    /// The manifest, and the attachments; none where the delivery is not known.
+    Parts(Option<(BlobId, Vec<BlobId>)>),
+    Lookup(Box<Lookup>),
+    Sending(SendEvent),
+    /// Nothing more comes.
+    End,
+    /// It did not work; `temporary`: trying again may help.
+    Failed {
+        message: String,
+        temporary: bool,
+    },
+}

@@ -1,0 +1,157 @@
+//! The command's side.
+
+use std::io;
+use std::path::Path;
+
+use lighter_protocol::{BlobId, DeliveryId, Mailbox};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::socket::{Lines, ShortPath, write_line};
+use super::{Answer, Question};
+use crate::failure::Failure;
+use crate::send::{SendEvent, SendRequest};
+use crate::views::{List, Lookup, Status};
+
+/// A connection to the agent that runs.
+#[derive(Debug)]
+pub struct Client {
+    lines: Lines<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+impl Client {
+    /// Connects; none where no agent runs.
+    ///
+    /// # Errors
+    /// What the system says else.
+    pub async fn connect(path: &Path) -> io::Result<Option<Self>> {
+        let short = match ShortPath::of(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            short => short?,
+        };
+        match UnixStream::connect(&short.path).await {
+            Ok(stream) => {
+                let (reader, writer) = stream.into_split();
+                Ok(Some(Self { lines: Lines::new(reader), writer }))
+            }
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How things stand.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub async fn status(&mut self) -> Result<Status, Failure> {
+        match self.ask(&Question::Status).await? {
+            Answer::Status(status) => Ok(*status),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// What is in the store.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub async fn list(&mut self) -> Result<List, Failure> {
+        let mut list = List::default();
+        let mut seen = std::collections::HashSet::new();
+        let mut answer = self.ask(&Question::List).await?;
+        loop {
+            match answer {
+                Answer::Delivery(delivery, here) => {
+                    for part in &delivery.parts {
+                        if here.contains(&part.id) && seen.insert(part.id) {
+                            list.blobs.push(part.clone());
+                        }
+                    }
+                    list.deliveries.push(*delivery);
+                }
+                Answer::End => return Ok(list),
+                _ => return Err(unexpected()),
+            }
+            answer = self.next().await?;
+        }
+    }
+
+    /// Where a complete blob's file is, and its size.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub async fn blob(&mut self, blob: BlobId) -> Result<Option<(std::path::PathBuf, u64)>, Failure> {
+        match self.ask(&Question::Blob(blob)).await? {
+            Answer::Blob(file) => Ok(file),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// A delivery's manifest and attachments.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub async fn delivery(&mut self, delivery: DeliveryId) -> Result<Option<(BlobId, Vec<BlobId>)>, Failure> {
+        match self.ask(&Question::Delivery(delivery)).await? {
+            Answer::Parts(parts) => Ok(parts),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// What the location server says of a mailbox.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub async fn lookup(&mut self, mailbox: Mailbox) -> Result<Lookup, Failure> {
+        match self.ask(&Question::Lookup(mailbox)).await? {
+            Answer::Lookup(lookup) => Ok(*lookup),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Sends a message; `follow` is told what happens.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone: then what it had taken over it goes on with when it runs again.
+    pub async fn send(
+        &mut self,
+        request: SendRequest,
+        mut follow: impl FnMut(SendEvent),
+    ) -> Result<(), Failure> {
+        let mut answer = self.ask(&Question::Send(Box::new(request))).await?;
+        loop {
+            match answer {
+                Answer::Sending(event) => follow(event),
+                Answer::End => return Ok(()),
+                _ => return Err(unexpected()),
+            }
+            answer = self.next().await?;
+        }
+    }
+
+    async fn ask(&mut self, question: &Question) -> Result<Answer, Failure> {
+        write_line(&mut self.writer, question).await.map_err(gone)?;
+        self.next().await
+    }
+
+    async fn next(&mut self) -> Result<Answer, Failure> {
+        match self.lines.next().await.map_err(gone)? {
+            Some(Answer::Failed { message, temporary: true }) => Err(Failure::temporary(message)),
+            Some(Answer::Failed { message, temporary: false }) => Err(Failure::failed(message)),
+            Some(answer) => Ok(answer),
+            None => Err(Failure::temporary("the running agent went away")),
+        }
+    }
+}
+
+fn gone(error: io::Error) -> Failure {
+    Failure::temporary(format!("the running agent cannot be spoken to: {error}"))
+}
+
+fn unexpected() -> Failure {
+    Failure::failed("the running agent is of another version: restart it")
+}

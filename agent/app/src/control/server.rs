@@ -1,0 +1,164 @@
+//! The running agent's side.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use lighter_store::{Store, StoreError};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::socket::{Lines, ShortPath, write_line};
+use super::{Answer, Question};
+use crate::failure::Failure;
+use crate::limits::CONTROL_CONNECTIONS_MAX;
+use crate::shared::Handle;
+use crate::views::DeliveryRow;
+use crate::{lookup, send, status};
+
+/// Listens at `path`. The store's lock says that no other agent does: a socket that is there was left by one that was
+/// killed.
+///
+/// # Errors
+/// What the system says.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let short = ShortPath::of(path)?;
+    let listener = UnixListener::bind(&short.path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers commands until the agent stops.
+pub async fn run(shared: Handle, listener: UnixListener) {
+    let room = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
+    let mut commands = JoinSet::new();
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        tokio::select! {
+            Some(_ended) = commands.join_next(), if !commands.is_empty() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let shared = shared.clone();
+                    commands.spawn(async move {
+                        if let Err(error) = command(&shared, stream).await {
+                            tracing::debug!(%error, "a command went away");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket cannot accept now");
+                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                }
+            },
+        }
+    }
+}
+
+async fn command(shared: &Handle, stream: UnixStream) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut lines = Lines::new(reader);
+    while let Some(question) = lines.next::<Question>().await? {
+        match answer(shared, question, &mut writer).await {
+            Ok(()) => {}
+            Err(Told::Gone(error)) => return Err(error),
+            Err(Told::Failed(failure)) => {
+                let temporary = failure.is_temporary();
+                write_line(&mut writer, &Answer::Failed { message: failure.to_string(), temporary }).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why a question has no answer.
+enum Told {
+    /// The command is gone.
+    Gone(io::Error),
+    /// To be told to the command.
+    Failed(Failure),
+}
+
+impl From<io::Error> for Told {
+    fn from(error: io::Error) -> Self {
+        Self::Gone(error)
+    }
+}
+
+impl From<Failure> for Told {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<StoreError> for Told {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+async fn answer(shared: &Handle, question: Question, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
+    let answer =
+        match question {
+            Question::Status => Answer::Status(Box::new(status::of_running(shared).await?)),
+            Question::List => return list(shared, writer).await,
+            Question::Blob(blob) => {
+                let files = shared.blocking(move |store| store.files_of(blob)).await;
+                match files {
+                    Ok(files) => Answer::Blob(Some((files.data, files.size))),
+                    Err(StoreError::NoBlob(_)) => Answer::Blob(None),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Question::Delivery(delivery) => {
+                let incoming = shared.blocking(move |store| store.incoming(delivery)).await?;
+                Answer::Parts(incoming.map(|incoming| {
+                    (incoming.manifest.id, incoming.blobs.iter().map(|blob| blob.id).collect())
+                }))
+            }
+            Question::Lookup(mailbox) => Answer::Lookup(Box::new(lookup::ask(shared, mailbox).await?)),
+            Question::Send(request) => return send(shared, *request, writer).await,
+        };
+    Ok(write_line(writer, &answer).await?)
+}
+
+async fn list(shared: &Handle, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
+    let all = shared.blocking(Store::all_incoming).await?;
+    for incoming in all.into_iter().rev() {
+        let row = shared
+            .blocking(move |store| {
+                let row = DeliveryRow::of(store, &incoming)?;
+                let mut here = Vec::new();
+                for part in &row.parts {
+                    if store.holds(part.id)? {
+                        here.push(part.id);
+                    }
+                }
+                Ok::<_, StoreError>((row, here))
+            })
+            .await?;
+        write_line(writer, &Answer::Delivery(Box::new(row.0), row.1)).await?;
+    }
+    Ok(write_line(writer, &Answer::End).await?)
+}
+
+/// Sends; goes on with what was taken over even when the command is gone.
+async fn send(shared: &Handle, request: send::SendRequest, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
+    let (events, mut told) = mpsc::channel(send::EVENTS_MAX);
+    let sending = tokio::spawn(send::run(shared.clone(), request, events));
+    while let Some(event) = told.recv().await {
+        write_line(writer, &Answer::Sending(event)).await?;
+    }
+    match sending.await {
+        Ok(Ok(())) => Ok(write_line(writer, &Answer::End).await?),
+        Ok(Err(failure)) => Err(failure.into()),
+        Err(_) => Err(Failure::failed("the agent could not go on with this message: see its log").into()),
+    }
+}

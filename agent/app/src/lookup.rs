@@ -1,0 +1,59 @@
+//! `lookup`: what the location server says of a mailbox, and whether the store itself answers (SPEC A2 to A4).
+
+use std::time::Duration;
+
+use lighter_protocol::Mailbox;
+use lighter_transport::location::Presence;
+use tokio::time::timeout;
+
+use crate::failure::Failure;
+use crate::offers;
+use crate::shared::Handle;
+use crate::views::{LookedUp, Lookup};
+
+/// How long a freshly started agent waits for its session with the location server.
+const SESSION_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// Asks.
+///
+/// # Errors
+/// Where the location server does not answer.
+pub async fn ask(shared: &Handle, mailbox: Mailbox) -> Result<Lookup, Failure> {
+    let session = session(shared).await?;
+    let Some(store) = shared.location.lookup_one(&session, &mailbox).await? else {
+        return Ok(Lookup { mailbox, store: None });
+    };
+    let reached = offers::reach(shared, &store).await;
+    let answers = reached.as_ref().inspect(|connection| connection.close()).is_ok();
+    let presence = match store.presence {
+        Presence::Online => "online",
+        Presence::Offline => "offline",
+        Presence::Unknown => "unknown",
+    };
+    Ok(Lookup {
+        mailbox,
+        store: Some(LookedUp {
+            peer: store.peer,
+            addresses: store.addresses,
+            presence: presence.to_owned(),
+            since: store.since,
+            answers,
+        }),
+    })
+}
+
+/// The session with the location server, waited for a little.
+///
+/// # Errors
+/// Where there is none in time.
+pub async fn session(shared: &Handle) -> Result<lighter_transport::location::Secret, Failure> {
+    let mut membership = shared.membership.subscribe();
+    let registered = membership.wait_for(|membership| membership.session.is_some());
+    if let Ok(Ok(membership)) = timeout(SESSION_TIME_MAX, registered).await
+        && let Some(session) = membership.session.clone()
+    {
+        return Ok(session);
+    }
+    let problem = shared.membership.borrow().problem.clone();
+    Err(Failure::temporary(problem.unwrap_or_else(|| "the location server does not answer".to_owned())))
+}

@@ -1,0 +1,243 @@
+//! `restore`: from a stub to the original, byte for byte (SPEC D1).
+//!
+//! A stub is not to be believed by itself (DESIGN §4): out of the own store, only a delivery is restored that the store
+//! lists, with the blobs that it lists for it. A folder of blobs (`--blobs`) is the user's word that they may be used.
+//! Where a server on the way re-wrote the stub, the manifest restores it, behind what servers added above.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use lighter_message::drive::{self, DriveError};
+use lighter_message::{FromStub, MessageField};
+use lighter_protocol::{BlobId, DeliveryId};
+use lighter_shell::Exit;
+
+use crate::access::Access;
+use crate::cli::RestoreArgs;
+use crate::config::{Config, ConfigError, Paths};
+use crate::failure::Failure;
+use crate::limits::{COPY_LEN, STUB_LEN_MAX};
+
+/// Where a delivery's manifest and blobs are.
+#[derive(Debug)]
+enum Source {
+    /// Files named by their ids, and `DELIVERY.manifest`.
+    Folder(PathBuf),
+    /// The store's own files: the manifest, and the delivery's blobs.
+    Store { manifest: Option<PathBuf>, blobs: Vec<(BlobId, PathBuf)> },
+}
+
+/// Restores a stub to standard output or a file.
+///
+/// # Errors
+/// Where the stub cannot be read, is none, or a part of it is not here.
+pub async fn run(args: RestoreArgs, paths: Result<Paths, ConfigError>) -> Result<Exit, Failure> {
+    let stub = args.stub.filter(|path| path != Path::new("-"));
+    let stub =
+        tokio::task::spawn_blocking(move || read_stub(stub.as_deref())).await.map_err(Failure::failed)??;
+    let source = match args.blobs {
+        Some(folder) => Source::Folder(folder),
+        None => {
+            let field = tokio::task::spawn_blocking({
+                let stub = stub.try_clone()?;
+                move || field_of(stub)
+            });
+            match field.await.map_err(Failure::failed)?? {
+                Some(field) => find(&paths?, field.delivery).await?,
+                // Nothing to look for: it comes out as it went in.
+                None => Source::Store { manifest: None, blobs: Vec::new() },
+            }
+        }
+    };
+    let output = args.output;
+    tokio::task::spawn_blocking(move || write(stub, &source, output.as_deref()))
+        .await
+        .map_err(Failure::failed)?
+}
+
+/// The stub in a file that can be read twice: standard input is copied to an unnamed one.
+fn read_stub(path: Option<&Path>) -> Result<File, Failure> {
+    if let Some(path) = path {
+        return File::open(path).map_err(|error| Failure::failed(error).when(path.display()));
+    }
+    let mut file = unnamed_file()?;
+    let copied = io::copy(&mut io::stdin().lock().take(STUB_LEN_MAX + 1), &mut file)?;
+    if copied > STUB_LEN_MAX {
+        return Err(Failure::failed("this is no stub: too long"));
+    }
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file)
+}
+
+/// A file that is gone when it is closed.
+fn unnamed_file() -> Result<File, Failure> {
+    use rustix::fs::{Mode, OFlags};
+    let folder = std::env::temp_dir();
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    match rustix::fs::open(&folder, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => Ok(file.into()),
+        // A file system without unnamed files: a name that is removed at once.
+        Err(_) => {
+            let path = folder.join(format!("lighter-{:032x}", rand::random::<u128>()));
+            let opened = std::os::unix::fs::OpenOptionsExt::mode(&mut File::options(), 0o600)
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path);
+            let file = opened.map_err(|error| Failure::failed(error).when(folder.display()))?;
+            std::fs::remove_file(&path)?;
+            Ok(file)
+        }
+    }
+}
+
+/// What the stub says it is; none where it is no stub.
+pub(crate) fn field_of(mut stub: File) -> Result<Option<MessageField>, Failure> {
+    stub.seek(SeekFrom::Start(0))?;
+    let mut restorer = lighter_message::Restorer::new();
+    let mut buffer = vec![0; COPY_LEN];
+    let field = loop {
+        let len = stub.read(&mut buffer)?;
+        if len == 0 {
+            restorer.finish();
+        } else {
+            restorer.push(&buffer[..len]);
+        }
+        let event = restorer.poll_event();
+        if let Some(field) = restorer.field() {
+            break Some(*field);
+        }
+        if event.is_some() || len == 0 {
+            break None;
+        }
+    };
+    stub.seek(SeekFrom::Start(0))?;
+    Ok(field)
+}
+
+/// The delivery's files in the own store.
+async fn find(paths: &Paths, delivery: DeliveryId) -> Result<Source, Failure> {
+    let config = Config::read(&paths.config)?;
+    let unknown =
+        || Failure::failed(format!("delivery {delivery} is not in the own store: nothing of it is restored"));
+    let mut files = Vec::new();
+    let manifest = match Access::open(&config, paths).await? {
+        Access::Running(mut client) => {
+            let (manifest, blobs) = client.delivery(delivery).await?.ok_or_else(unknown)?;
+            for blob in blobs {
+                if let Some((path, _)) = client.blob(blob).await? {
+                    files.push((blob, path));
+                }
+            }
+            client.blob(manifest).await?.map(|(path, _)| path)
+        }
+        Access::Alone(store) => {
+            let incoming = store.incoming(delivery)?.ok_or_else(unknown)?;
+            let path = |blob| store.files_of(blob).ok().map(|files| files.data);
+            files.extend(incoming.blobs.iter().filter_map(|blob| Some((blob.id, path(blob.id)?))));
+            path(incoming.manifest.id)
+        }
+    };
+    Ok(Source::Store { manifest, blobs: files })
+}
+
+impl Source {
+    fn blob(&self, id: BlobId) -> io::Result<Box<dyn Read>> {
+        let path = match self {
+            Self::Folder(folder) => folder.join(id.to_string()),
+            Self::Store { blobs, .. } => {
+                let found = blobs.iter().find(|(blob, _)| *blob == id).map(|(_, path)| path.clone());
+                found.ok_or_else(|| missing(id))?
+            }
+        };
+        match File::open(&path) {
+            Ok(file) => Ok(Box::new(BufReader::with_capacity(COPY_LEN, file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(id)),
+            Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+        }
+    }
+
+    fn manifest(&self, delivery: DeliveryId) -> Option<File> {
+        let path = match self {
+            Self::Folder(folder) => Some(folder.join(format!("{delivery}.manifest"))),
+            Self::Store { manifest, .. } => manifest.clone(),
+        };
+        File::open(path?).ok()
+    }
+}
+
+fn missing(id: BlobId) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("attachment {id} is not here: `lighter-agent get` may find it"),
+    )
+}
+
+/// Restores into a file beside the output, or an unnamed one, and gives it out only when it is proved (rule 4).
+fn write(mut stub: File, source: &Source, output: Option<&Path>) -> Result<Exit, Failure> {
+    let mut proved = unnamed_file()?;
+    let outcome = restored(&mut stub, source, &mut proved)?;
+    if let Outcome::NotAStub = outcome {
+        tracing::warn!("this is no stub of Lighter's: it is given out as it is");
+    }
+    proved.seek(SeekFrom::Start(0))?;
+    match output {
+        Some(path) => {
+            let mut file = File::create(path).map_err(|error| Failure::failed(error).when(path.display()))?;
+            io::copy(&mut proved, &mut file).map_err(|error| Failure::failed(error).when(path.display()))?;
+        }
+        None => {
+            let mut out = io::stdout().lock();
+            io::copy(&mut proved, &mut out)?;
+            out.flush()?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// How a message came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    FromStub,
+    FromManifest,
+    NotAStub,
+}
+
+fn restored(stub: &mut File, source: &Source, proved: &mut File) -> Result<Outcome, Failure> {
+    let mut open = |id| source.blob(id);
+    let mut writer = BufWriter::with_capacity(COPY_LEN, &mut *proved);
+    let outcome = drive::restore(&mut BufReader::with_capacity(COPY_LEN, stub), &mut open, &mut writer);
+    writer.flush()?;
+    drop(writer);
+    let (field, above) = match outcome {
+        Ok(FromStub::Verified(_)) => return Ok(Outcome::FromStub),
+        Ok(FromStub::NotAStub) => return Ok(Outcome::NotAStub),
+        Ok(FromStub::Mismatch { field, above }) => (field, above),
+        Err(error) => return Err(told(error)),
+    };
+    let Some(manifest) = source.manifest(field.delivery) else {
+        return Err(Failure::failed(
+            "the stub was changed on its way, and the manifest is not here: the original cannot be proved",
+        ));
+    };
+    proved.set_len(0)?;
+    proved.seek(SeekFrom::Start(0))?;
+    let mut writer = BufWriter::with_capacity(COPY_LEN, proved);
+    writer.write_all(&above)?;
+    let outcome =
+        drive::write_original(&mut BufReader::new(manifest), &mut open, &mut writer).map_err(told)?;
+    writer.flush()?;
+    match outcome {
+        lighter_message::FromManifest::Verified(totals) if totals == field.totals => {
+            Ok(Outcome::FromManifest)
+        }
+        _ => {
+            Err(Failure::failed("neither the stub nor the manifest gives the original: something is damaged"))
+        }
+    }
+}
+
+fn told(error: DriveError) -> Failure {
+    Failure::failed(error)
+}

@@ -1,0 +1,466 @@
+//! Sending a message with files (SPEC A1 to A10): for each recipient on their own, the attachments go to the
+//! recipient's store while the message with placeholders goes by mail, or all of it goes by mail.
+//!
+//! The order, for a recipient with a store: the store is found and pinged, the delivery is offered, the store takes it;
+//! only then its message is mailed. A store that cannot be reached, or does not take it, costs nothing: the message goes
+//! whole. From the moment that the message is mailed, the delivery is on record and is offered until it is receipted,
+//! by this process or the next one.
+
+mod compose;
+mod mail;
+mod spool;
+mod words;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lighter_message::Policy;
+use lighter_protocol::{DeliveryId, Mailbox, PeerId, UnixTime};
+use lighter_store::{Outgoing, OutgoingState};
+use lighter_transport::location::Presence;
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::config::SmtpConfig;
+use crate::failure::Failure;
+use crate::limits::{
+    BODY_LEN_MAX, DIAL_TIME_MAX, FILES_MAX, OFFER_ANSWER_TIME_MAX, OUTGOING_LIFE, RECIPIENTS_MAX,
+    SUBJECT_CHARS_MAX,
+};
+use crate::offers::{self, Attempt, Stage};
+use crate::shared::Handle;
+use compose::Draft;
+use mail::Content;
+use spool::Spooled;
+
+/// Events that wait for the command to show them.
+pub const EVENTS_MAX: usize = 64;
+
+/// What is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendRequest {
+    /// To whom.
+    pub to: Vec<Mailbox>,
+    /// To whom besides.
+    pub cc: Vec<Mailbox>,
+    /// What it is about.
+    pub subject: String,
+    /// Its text.
+    pub body: String,
+    /// Its attachments: absolute paths.
+    pub files: Vec<PathBuf>,
+}
+
+/// What happens to a message on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum SendEvent {
+    /// The attachments are being read.
+    Reading,
+    /// The recipient's store takes the attachments: their message goes with placeholders.
+    ToStore {
+        /// Who.
+        recipient: Mailbox,
+        /// Bytes of the attachments.
+        bytes: u64,
+    },
+    /// All of it goes by mail.
+    Whole {
+        /// Who.
+        recipient: Mailbox,
+        /// Why.
+        why: String,
+    },
+    /// The mail server took the message.
+    Mailed {
+        /// For whom.
+        recipient: Mailbox,
+    },
+    /// The store pulled so much.
+    Pulled {
+        /// Whose store.
+        recipient: Mailbox,
+        /// Bytes served.
+        bytes: u64,
+    },
+    /// The store has everything, durable; nothing is kept here any more.
+    Receipted {
+        /// Whose store.
+        recipient: Mailbox,
+    },
+    /// The store went away before it had everything: a running agent goes on.
+    Waiting {
+        /// Whose store.
+        recipient: Mailbox,
+        /// Why.
+        why: String,
+    },
+    /// The message did not go.
+    Failed {
+        /// For whom.
+        recipient: Mailbox,
+        /// Why.
+        why: String,
+        /// Whether trying again may help.
+        temporary: bool,
+    },
+}
+
+impl SendRequest {
+    /// The recipients, each once.
+    fn recipients(&self) -> Vec<Mailbox> {
+        let mut seen = std::collections::HashSet::new();
+        self.to.iter().chain(&self.cc).filter(|mailbox| seen.insert(*mailbox)).cloned().collect()
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        if self.to.is_empty() && self.cc.is_empty() {
+            return Err(Failure::wrong_use("nobody to send it to"));
+        }
+        if self.recipients().len() > RECIPIENTS_MAX {
+            return Err(Failure::wrong_use(format!("more than {RECIPIENTS_MAX} recipients")));
+        }
+        if self.files.len() > FILES_MAX {
+            return Err(Failure::wrong_use(format!("more than {FILES_MAX} files")));
+        }
+        if self.body.len() as u64 > BODY_LEN_MAX {
+            return Err(Failure::wrong_use(format!("a text of more than {BODY_LEN_MAX} bytes: attach it")));
+        }
+        if self.subject.chars().count() > SUBJECT_CHARS_MAX || self.subject.chars().any(char::is_control) {
+            return Err(Failure::wrong_use("a subject is one line, not too long"));
+        }
+        for path in &self.files {
+            let metadata = std::fs::metadata(path)
+                .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+            if !metadata.is_file() {
+                return Err(Failure::failed(format!("{} is not a file", path.display())));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends a message, telling what happens; returns when every recipient's way has come to an end, or waits for a later
+/// try.
+///
+/// # Errors
+/// Where it cannot be sent to anybody at all. What becomes of each recipient is told by events.
+pub async fn run(
+    shared: Handle,
+    request: SendRequest,
+    events: mpsc::Sender<SendEvent>,
+) -> Result<(), Failure> {
+    let request = tokio::task::spawn_blocking(move || request.check().map(|()| request));
+    let request = request.await.map_err(Failure::failed)??;
+    let smtp = shared.config.smtp.clone();
+    let smtp =
+        smtp.ok_or_else(|| Failure::wrong_use("no mail server: run `setup` with --smtp, or set [smtp]"))?;
+    let recipients = request.recipients();
+    let draft = Draft {
+        from: shared.mailbox().clone(),
+        to: request.to,
+        cc: request.cc,
+        subject: request.subject,
+        body: request.body,
+        files: request.files,
+        date: UnixTime::now(),
+        unique: rand::rng().random(),
+    };
+    let sending = Arc::new(Sending { shared, smtp, draft, events });
+    sending.run(recipients).await;
+    Ok(())
+}
+
+/// One message being sent.
+struct Sending {
+    shared: Handle,
+    smtp: SmtpConfig,
+    draft: Draft,
+    events: mpsc::Sender<SendEvent>,
+}
+
+/// How a recipient's message goes.
+enum Way {
+    Store { delivery: DeliveryId, stages: watch::Receiver<Stage> },
+    Whole { why: String },
+}
+
+impl Sending {
+    async fn run(self: Arc<Self>, recipients: Vec<Mailbox>) {
+        let stores = self.look_up(&recipients).await;
+        let spooled = if stores.is_empty() { None } else { self.spool().await };
+        // Offers first, all at once; who is not offered to, or does not take it, is told why.
+        let mut offering = JoinSet::new();
+        for recipient in recipients {
+            let way = match (&spooled, stores.get(&recipient)) {
+                (Some(Ok(spooled)), Some(store)) => Ok((Arc::clone(spooled), *store)),
+                (Some(Err(why)), Some(_)) => Err(why.clone()),
+                _ if self.draft.files.is_empty() => Err("it has no attachments".to_owned()),
+                _ => Err("the recipient has no store that can be reached from here".to_owned()),
+            };
+            let sending = Arc::clone(&self);
+            offering.spawn(async move {
+                let way = match way {
+                    Ok((spooled, store)) => sending.offer(&recipient, store, &spooled).await,
+                    Err(why) => Way::Whole { why },
+                };
+                (recipient, way)
+            });
+        }
+        let mut following = JoinSet::new();
+        let mut whole = Vec::new();
+        while let Some(offered) = offering.join_next().await {
+            let Ok((recipient, way)) = offered else { continue };
+            match (way, &spooled) {
+                (Way::Store { delivery, stages }, Some(Ok(spooled))) => {
+                    let (sending, spooled) = (Arc::clone(&self), Arc::clone(spooled));
+                    following
+                        .spawn(async move { sending.deliver(recipient, delivery, stages, &spooled).await });
+                }
+                (Way::Store { .. }, _) => {}
+                (Way::Whole { why }, _) => {
+                    self.tell(SendEvent::Whole { recipient: recipient.clone(), why }).await;
+                    whole.push(recipient);
+                }
+            }
+        }
+        if !whole.is_empty() {
+            self.mail(&whole, self.whole_content(spooled.as_ref().and_then(|spooled| spooled.as_ref().ok())))
+                .await;
+        }
+        while following.join_next().await.is_some() {}
+        if let Some(Ok(spooled)) = spooled {
+            self.clean_up(&spooled).await;
+        }
+    }
+
+    async fn tell(&self, event: SendEvent) {
+        // A command that went away is told nothing; the message goes on.
+        let _ = self.events.send(event).await;
+    }
+
+    /// The stores of those recipients who have one that can be relied on now (SPEC A2 to A4). Whatever fails, the
+    /// message goes whole (DESIGN §3 rule 5).
+    async fn look_up(&self, recipients: &[Mailbox]) -> HashMap<Mailbox, PeerId> {
+        let mut found = HashMap::new();
+        if self.draft.files.is_empty() {
+            return found;
+        }
+        let Some(session) = self.shared.session() else {
+            tracing::warn!("not registered: nobody can be looked up");
+            return found;
+        };
+        let records = match self.shared.location.lookup(&session, recipients).await {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::warn!(%error, "recipients cannot be looked up");
+                return found;
+            }
+        };
+        let mut pings = JoinSet::new();
+        for (recipient, record) in recipients.iter().zip(records) {
+            let Some(record) = record else { continue };
+            if self.shared.config.send.trust_presence && record.presence == Presence::Online {
+                found.insert(recipient.clone(), record.peer);
+                continue;
+            }
+            let (shared, recipient) = (self.shared.clone(), recipient.clone());
+            pings.spawn(async move {
+                let reached = offers::reach(&shared, &record).await;
+                (recipient, record.peer, reached)
+            });
+        }
+        while let Some(pinged) = pings.join_next().await {
+            match pinged {
+                Ok((recipient, peer, Ok(connection))) => {
+                    connection.close();
+                    found.insert(recipient, peer);
+                }
+                Ok((recipient, _, Err(why))) => {
+                    tracing::info!(%recipient, %why, "the store is not relied on")
+                }
+                Err(_) => {}
+            }
+        }
+        found
+    }
+
+    /// Takes the attachments into the store; none where policy lets nothing go.
+    async fn spool(&self) -> Option<Result<Arc<Spooled>, String>> {
+        self.tell(SendEvent::Reading).await;
+        let policy = Policy { min_size: self.shared.config.send.size_bytes_min, ..Policy::default() };
+        let draft = self.draft.clone();
+        match self.shared.blocking(move |store| spool::spool(store, &draft, policy)).await {
+            Ok(spooled) if spooled.blobs.is_empty() => Some(Err("its attachments are small".to_owned())),
+            Ok(spooled) => Some(Ok(Arc::new(spooled))),
+            Err(error) => {
+                tracing::warn!(%error, "the attachments could not be taken into the store");
+                Some(Err(format!("the own store could not take the attachments: {error}")))
+            }
+        }
+    }
+
+    /// Offers to one recipient's store, and waits for its answer.
+    async fn offer(&self, recipient: &Mailbox, store: PeerId, spooled: &Arc<Spooled>) -> Way {
+        let delivery = DeliveryId(rand::rng().random());
+        let now = UnixTime::now();
+        let outgoing = Outgoing {
+            delivery,
+            sender: self.draft.from.clone(),
+            recipient: recipient.clone(),
+            store,
+            manifest: spooled.manifest.clone(),
+            blobs: spooled.blobs.clone(),
+            introduction: None,
+            subject: self.draft.subject.clone(),
+            created: now,
+            expires: now.plus(OUTGOING_LIFE),
+            state: OutgoingState::Preparing,
+        };
+        let recorded = outgoing.clone();
+        if let Err(error) = self.shared.blocking(move |store| store.put_outgoing(&recorded)).await {
+            return Way::Whole { why: format!("it could not be recorded: {error}") };
+        }
+        let mut stages = offers::begin(&self.shared, outgoing);
+        let answered = stages.wait_for(|stage| stage.attempt != Attempt::Looking);
+        let attempt = match timeout(DIAL_TIME_MAX + OFFER_ANSWER_TIME_MAX, answered).await {
+            Ok(Ok(stage)) => stage.attempt.clone(),
+            Ok(Err(_)) | Err(_) => {
+                Attempt::Waiting { why: "the recipient's store did not answer in time".to_owned() }
+            }
+        };
+        match attempt {
+            Attempt::Pulling | Attempt::Released => Way::Store { delivery, stages },
+            Attempt::Looking => {
+                self.withdraw(delivery, "the recipient's store did not answer".to_owned()).await
+            }
+            Attempt::Waiting { why } | Attempt::Failed { why } => self.withdraw(delivery, why).await,
+        }
+    }
+
+    /// The delivery is not offered any more: its message goes whole. It stays on record until that is done.
+    async fn withdraw(&self, delivery: DeliveryId, why: String) -> Way {
+        self.shared.offers.cancel(&delivery);
+        Way::Whole { why }
+    }
+
+    /// Mails one recipient's stub, then follows the pull.
+    async fn deliver(
+        &self,
+        recipient: Mailbox,
+        delivery: DeliveryId,
+        stages: watch::Receiver<Stage>,
+        spooled: &Arc<Spooled>,
+    ) {
+        let bytes = spooled.blobs.iter().map(|blob| blob.size).sum();
+        self.tell(SendEvent::ToStore { recipient: recipient.clone(), bytes }).await;
+        let (store, of) = (self.shared.store.clone(), Arc::clone(spooled));
+        let stub = mail::content(move |writer| spool::write_stub(&store, &of, delivery, writer));
+        if !self.mail(std::slice::from_ref(&recipient), stub).await {
+            // Nobody was told of it: the delivery never was.
+            self.shared.offers.cancel(&delivery);
+            return;
+        }
+        let mailed = move |outgoing: &mut Outgoing| {
+            if outgoing.state == OutgoingState::Preparing {
+                outgoing.state = OutgoingState::Waiting;
+            }
+        };
+        if let Err(error) = self.shared.blocking(move |store| store.change_outgoing(delivery, mailed)).await {
+            tracing::warn!(%delivery, %error, "that it was mailed could not be recorded");
+        }
+        self.follow(recipient, stages, spooled).await;
+    }
+
+    /// Follows a pull until the receipt; a store that will not take it after all gets the message whole.
+    async fn follow(&self, recipient: Mailbox, mut stages: watch::Receiver<Stage>, spooled: &Arc<Spooled>) {
+        loop {
+            let Stage { served, attempt } = stages.borrow_and_update().clone();
+            match attempt {
+                Attempt::Released => {
+                    self.tell(SendEvent::Receipted { recipient }).await;
+                    return;
+                }
+                Attempt::Waiting { why } => {
+                    self.tell(SendEvent::Waiting { recipient, why }).await;
+                    return;
+                }
+                Attempt::Failed { why } => {
+                    self.tell(SendEvent::Whole { recipient: recipient.clone(), why }).await;
+                    self.mail(&[recipient], self.whole_content(Some(spooled))).await;
+                    return;
+                }
+                Attempt::Looking | Attempt::Pulling => {
+                    let bytes = served.values().sum();
+                    self.tell(SendEvent::Pulled { recipient: recipient.clone(), bytes }).await;
+                }
+            }
+            if stages.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The whole message: from the store where its attachments are there, else from the files themselves.
+    fn whole_content(&self, spooled: Option<&Arc<Spooled>>) -> Content {
+        match spooled {
+            Some(spooled) => {
+                let (store, spooled) = (self.shared.store.clone(), Arc::clone(spooled));
+                mail::content(move |writer| spool::write_original(&store, &spooled, writer))
+            }
+            None => {
+                let draft = self.draft.clone();
+                mail::content(move |writer| std::io::copy(&mut draft.reader(), writer).map(|_| ()))
+            }
+        }
+    }
+
+    /// Hands one message to the mail server; says whether it took it for everybody.
+    async fn mail(&self, recipients: &[Mailbox], content: Content) -> bool {
+        let outcomes = match mail::send(&self.smtp, &self.draft.from, recipients, content).await {
+            Ok(outcomes) => outcomes,
+            Err(failure) => {
+                let (why, temporary) = (failure.to_string(), failure.is_temporary());
+                for recipient in recipients.iter().cloned() {
+                    self.tell(SendEvent::Failed { recipient, why: why.clone(), temporary }).await;
+                }
+                return false;
+            }
+        };
+        let mut all = true;
+        for (recipient, outcome) in recipients.iter().cloned().zip(outcomes) {
+            match outcome {
+                Ok(()) => self.tell(SendEvent::Mailed { recipient }).await,
+                Err(failure) => {
+                    all = false;
+                    let (why, temporary) = (failure.to_string(), failure.is_temporary());
+                    self.tell(SendEvent::Failed { recipient, why, temporary }).await;
+                }
+            }
+        }
+        all
+    }
+
+    /// Forgets deliveries that were withdrawn: what the store kept for them goes, unless another one needs it.
+    async fn clean_up(&self, spooled: &Spooled) {
+        let manifest = spooled.manifest.id;
+        let cleaned = self
+            .shared
+            .blocking(move |store| {
+                for outgoing in store.all_outgoing()? {
+                    if outgoing.manifest.id == manifest && outgoing.state == OutgoingState::Preparing {
+                        store.remove_outgoing(outgoing.delivery)?;
+                    }
+                }
+                Ok::<_, lighter_store::StoreError>(())
+            })
+            .await;
+        if let Err(error) = cleaned {
+            tracing::warn!(%error, "what was not offered stays until the next start");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Takes a draft's attachments into the store, by the same detacher that a relay uses: manifest, stub and restore agree
+//! to the byte.
+
+use std::io::{self, Read, Write};
+
+use lighter_message::drive::{self, BlobSink, DriveError};
+use lighter_message::{Policy, StubContext, Summary};
+use lighter_protocol::wire::OfferedBlob;
+use lighter_protocol::{BlobId, DeliveryId, UnixTime};
+use lighter_store::{Import, Store, StoreError};
+
+use super::compose::Draft;
+
+/// A message whose attachments are in the store.
+#[derive(Clone, Debug)]
+pub(super) struct Spooled {
+    pub(super) manifest: OfferedBlob,
+    pub(super) blobs: Vec<OfferedBlob>,
+    pub(super) summary: Summary,
+}
+
+/// Why a draft was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SpoolError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+}
+
+/// Reads the draft once. Blocks on the disk.
+pub(super) fn spool(store: &Store, draft: &Draft, policy: Policy) -> Result<Spooled, SpoolError> {
+    let mut manifest = store.import()?;
+    let mut blobs = Blobs { store, open: None };
+    let summary = drive::detach(policy, &mut draft.reader(), &mut manifest, &mut blobs)?;
+    let (id, size) = manifest.finish(UnixTime::now())?;
+    let manifest = OfferedBlob { id, size, name: String::new(), media_type: String::new() };
+    let blobs = summary
+        .parts
+        .iter()
+        .map(|part| OfferedBlob {
+            id: part.blob,
+            size: part.size,
+            name: part.facts.name.clone(),
+            media_type: part.facts.media_type.clone(),
+        })
+        .collect();
+    Ok(Spooled { manifest, blobs, summary })
+}
+
+/// Writes one recipient's stub. Blocks on the disk.
+pub(super) fn write_stub(
+    store: &Store,
+    spooled: &Spooled,
+    delivery: DeliveryId,
+    stub: &mut dyn Write,
+) -> io::Result<()> {
+    let mut manifest = store.open_blob(spooled.manifest.id).map_err(io::Error::other)?.reader();
+    let context = StubContext { delivery, landing: None, expires: None };
+    drive::write_stub(&mut manifest, context, spooled.summary.totals, stub).map_err(io::Error::other)
+}
+
+/// Writes the whole message. Blocks on the disk.
+pub(super) fn write_original(store: &Store, spooled: &Spooled, original: &mut dyn Write) -> io::Result<()> {
+    let mut manifest = store.open_blob(spooled.manifest.id).map_err(io::Error::other)?.reader();
+    let mut open = |blob: BlobId| -> io::Result<Box<dyn Read>> {
+        Ok(Box::new(store.open_blob(blob).map_err(io::Error::other)?.reader()))
+    };
+    drive::write_original(&mut manifest, &mut open, original).map_err(io::Error::other)?;
+    Ok(())
+}
+
+/// Takes attachments as the detacher gives them.
+struct Blobs<'a> {
+    store: &'a Store,
+    open: Option<Import>,
+}
+
+impl BlobSink for Blobs<'_> {
+    fn start(&mut self) -> io::Result<()> {
+        self.open = Some(self.store.import().map_err(io::Error::other)?);
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.open.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write_all(bytes)
+    }
+
+    fn restart(&mut self) -> io::Result<Box<dyn Read>> {
+        let first = self.open.replace(self.store.import().map_err(io::Error::other)?);
+        Ok(Box::new(first.ok_or(io::ErrorKind::BrokenPipe)?.into_reader()))
+    }
+
+    fn end(&mut self, id: BlobId, _size: u64) -> io::Result<()> {
+        let import = self.open.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let (stored, _) = import.finish(UnixTime::now()).map_err(io::Error::other)?;
+        if stored == id {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "a blob of another id"))
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `setup`: a key, the enrolment, the configuration file.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use lighter_protocol::Mailbox;
+use lighter_transport::location::{LocationClient, LocationError, Secret};
+use rand::RngExt;
+use serde::Serialize;
+
+use crate::config::{
+    Config, KeyConfig, LocationConfig, Paths, QuicConfig, SendConfig, SmtpConfig, SmtpTls, StoreConfig,
+};
+use crate::failure::Failure;
+use crate::key;
+
+/// What `setup` is told.
+#[derive(Clone, Debug)]
+pub struct SetupRequest {
+    /// Whose agent it will be.
+    pub mailbox: Mailbox,
+    /// The location server.
+    pub location: String,
+    /// Certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The admin's single-use token.
+    pub token: Secret,
+    /// Where `send` hands mail to.
+    pub smtp: Option<String>,
+    /// Keep the key in a file even where there is a keyring.
+    pub key_file: bool,
+}
+
+/// What `setup` did.
+#[derive(Clone, Debug, Serialize)]
+pub struct SetupReport {
+    mailbox: Mailbox,
+    peer: String,
+    /// `keyring` or `file`.
+    key: &'static str,
+    primary: bool,
+    /// Until when a further store waits to be attested (Unix seconds).
+    pending_until: Option<u64>,
+    config: PathBuf,
+    data: PathBuf,
+}
+
+/// Enrols, and writes the configuration.
+///
+/// # Errors
+/// Where the location server refuses or cannot be reached; then nothing was written but the key.
+pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Failure> {
+    let client =
+        LocationClient::new(&request.location, request.ca_file.as_deref()).map_err(Failure::wrong_use)?;
+    paths.make_data()?;
+    // An agent that was set up already keeps its key: the store's receipts are signed with it.
+    let known = Config::read(&paths.config).ok().filter(|config| config.mailbox == request.mailbox);
+    let (identity, key) = match &known {
+        Some(config) => (key::load(&config.key, paths).await?, config.key.clone()),
+        None => {
+            // Unique for each setup: two agents of one user, on one desktop, do not share an entry.
+            let entry = format!("{} {:08x}", request.mailbox, rand::rng().random::<u32>());
+            key::create(entry, paths, !request.key_file).await?
+        }
+    };
+    let enrolled = client.enrol(identity.keypair(), &request.token, &request.mailbox).await;
+    let enrolled = enrolled.map_err(|error| match error {
+        LocationError::Refused | LocationError::Unauthorised => Failure::failed(
+            "the location server refused: the token is wrong, used, expired, or for another mailbox",
+        ),
+        error => Failure::from(error),
+    })?;
+    let config = Config {
+        location: LocationConfig {
+            url: client.url().to_owned(),
+            peer: enrolled.location,
+            ca_file: request.ca_file,
+        },
+        key: key.clone(),
+        smtp: match (request.smtp, &known) {
+            (Some(server), _) => Some(SmtpConfig { server, tls: SmtpTls::default() }),
+            (None, Some(known)) => known.smtp.clone(),
+            (None, None) => None,
+        },
+        quic: known.as_ref().map_or_else(|| default_quic(&request.location), |known| known.quic.clone()),
+        send: known.as_ref().map_or_else(SendConfig::default, |known| known.send),
+        store: known.as_ref().map_or_else(StoreConfig::default, |known| known.store),
+        mailbox: request.mailbox,
+    };
+    config.write(&paths.config)?;
+    Ok(SetupReport {
+        mailbox: config.mailbox,
+        peer: identity.peer().to_string(),
+        key: match key {
+            KeyConfig::File => "file",
+            KeyConfig::Keyring { .. } => "keyring",
+        },
+        primary: enrolled.primary,
+        pending_until: enrolled.pending_until.map(|time| time.0),
+        config: paths.config.clone(),
+        data: paths.data.clone(),
+    })
+}
+
+/// Everything on one machine stays on it: with the location server on loopback, so does the endpoint.
+fn default_quic(location: &str) -> QuicConfig {
+    let host = location.split_once("://").map_or(location, |(_, rest)| rest);
+    let is_local = host.starts_with("127.") || host.starts_with("localhost") || host.starts_with("[::1]");
+    if is_local {
+        QuicConfig { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), ..QuicConfig::default() }
+    } else {
+        QuicConfig::default()
+    }
+}
+
+impl std::fmt::Display for SetupReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} is enrolled with key {}.", self.mailbox, self.peer)?;
+        match self.key {
+            "keyring" => writeln!(f, "The key is in your keyring.")?,
+            _ => writeln!(
+                f,
+                "There is no keyring (or none was wanted): the key is in {}, a file that only you can read.",
+                self.data.join("key").display()
+            )?,
+        }
+        if !self.primary {
+            writeln!(
+                f,
+                "It is a further store of this mailbox: an existing one confirms it, or 24 hours do."
+            )?;
+        }
+        writeln!(f, "The configuration is in {}.", self.config.display())?;
+        writeln!(
+            f,
+            "\nNext: `lighter-agent run`, and leave it running. `lighter-agent status` shows how it is."
+        )
+    }
+}

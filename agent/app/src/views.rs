@@ -1,0 +1,260 @@
+//! What the commands show: for scripts as JSON, for people as tables. A running agent sends the same over its socket.
+
+use std::net::SocketAddr;
+
+use lighter_message::name::{sanitize_media_type, sanitize_name};
+use lighter_protocol::wire::OfferedBlob;
+use lighter_protocol::{BlobId, DeliveryId, Mailbox, PeerId, UnixTime};
+use lighter_store::{Incoming, IncomingState, Outgoing, OutgoingState, Store, StoreError};
+use serde::{Deserialize, Serialize};
+
+mod ids;
+mod tables;
+
+pub(crate) use tables::size;
+
+/// How things stand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whose agent it is.
+    pub mailbox: Mailbox,
+    /// Its key.
+    #[serde(with = "ids::text")]
+    pub peer: PeerId,
+    /// Where the key is, in words.
+    pub key: String,
+    /// Whether an agent runs. Without one, the rest is what the store says.
+    pub running: bool,
+    /// The location server's address.
+    pub location: String,
+    /// Whether the location server knows that this store is online.
+    pub registered: bool,
+    /// Where others can reach it.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether its receipts release; unknown while it is not attested.
+    pub primary: Option<bool>,
+    /// The domain's relays, and whether there is a session with each.
+    pub relays: Vec<RelayStatus>,
+    /// What is wrong.
+    pub problem: Option<String>,
+    /// The store.
+    pub store: StoreStatus,
+    /// Deliveries being pulled now.
+    pub pulling: usize,
+    /// What was sent from here, and is still to be taken, or was lately.
+    pub outgoing: Vec<OutgoingStatus>,
+}
+
+/// A relay of the own domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayStatus {
+    /// Its key.
+    #[serde(with = "ids::text")]
+    pub peer: PeerId,
+    /// Whether there is a session.
+    pub connected: bool,
+}
+
+/// The store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// Bytes of attachments, those that are still on their way included.
+    pub bytes_used: u64,
+    /// Bytes that attachments may take.
+    pub quota: Option<u64>,
+    /// Bytes that the disk has left.
+    pub bytes_free: u64,
+    /// Deliveries on record.
+    pub deliveries: usize,
+}
+
+/// Something that was sent from here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutgoingStatus {
+    /// Its number.
+    #[serde(with = "ids::text")]
+    pub delivery: DeliveryId,
+    /// To whom.
+    pub recipient: Mailbox,
+    /// What the message is about.
+    pub subject: String,
+    /// Bytes of its attachments.
+    pub bytes: u64,
+    /// When it was sent.
+    pub created: UnixTime,
+    /// `waiting`, `released` or `failed`.
+    pub state: String,
+    /// Why it waits or failed.
+    pub reason: Option<String>,
+}
+
+/// What is in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// The deliveries, oldest first.
+    pub deliveries: Vec<DeliveryRow>,
+    /// The attachments, each once.
+    pub blobs: Vec<BlobRow>,
+}
+
+/// A delivery in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryRow {
+    /// Its number.
+    #[serde(with = "ids::text")]
+    pub delivery: DeliveryId,
+    /// Who offered it.
+    #[serde(with = "ids::text")]
+    pub from: PeerId,
+    /// When.
+    pub offered: UnixTime,
+    /// The holder keeps it until then.
+    pub expires: UnixTime,
+    /// How far it is.
+    pub state: DeliveryState,
+    /// Bytes of its attachments.
+    pub bytes: u64,
+    /// Of these, bytes that are here and verified.
+    pub bytes_verified: u64,
+    /// Its attachments.
+    pub parts: Vec<BlobRow>,
+}
+
+/// How far a delivery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeliveryState {
+    /// Nothing of it is here yet.
+    Offered,
+    /// A part of it is here.
+    Pulling,
+    /// All of it is durable here, and the holder was told.
+    Receipted,
+    /// It was here, and was let go of.
+    LetGo,
+}
+
+/// An attachment. Name and type were made harmless: they come from mail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobRow {
+    /// Its id.
+    #[serde(with = "ids::text")]
+    pub id: BlobId,
+    /// Bytes in it.
+    pub size: u64,
+    /// Its file name.
+    pub name: String,
+    /// Its media type.
+    pub media_type: String,
+}
+
+/// What the location server says of a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lookup {
+    /// Who was asked about.
+    pub mailbox: Mailbox,
+    /// Their store; none is the one answer for everybody whose store is not for the asker to know.
+    pub store: Option<LookedUp>,
+}
+
+/// A store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookedUp {
+    /// Its key.
+    #[serde(with = "ids::text")]
+    pub peer: PeerId,
+    /// Where it can be reached.
+    pub addresses: Vec<SocketAddr>,
+    /// `online`, `offline` or `unknown`, as the location server knows it.
+    pub presence: String,
+    /// Since when.
+    pub since: UnixTime,
+    /// Whether the store itself answered a ping just now.
+    pub answers: bool,
+}
+
+impl From<&OfferedBlob> for BlobRow {
+    fn from(offered: &OfferedBlob) -> Self {
+        Self {
+            id: offered.id,
+            size: offered.size,
+            name: sanitize_name(&offered.name),
+            media_type: sanitize_media_type(&offered.media_type),
+        }
+    }
+}
+
+impl DeliveryRow {
+    /// The row of one delivery; asks the store how much of it is here.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn of(store: &Store, incoming: &Incoming) -> Result<Self, StoreError> {
+        let mut bytes_verified = 0;
+        for part in &incoming.blobs {
+            bytes_verified += store.len_here(part.id, part.size)?.min(part.size);
+        }
+        let state = match &incoming.state {
+            IncomingState::Receipted(_) => DeliveryState::Receipted,
+            IncomingState::LetGo(_) => DeliveryState::LetGo,
+            IncomingState::Pulling if bytes_verified > 0 => DeliveryState::Pulling,
+            IncomingState::Pulling => DeliveryState::Offered,
+        };
+        Ok(Self {
+            delivery: incoming.delivery,
+            from: incoming.from,
+            offered: incoming.offered,
+            expires: incoming.expires,
+            state,
+            bytes: incoming.size(),
+            bytes_verified,
+            parts: incoming.blobs.iter().map(BlobRow::from).collect(),
+        })
+    }
+}
+
+impl List {
+    /// Everything in the store.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn of(store: &Store) -> Result<Self, StoreError> {
+        let mut list = Self::default();
+        for incoming in store.all_incoming()?.iter().rev() {
+            list.deliveries.push(DeliveryRow::of(store, incoming)?);
+        }
+        list.gather_blobs(|blob| store.holds(blob))?;
+        Ok(list)
+    }
+
+    /// The attachments that are here as a whole, each once.
+    fn gather_blobs(&mut self, holds: impl Fn(BlobId) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+        let mut seen = std::collections::HashSet::new();
+        for part in self.deliveries.iter().flat_map(|delivery| &delivery.parts) {
+            if seen.insert(part.id) && holds(part.id)? {
+                self.blobs.push(part.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OutgoingStatus {
+    /// What the store knows of something that was sent.
+    pub fn of(outgoing: &Outgoing) -> Self {
+        let (state, reason) = match &outgoing.state {
+            OutgoingState::Preparing | OutgoingState::Waiting => ("waiting", None),
+            OutgoingState::Released(_) => ("released", None),
+            OutgoingState::Failed { reason } => ("failed", Some(reason.clone())),
+        };
+        Self {
+            delivery: outgoing.delivery,
+            recipient: outgoing.recipient.clone(),
+            subject: outgoing.subject.clone(),
+            bytes: outgoing.blobs.iter().map(|blob| blob.size).sum(),
+            created: outgoing.created,
+            state: state.to_owned(),
+            reason,
+        }
+    }
+}

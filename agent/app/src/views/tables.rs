@@ -1,0 +1,164 @@
+//! The same for people: aligned columns, sizes and times in words.
+
+use std::fmt;
+
+use lighter_protocol::UnixTime;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::{DeliveryState, List, Lookup, Status};
+
+impl fmt::Display for DeliveryState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Offered => "offered",
+            Self::Pulling => "pulling",
+            Self::Receipted => "here",
+            Self::LetGo => "let go",
+        })
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "mailbox    {}", self.mailbox)?;
+        writeln!(f, "key        {} ({})", self.peer, self.key)?;
+        let online = match (self.running, self.registered) {
+            (false, _) => "not running: start it with `lighter-agent run`",
+            (true, true) => "online",
+            (true, false) => "running, not registered",
+        };
+        writeln!(f, "agent      {online}")?;
+        writeln!(f, "location   {}", self.location)?;
+        if self.running {
+            let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+            writeln!(f, "addresses  {}", or_none(&addresses.join(", ")))?;
+            for relay in &self.relays {
+                let connected = if relay.connected { "connected" } else { "not connected" };
+                writeln!(f, "relay      {} ({connected})", relay.peer)?;
+            }
+            if self.primary == Some(false) {
+                writeln!(f, "           a further store: its receipts do not release")?;
+            }
+        }
+        if let Some(problem) = &self.problem {
+            writeln!(f, "problem    {problem}")?;
+        }
+        let quota = self.store.quota.map_or(String::new(), |quota| format!(" of {}", size(quota)));
+        writeln!(
+            f,
+            "store      {} deliveries, {}{quota}; {} free on the disk",
+            self.store.deliveries,
+            size(self.store.bytes_used),
+            size(self.store.bytes_free)
+        )?;
+        if self.pulling > 0 {
+            writeln!(f, "pulling    {} deliveries", self.pulling)?;
+        }
+        for sent in &self.outgoing {
+            let reason = sent.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+            writeln!(
+                f,
+                "sent       {} {:9} {} to {} “{}”{reason}",
+                day(sent.created),
+                sent.state,
+                size(sent.bytes),
+                sent.recipient,
+                sent.subject
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.deliveries.is_empty() {
+            return writeln!(f, "Nothing has been delivered yet.");
+        }
+        for delivery in &self.deliveries {
+            let progress = match delivery.state {
+                DeliveryState::Offered | DeliveryState::Pulling => {
+                    format!("{} of {}", size(delivery.bytes_verified), size(delivery.bytes))
+                }
+                DeliveryState::Receipted | DeliveryState::LetGo => size(delivery.bytes),
+            };
+            writeln!(
+                f,
+                "{}  {:8}  {progress}  delivery {}",
+                day(delivery.offered),
+                delivery.state,
+                delivery.delivery
+            )?;
+            for part in &delivery.parts {
+                writeln!(f, "    {:>10}  {}  {}", size(part.size), part.id, part.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(store) = &self.store else {
+            return writeln!(f, "{}: no store that you may know of; mail goes whole", self.mailbox);
+        };
+        let addresses: Vec<String> = store.addresses.iter().map(ToString::to_string).collect();
+        let answers = if store.answers { "answers" } else { "does not answer from here" };
+        writeln!(f, "{}: {} since {}, {answers}", self.mailbox, store.presence, day(store.since))?;
+        writeln!(f, "    key        {}", store.peer)?;
+        writeln!(f, "    addresses  {}", or_none(&addresses.join(", ")))
+    }
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}
+
+/// A size as people write it.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut tenths = u128::from(bytes) * 10;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths = (tenths + 512) / 1024;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]) }
+}
+
+/// A time, in UTC, to the minute.
+fn day(time: UnixTime) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]");
+    let seconds = i64::try_from(time.0).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .ok()
+        .and_then(|time| time.format(format).ok())
+        .unwrap_or_else(|| format!("{time}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_as_people_write_them() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (25_000_000, "23.8 MiB"),
+            (1 << 30, "1.0 GiB"),
+            (u64::MAX, "16777216.0 TiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn bad_input_37_times_far_away_are_shown_all_the_same() {
+        assert_eq!(day(UnixTime(1_800_000_000)), "2027-01-15 08:00");
+        assert_eq!(day(UnixTime(u64::MAX)), u64::MAX.to_string());
+    }
+}
