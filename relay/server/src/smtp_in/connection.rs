@@ -17,8 +17,8 @@ use super::Shared;
 use crate::intake::{Incoming, Intake, MailPeer};
 use crate::limits::{MAIL_COMMAND_READ_LEN, MAIL_CONTENT_READ_LEN};
 
-/// How long a peer may take to read a last reply.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a peer may take to read a last reply and to hang up.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Says one line and closes.
 pub(super) async fn turn_away(mut stream: TcpStream, reply: &[u8]) {
@@ -93,7 +93,7 @@ impl Connection {
             incoming.abort().await;
         }
         if ended.is_ok() {
-            let _ = tokio::time::timeout(GOODBYE_TIMEOUT, self.wire.shut_down()).await;
+            let _ = tokio::time::timeout(GOODBYE_TIMEOUT, self.hang_up()).await;
         }
     }
 
@@ -191,6 +191,14 @@ impl Connection {
                 Err(_) => return Err(Ended),
             }
         }
+        Ok(())
+    }
+
+    /// Closes this side, then waits for the peer to close its own: a socket that is dropped with input unread is reset,
+    /// and the last reply may never be seen.
+    async fn hang_up(&mut self) -> io::Result<()> {
+        self.wire.shut_down().await?;
+        while self.wire.read(&mut self.input, MAIL_COMMAND_READ_LEN).await?.is_some() {}
         Ok(())
     }
 

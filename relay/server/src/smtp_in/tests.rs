@@ -206,6 +206,58 @@ async fn bad_input_10_connections_lost_in_and_after_the_content_leave_nothing_ha
 }
 
 #[tokio::test]
+async fn bad_input_01_and_02_byte_by_byte_only_the_true_end_ends_the_data() {
+    let server = Running::start(&listener(), Protocol::Smtp).await;
+    let mut peer = Peer::greeted(server.address).await;
+    peer.stream.get_ref().set_nodelay(true).unwrap();
+    let good = format!("{START}DATA\r\n..x\r\n\0.\r\n. \r\n.\r\n");
+    let smuggled = format!("{START}DATA\r\nx\n.\r\nMAIL FROM:<evil@b>\r\n.\r\n");
+    for byte in (good + &smuggled).chars() {
+        peer.write(&byte.to_string()).await;
+    }
+    assert_eq!(peer.replies(8).await, [250, 250, 354, 250, 250, 250, 354, 554]);
+    let taken = server.memory.taken();
+    assert_eq!(taken.len(), 1);
+    assert_eq!(taken[0].content, b".x\r\n\0.\r\n \r\n");
+}
+
+/// What the server says to a peer that writes `input` to a greeted session and listens meanwhile.
+async fn said_to(server: &Running, input: String) -> Vec<u16> {
+    let mut peer = Peer::greeted(server.address).await;
+    let (mut reading, mut writing) = peer.stream.into_inner().into_split();
+    let write = tokio::spawn(async move {
+        let _ = writing.write_all(input.as_bytes()).await; // The server may have had enough.
+        writing
+    });
+    let mut said = Vec::new();
+    let _ = reading.read_to_end(&mut said).await;
+    drop(write.await);
+    let said = String::from_utf8(said).unwrap();
+    said.lines().map(|line| line[..3].parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn bad_input_06_07_and_08_endless_lines_recipients_and_contents_end_the_session_only() {
+    let small = MailListener { message_bytes_max: 100_000, ..listener() };
+    let server = Running::start(&small, Protocol::Smtp).await;
+    assert_eq!(said_to(&server, "x".repeat(1_048_577)).await, [500]);
+    let rcpts: String = (0..100_000).map(|n| format!("RCPT TO:<user{n}@d.example>\r\n")).collect();
+    let codes = said_to(&server, format!("MAIL FROM:<a@b>\r\n{rcpts}")).await;
+    assert_eq!(codes.iter().filter(|code| **code == 250).count(), 1_001);
+    assert_eq!(codes.last(), Some(&421));
+    let endless = "x".repeat(98) + "\r\n";
+    let codes = said_to(
+        &server,
+        format!("MAIL FROM:<a@b> SIZE=1\r\nRCPT TO:<c@d>\r\nDATA\r\n{}", endless.repeat(10_000)),
+    )
+    .await;
+    assert_eq!(codes, [250, 250, 354, 552]);
+    server.memory.wait_for(0, 1).await;
+    assert_eq!(Peer::greeted(server.address).await.say("NOOP\r\n").await, 250);
+    assert!(server.memory.taken().is_empty());
+}
+
+#[tokio::test]
 async fn neither_yes_nor_no_closes_the_connection_without_a_word() {
     let server = Running::start(&listener(), Protocol::Smtp).await;
     let mut peer = Peer::greeted(server.address).await;
@@ -254,6 +306,7 @@ async fn a_server_that_stops_lets_a_message_end() {
     assert_eq!(idle.replies(2).await, [421, 0]);
     busy.write("\r\n.\r\n").await;
     assert_eq!(busy.replies(3).await, [250, 421, 0]);
+    drop((idle, busy));
     (&mut server.task).await.unwrap();
     assert_eq!(server.memory.taken().len(), 1);
     assert!(TcpStream::connect(server.address).await.is_err());

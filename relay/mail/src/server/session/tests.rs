@@ -5,7 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits;
+use crate::envelope::Envelope;
+use crate::limits::{self, RECIPIENTS_OVERSHOOT_MAX};
 use crate::server::Summary;
 
 /// A shell that knows recipients by their local part: `unknown…` is refused; everything else is accepted.
@@ -522,7 +523,7 @@ fn a_shell_may_refuse_the_message_before_and_during_its_content() {
     shell.begin = Ok(());
     shell.feed(&after_start("DATA\r\nabc"));
     shell.session.refuse(full, shell.now);
-    shell.feed(b"more\r\n.\r\nNOOP\r\n");
+    shell.feed(b"more\r\n.\r\nRSET\r\n");
     assert_eq!(shell.codes(), [250, 250, 354, 452, 250]);
     assert!(!shell.events.contains(&Event::Abort), "the shell knows that it refused");
 }
