@@ -33,7 +33,8 @@ enum Body {
 
 #[derive(Debug)]
 enum Stage {
-    /// Under the threshold: the body as it came, and decoded.
+    /// Under the threshold: the body as it came, and decoded. Base64 is at most four times its blob (a line end for
+    /// each character), so that both are bounded.
     Held { raw: Vec<u8>, decoded: Vec<u8> },
     /// Being given out.
     Open(Box<Blob>),
@@ -189,9 +190,7 @@ impl Leaf {
         let Stage::Held { raw, decoded } = &mut self.stage else { return Next::Body };
         raw.extend_from_slice(piece);
         if let Body::Base64(reader) = &mut self.body {
-            // Lines so short that the body is far larger than the blob: not worth holding, or decoding.
-            let sparse = raw.len() > 2 * self.threshold + 2 * BLOCK_LEN;
-            if reader.update(piece, decoded).is_err() || (sparse && decoded.len() < self.threshold) {
+            if reader.update(piece, decoded).is_err() {
                 self.body = Body::Raw;
                 decoded.clear();
             }

@@ -69,10 +69,9 @@ impl StubWriter {
 
     fn part(&mut self, part: &PartEntry, is_root: bool, stub: &mut Vec<u8>) {
         PartField::write(self.context.delivery, part, self.line_end, stub);
-        if is_root {
-            // A message that is one part: its own fields stay for all to see, and only those that spoke of the body go.
-            shown_fields(&part.header, stub);
-        }
+        // Of a message that is one part, its own fields stay for all to see, and only those that spoke of the body go.
+        // The same holds for a message within the message.
+        shown_fields(&part.header, stub);
         Placeholder { part, number: self.parts, context: &self.context, is_root }.write(self.line_end, stub);
         self.parts += 1;
     }

@@ -8,7 +8,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{comes_back_in_pieces, to_crlf};
+use common::{comes_back, comes_back_in_pieces, to_crlf};
 use lighter_message::Policy;
 
 /// Every file below a folder, in order.
@@ -16,6 +16,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        // Rules for git, not a message.
+        if path.ends_with(".gitattributes") {
+            continue;
+        }
         if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
     }
     found.sort();
@@ -81,5 +85,111 @@ fn every_message_of_the_corpus_comes_back_byte_for_byte() {
     match std::env::var_os("LIGHTER_CORPUS") {
         Some(folder) => check_all(Path::new(&folder)),
         None => println!("skipped: LIGHTER_CORPUS names no folder"),
+    }
+}
+
+/// SPEC: D1
+#[test]
+fn every_message_of_our_own_comes_back_byte_for_byte() {
+    check_all(&own_messages());
+}
+
+fn own_messages() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/messages")
+}
+
+/// Our own messages, and how many parts go: by default (but for the threshold), and with everything allowed.
+const EXPECTED: &[(&str, usize, usize)] = &[
+    ("alternative.eml", 0, 2),
+    ("apple-alternative.eml", 1, 4),
+    ("appledouble.eml", 0, 2),
+    ("attachment-first.eml", 1, 2),
+    ("base64-mixed-line-ends.eml", 1, 2),
+    ("base64-odd.eml", 13, 14),
+    ("blank.eml", 0, 0),
+    ("boundary-blanks.eml", 0, 3),
+    ("boundary-empty.eml", 0, 1),
+    ("boundary-junk.eml", 1, 3),
+    ("boundary-long.eml", 0, 1),
+    ("boundary-missing.eml", 0, 1),
+    ("boundary-prefix.eml", 0, 3),
+    ("boundary-same.eml", 0, 3),
+    ("boundary-twice.eml", 0, 2),
+    ("bytes.eml", 0, 2),
+    ("calendar.eml", 0, 3),
+    ("digest.eml", 1, 2),
+    ("eight-bit.eml", 1, 2),
+    ("empty.eml", 0, 0),
+    ("encrypted.eml", 0, 2),
+    ("external-body.eml", 0, 2),
+    ("forged-part.eml", 1, 2),
+    ("forged-stub.eml", 0, 0),
+    ("forwarded-base64.eml", 0, 2),
+    ("forwarded.eml", 2, 4),
+    ("header-only-part.eml", 0, 2),
+    ("hostile-subject.eml", 1, 1),
+    ("line-lengths.eml", 13, 14),
+    ("mbox.mbox", 1, 2),
+    ("mixed-lf.eml", 1, 2),
+    ("mixed.eml", 2, 3),
+    ("multipart-base64.eml", 0, 2),
+    ("names.eml", 11, 12),
+    ("nested-40.eml", 1, 1),
+    ("no-body.eml", 0, 0),
+    ("no-colon.eml", 1, 3),
+    ("no-mime.eml", 0, 1),
+    ("not-ended-inner.eml", 0, 3),
+    ("not-ended.eml", 1, 2),
+    ("one-byte.eml", 0, 0),
+    ("partial.eml", 0, 1),
+    ("parts-in-epilogue.eml", 1, 3),
+    ("pgp-inline.eml", 0, 2),
+    ("quoted-printable.eml", 1, 2),
+    ("related.eml", 1, 5),
+    ("report.eml", 0, 4),
+    ("root-base64-no-line-end.eml", 1, 1),
+    ("root-base64.eml", 1, 1),
+    ("signed.eml", 0, 3),
+    ("smime-opaque.eml", 0, 1),
+    ("text-only.eml", 0, 1),
+    ("tnef-broken-nested.eml", 2, 3),
+    ("tnef.eml", 1, 2),
+    ("two-content-types.eml", 1, 4),
+    ("two-of-all.eml", 1, 2),
+];
+
+#[test]
+fn what_goes_from_our_own_messages_is_known() {
+    let found: Vec<_> = files(&own_messages())
+        .iter()
+        .map(|path| {
+            let text = std::fs::read(path).unwrap();
+            let parts = |policy| comes_back(&text, policy).summary.parts.len();
+            let by_default = parts(Policy { min_size: 1, ..Policy::default() });
+            (path.file_name().unwrap().display().to_string(), by_default, parts(Policy::everything()))
+        })
+        .collect();
+    let found: Vec<_> = found.iter().map(|(name, default, all)| (name.as_str(), *default, *all)).collect();
+    assert_eq!(found, EXPECTED);
+}
+
+/// Another parser sees the same structure in the stub as in the original: nothing moved, nothing was lost.
+#[test]
+fn a_stub_has_the_structure_of_its_original() {
+    for path in files(&own_messages()) {
+        let text = to_crlf(&std::fs::read(&path).unwrap());
+        let detached = comes_back(&text, Policy { min_size: 1, ..Policy::default() });
+        if detached.summary.parts.is_empty() {
+            continue;
+        }
+        let parser = mail_parser::MessageParser::new();
+        let (original, stub) = (parser.parse(&text).unwrap(), parser.parse(&detached.stub).unwrap());
+        assert_eq!(stub.parts.len(), original.parts.len(), "{}", path.display());
+        assert_eq!(stub.subject(), original.subject(), "{}", path.display());
+        let placeholders =
+            stub.parts.iter().filter(|part| part.headers.iter().any(|h| h.name() == "Lighter-Part"));
+        let nested = stub.parts.iter().filter_map(|part| part.message()).flat_map(|message| &message.parts);
+        let nested = nested.filter(|part| part.headers.iter().any(|h| h.name() == "Lighter-Part"));
+        assert!(placeholders.count() + nested.count() >= detached.summary.parts.len(), "{}", path.display());
     }
 }
