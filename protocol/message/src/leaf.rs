@@ -189,11 +189,11 @@ impl Leaf {
     fn hold(&mut self, piece: &[u8], give: &mut impl FnMut(Event)) -> Next {
         let Stage::Held { raw, decoded } = &mut self.stage else { return Next::Body };
         raw.extend_from_slice(piece);
-        if let Body::Base64(reader) = &mut self.body {
-            if reader.update(piece, decoded).is_err() {
-                self.body = Body::Raw;
-                decoded.clear();
-            }
+        if let Body::Base64(reader) = &mut self.body
+            && reader.update(piece, decoded).is_err()
+        {
+            self.body = Body::Raw;
+            decoded.clear();
         }
         // A raw body's last line end is not part of the blob.
         let (start, passed) = match &self.body {

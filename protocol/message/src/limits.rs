@@ -14,7 +14,7 @@ pub const HEADER_BLOCK_LEN_MAX: usize = 128 * 1024;
 /// Bytes in the header block of a part that may be detached: the block travels in the stub, in base64.
 pub const PART_HEADER_LEN_MAX: usize = 16 * 1024;
 /// Bytes of one parameter of a structured field, put together from its continuations.
-pub const PARAMETER_LEN_MAX: usize = 4 * 1024;
+pub const PARAMETER_LEN_MAX: usize = 8 * 1024;
 /// Continuations (RFC 2231 §3) of one parameter that are put together.
 pub const CONTINUATIONS_MAX: usize = 1_000;
 

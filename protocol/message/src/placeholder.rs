@@ -62,17 +62,12 @@ impl Placeholder<'_> {
         text.line(&format!("font-size:13px;font-weight:700\">{}</div></td>", badge(name)));
         text.line("<td style=\"padding:16px;vertical-align:top\">");
         text.line("<div class=\"n\" style=\"font-size:16px;font-weight:600;color:#16181d;");
-        text.line("word-break:break-word\"><!--");
+        text.line("word-break:break-word\"><b");
         text.prose(name);
-        text.line("--></div>");
-        text.line("<div class=\"t\" style=\"font-size:13px;color:#5b6270;padding-top:2px\"><!--");
-        text.prose(&format!(
-            "{} · {} ({} bytes)",
-            media_type,
-            human(self.part.size),
-            grouped(self.part.size)
-        ));
-        text.line("--></div>");
+        text.line("</div>");
+        text.line("<div class=\"t\" style=\"font-size:13px;color:#5b6270;padding-top:2px\"><b");
+        text.prose(&format!("{media_type} · {}", size_text(self.part.size)));
+        text.line("</div>");
         match self.link(name) {
             Some(_) => self.landing(text),
             None => {
@@ -122,20 +117,19 @@ impl Lines<'_> {
         self.out.extend_from_slice(self.line_end.as_bytes());
     }
 
-    /// Text from outside, between a `<!--` before and a `-->` behind: lines are broken within comments, which no
-    /// reader shows, not even as a blank.
+    /// Text from outside, behind a line that ends in `<b`. Its lines are broken within that tag of an empty element,
+    /// which shows nothing, not even a blank; and none begins with what came from outside.
     fn prose(&mut self, text: &str) {
-        let mut line = String::from("-->");
+        let mut line = String::from("></b>");
         for c in text.chars() {
             let character = escape_char(c);
-            if line.len() + character.len() + "<!--".len() > LINE_LEN {
-                line.push_str("<!--");
+            if line.len() + character.len() + "<b".len() > LINE_LEN {
+                line.push_str("<b");
                 self.line(&line);
-                line = String::from("-->");
+                line = String::from("></b>");
             }
             line.push_str(&character);
         }
-        line.push_str("<!--");
         self.line(&line);
     }
 
@@ -172,19 +166,25 @@ fn badge(name: &str) -> String {
     if is_plain { extension.to_ascii_uppercase() } else { "FILE".to_owned() }
 }
 
-/// A size that people read: `25.0 MB`.
-pub(crate) fn human(size: u64) -> String {
-    let units = ["bytes", "kB", "MB", "GB", "TB", "PB", "EB"];
-    let mut tenths = u128::from(size) * 10;
-    let mut unit = 0;
-    while tenths >= 9_995 && unit + 1 < units.len() {
-        tenths = (tenths + 500) / 1_000;
-        unit += 1;
+/// A size that people read, in decimal units: `25.0 MB`.
+fn human(size: u64) -> String {
+    let mut unit = 1_u128;
+    for name in ["kB", "MB", "GB", "TB", "PB"] {
+        unit *= 1_000;
+        let tenths = (u128::from(size) * 10 + unit / 2) / unit;
+        if tenths < 10_000 {
+            return format!("{}.{} {name}", tenths / 10, tenths % 10);
+        }
     }
-    if unit == 0 {
-        format!("{size} bytes")
-    } else {
-        format!("{}.{} {}", tenths / 10, tenths % 10, units[unit])
+    format!("{} EB", u128::from(size) / (unit * 1_000))
+}
+
+/// A size for people, and the exact one where that says more: `25.0 MB (25,000,000 bytes)`.
+fn size_text(size: u64) -> String {
+    match size {
+        1 => "1 byte".to_owned(),
+        0..1_000 => format!("{size} bytes"),
+        _ => format!("{} ({} bytes)", human(size), grouped(size)),
     }
 }
 
@@ -262,3 +262,6 @@ fn ascii_name(name: &str) -> String {
         .map(|c| if c.is_ascii_graphic() && !"\"\\".contains(c) || c == ' ' { c } else { '_' })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

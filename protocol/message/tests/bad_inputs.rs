@@ -1,9 +1,4 @@
 //! Messages that are broken or hostile: each comes back byte for byte, and what readers differ about stays in it.
-#![expect(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "test code: a failed unwrap is a failed test"
-)]
 
 mod common;
 
@@ -188,7 +183,6 @@ fn bad_input_21_nothing_from_the_message_is_markup_in_the_stub() {
         let detached = comes_back(&multipart(&[attachment(&fields, "QUJD\r\n")]), small());
         let stub = String::from_utf8(detached.stub).unwrap();
         let card = &stub[stub.find("<!DOCTYPE").unwrap()..];
-        let card = card.replace("<!--", "").replace("-->", "");
         for markup in ["<script", "<img", "onerror=alert(1)>", "alert(1)<", "\"><img"] {
             assert!(!card.contains(markup), "{name}: {markup} in {card}");
         }
@@ -307,7 +301,7 @@ fn bad_input_25_multiparts_that_do_not_end_as_they_should_come_back() {
     check(whole.strip_suffix("\r\n").unwrap().as_bytes(), small(), 2);
     check(format!("{whole}epilogue\r\n--b\r\n{part}--b--\r\n").as_bytes(), small(), 2);
     let inner = format!("Content-Type: multipart/mixed; boundary=i\r\n\r\n--i\r\n{part}");
-    check(&multipart(&[inner, part.clone()]), small(), 1);
+    check(&multipart(&[inner, part]), small(), 1);
     let preamble = "A line of a preamble - -- that says nothing.\r\n".repeat(10 * 1024 * 1024 / 46);
     let message = whole.replacen("\r\n\r\n--b", &format!("\r\n\r\n{preamble}--b"), 1);
     let detached = comes_back(message.as_bytes(), small());

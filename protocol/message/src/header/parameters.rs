@@ -217,7 +217,7 @@ mod tests {
         );
         assert_eq!(name("attachment; filename*0=a; filename*0=b").unwrap(), "a", "the same twice");
         assert_eq!(name("attachment; filename*=utf-8''%zz%4").unwrap(), "%zz%4", "not hexadecimal");
-        let many: String = (0..1_000).map(|n| format!("; filename*{n}=abcdefgh")).collect();
+        let many: String = (0..1_000).map(|n| format!("; filename*{n}=abcdefghij")).collect();
         assert_eq!(name(&format!("attachment{many}")).unwrap().len(), PARAMETER_LEN_MAX);
     }
 
