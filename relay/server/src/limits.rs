@@ -33,6 +33,8 @@ pub const MAIL_CONTENT_READ_LEN: usize = 64 * 1024;
 pub const MAIL_COMMAND_READ_LEN: usize = 4 * 1024;
 /// Bytes that all mail connections of one listener together may hold as input.
 pub const MAIL_INPUT_BUDGET: usize = 64 * 1024 * 1024;
+/// Refusals that one mail session writes into the log; the rest is more of the same.
+pub const MAIL_REFUSALS_LOGGED_MAX: usize = 20;
 /// How long accepting pauses after it failed (no file descriptor left).
 pub const MAIL_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

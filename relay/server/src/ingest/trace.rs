@@ -1,37 +1,32 @@
 //! The `Received` field that the relay puts above a message (RFC 5321 §4.4).
 
-use lighter_mail::Protocol;
-use lighter_protocol::MessageId;
+use lighter_mail::trace::Received;
+use lighter_protocol::{MessageId, UnixTime};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 
 use crate::intake::MailPeer;
 
 /// The whole field, CR LF included. It names no recipient: with several, that would show Bcc recipients to each other.
 pub(super) fn received(peer: &MailPeer, hostname: &str, id: &MessageId, now: OffsetDateTime) -> String {
-    let protocol = keyword(peer);
-    let date = now.format(&Rfc2822).unwrap_or_default();
-    let address = match peer.address.ip().to_canonical() {
-        std::net::IpAddr::V4(address) => format!("[{address}]"),
-        std::net::IpAddr::V6(address) => format!("[IPv6:{address}]"),
+    let received = Received {
+        hello: &peer.hello,
+        peer: peer.address.ip(),
+        host_name: hostname,
+        protocol: peer.protocol,
+        extended: peer.extended,
+        tls: peer.tls,
+        smtputf8: false,
+        id: &id.to_string(),
+        recipient: None,
+        at: UnixTime(u64::try_from(now.unix_timestamp()).unwrap_or_default()),
     };
-    let hello = &peer.hello;
-    format!("Received: from {hello} ({address})\r\n\tby {hostname} with {protocol} id {id};\r\n\t{date}\r\n")
-}
-
-/// The `with` keyword (RFC 3848).
-fn keyword(peer: &MailPeer) -> &'static str {
-    match (peer.protocol, peer.extended, peer.tls) {
-        (Protocol::Smtp, false, _) => "SMTP",
-        (Protocol::Smtp, true, false) => "ESMTP",
-        (Protocol::Smtp, true, true) => "ESMTPS",
-        (Protocol::Lmtp, _, false) => "LMTP",
-        (Protocol::Lmtp, _, true) => "LMTPS",
-    }
+    received.field()
 }
 
 #[cfg(test)]
 mod tests {
+    use lighter_mail::Protocol;
+
     use super::*;
 
     #[test]

@@ -7,8 +7,8 @@
 //! its parent. Only then is the message delivered.
 //!
 //! **Recovery**: a crash leaves a file in `tmp`, which the next try overwrites, or a delivered message, which the next
-//! try finds in `new` or `cur` by its name and delivers no second time. (One that its reader has deleted since is
-//! delivered again.)
+//! try finds in `new` or `cur` by its name and delivers no second time, but syncs its name. (One that its reader has
+//! deleted since is delivered again.) What could not be synced is taken away again: a sync that failed is not repeated.
 //!
 //! **Names** are hostile: what is not a letter, a digit or one of `-_+=@` and inner dots is written `%XX`; a name over
 //! [`MAILDIR_NAME_LEN_MAX`] bytes becomes its hash.
@@ -111,26 +111,38 @@ impl Mailbox<'_> {
             make_folder(&self.folder.join(sub)).await?;
         }
         if let Some(file) = self.find().await? {
+            sync_folder(file.parent().unwrap_or(&self.folder)).await?;
             if matches!(source, Source::Spent) {
                 *source = Source::File(file);
             }
             return Ok(());
         }
         let (tmp, new) = (self.folder.join("tmp").join(self.name), self.folder.join("new").join(self.name));
+        let put = self.put(source, &tmp, &new).await;
+        if put.is_err() {
+            for path in [&tmp, &new] {
+                let _ = fs::remove_file(path).await; // Mostly there is only one of the two.
+            }
+        }
+        put
+    }
+
+    /// Writes the message to `tmp` and moves it to `new`, durably.
+    async fn put<B: Body>(&self, source: &mut Source<B>, tmp: &Path, new: &Path) -> Result<(), Failure> {
         match std::mem::replace(source, Source::Spent) {
-            Source::Body(body) => write(&tmp, body).await?,
+            Source::Body(body) => write(tmp, body).await?,
             Source::File(file) => {
-                fs::copy(&file, &tmp).await?;
-                fs::File::open(&tmp).await?.sync_all().await?;
+                let copied = copy(&file, tmp).await;
                 *source = Source::File(file);
+                copied?;
             }
             Source::Spent => return Err(Failure::Source(io::Error::other("it was read already, in vain"))),
         }
-        fs::rename(&tmp, &new).await?;
+        fs::rename(tmp, new).await?;
         sync_folder(&self.folder.join("new")).await?;
         sync_folder(&self.folder.join("tmp")).await?;
         if matches!(source, Source::Spent) {
-            *source = Source::File(new);
+            *source = Source::File(new.to_owned());
         }
         Ok(())
     }
@@ -155,13 +167,25 @@ impl Mailbox<'_> {
 
 /// Writes and syncs `body` to `path`, over what a try before has left there.
 async fn write(path: &Path, mut body: impl Body) -> Result<(), Failure> {
-    let mut file = fs::File::create(path).await?;
+    let mut file = create(path).await?;
     while let Some(piece) = body.next().await.map_err(Failure::Source)? {
         file.write_all(&piece).await?;
     }
     file.flush().await?;
     file.sync_all().await?;
     Ok(())
+}
+
+async fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut file = create(to).await?;
+    tokio::io::copy(&mut fs::File::open(from).await?, &mut file).await?;
+    file.flush().await?;
+    file.sync_all().await
+}
+
+/// An empty file that only its owner reads.
+async fn create(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).await
 }
 
 /// Makes a folder and those above it, each synced in its parent.
@@ -171,7 +195,7 @@ async fn make_folder(folder: &Path) -> io::Result<()> {
     }
     if let Some(parent) = folder.parent() {
         Box::pin(make_folder(parent)).await?;
-        match fs::create_dir(folder).await {
+        match fs::DirBuilder::new().mode(0o700).create(folder).await {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => made?,
         }

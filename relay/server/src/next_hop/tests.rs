@@ -211,16 +211,18 @@ async fn a_maildir_gets_each_message_once_however_often_it_is_tried() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_in_tmp_is_overwritten() {
+async fn what_a_crash_left_in_tmp_is_overwritten_and_what_failed_is_taken_away() {
     let root = tempfile::tempdir().unwrap();
     let maildir = Maildir::new(root.path().to_owned(), "relay.example");
-    let failing = Pieces { pieces: vec!["a long first half that is left behind\r\n"], fails: true };
+    let failing = Pieces { pieces: vec!["a first half\r\n"], fails: true };
     let outcomes = maildir.deliver(&message(&["c@d", "e@f"]), failing).await;
     assert_eq!(codes(&outcomes), [451, 451]);
-    assert_eq!(files(&maildir, "c@d", "tmp").len(), 1);
-    assert!(files(&maildir, "c@d", "new").is_empty());
+    assert!(files(&maildir, "c@d", "tmp").is_empty() && files(&maildir, "c@d", "new").is_empty());
+    let name = format!("1700000000.{}.relay.example", "07".repeat(16));
+    let tmp = maildir.folder(&"c@d".parse().unwrap()).join("tmp").join(&name);
+    std::fs::write(tmp, "a long first half, left behind by a crash\r\n").unwrap();
     assert_eq!(codes(&maildir.deliver(&message(&["c@d", "e@f"]), body("x\r\n")).await), [250, 250]);
-    assert_eq!(files(&maildir, "c@d", "new")[0].1, "x\r\n");
+    assert_eq!(files(&maildir, "c@d", "new"), [(name, "x\r\n".to_owned())]);
     assert!(files(&maildir, "c@d", "tmp").is_empty());
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::intake::{Incoming, Intake, MailPeer};
-use crate::limits::{MAIL_COMMAND_READ_LEN, MAIL_CONTENT_READ_LEN};
+use crate::limits::{MAIL_COMMAND_READ_LEN, MAIL_CONTENT_READ_LEN, MAIL_REFUSALS_LOGGED_MAX};
 
 /// How long a peer may take to read a last reply and to hang up.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,6 +40,8 @@ pub(super) struct Connection {
     input: BytesMut,
     /// How long the peer may leave replies unread.
     write_timeout: Duration,
+    /// Refusals that may still be logged.
+    log_left: usize,
 }
 
 /// The bytes in the clear or encrypted.
@@ -81,6 +83,7 @@ impl Connection {
             tls: shared.tls.clone(),
             mail: MailFrom::default(),
             input: BytesMut::new(),
+            log_left: MAIL_REFUSALS_LOGGED_MAX,
         }
     }
 
@@ -186,12 +189,23 @@ impl Connection {
     /// Writes what the session says.
     async fn flush(&mut self) -> Result<(), Ended> {
         while let Some(output) = self.session.poll_output() {
+            self.log_refusals(&output);
             match tokio::time::timeout(self.write_timeout, self.wire.write(&output)).await {
                 Ok(written) => written?,
                 Err(_) => return Err(Ended),
             }
         }
         Ok(())
+    }
+
+    /// A line for each refusal, the first ones of a session: the texts are chosen here and name nobody.
+    fn log_refusals(&mut self, output: &[u8]) {
+        let refusals =
+            output.split(|byte| *byte == b'\n').filter(|line| matches!(line.first(), Some(b'4' | b'5')));
+        for line in refusals.take(self.log_left) {
+            self.log_left -= 1;
+            tracing::info!(reply = %String::from_utf8_lossy(line.trim_ascii_end()), "refused");
+        }
     }
 
     /// Closes this side, then waits for the peer to close its own: a socket that is dropped with input unread is reset,
