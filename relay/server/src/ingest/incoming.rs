@@ -116,7 +116,7 @@ impl IncomingMessage {
     /// first copy is an orphan, and goes with its segment.
     async fn restart(&mut self, len: u64) -> Result<(), Failure> {
         let orphan = self.blob.replace(self.new_blob()).ok_or(Failure::OutOfOrder)?;
-        let mut reader = orphan.read_back(0..len);
+        let mut reader = orphan.read_back(0..len).await?;
         while let Some(piece) = reader.next().await.map_err(|_| Failure::Unavailable)? {
             self.detacher.replay(&piece).map_err(|_| Failure::OutOfOrder)?;
             // Only what the replay gives: a further restart cannot come before it is over.

@@ -176,11 +176,10 @@ async fn write(path: &Path, mut body: impl Body) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Copies and syncs a file, its mode included.
 async fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut file = create(to).await?;
-    tokio::io::copy(&mut fs::File::open(from).await?, &mut file).await?;
-    file.flush().await?;
-    file.sync_all().await
+    fs::copy(from, to).await?;
+    fs::File::open(to).await?.sync_all().await
 }
 
 /// An empty file that only its owner reads.

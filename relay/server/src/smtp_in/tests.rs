@@ -223,7 +223,7 @@ async fn bad_input_01_and_02_byte_by_byte_only_the_true_end_ends_the_data() {
 
 /// What the server says to a peer that writes `input` to a greeted session and listens meanwhile.
 async fn said_to(server: &Running, input: String) -> Vec<u16> {
-    let mut peer = Peer::greeted(server.address).await;
+    let peer = Peer::greeted(server.address).await;
     let (mut reading, mut writing) = peer.stream.into_inner().into_split();
     let write = tokio::spawn(async move {
         let _ = writing.write_all(input.as_bytes()).await; // The server may have had enough.
