@@ -11,6 +11,7 @@
 //! A connection is closed when the last clone of it, and the last responder of it, is dropped.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ use tracing::debug;
 use crate::endpoint::Permit;
 use crate::error::{CloseCode, ExchangeError, GiveUp, Misbehaviour, PeerError};
 use crate::limits::{
-    CONNECTION_WINDOW, MALFORMED_REQUESTS_MAX, PULL_WINDOW, REQUEST_TIME_MAX, RESPONSE_TIME_MAX, STREAMS_MAX,
+    CONNECTION_WINDOW, MALFORMED_REQUESTS_MAX, PULL_WINDOW, REQUEST_TIME_MAX, RESPONSE_TIME_MAX,
+    SILENCE_PROBE_TIME, STREAMS_MAX,
 };
 use crate::message;
 use crate::progress::Pace;
@@ -130,8 +132,13 @@ impl Connection {
         request: &Request,
         limit: Duration,
     ) -> Result<Response, ExchangeError> {
-        let exchange = exchange(&self.inner.quic, request);
-        timeout(limit, exchange).await.unwrap_or(Err(ExchangeError::Peer(PeerError::TimedOut)))
+        let mut exchange = pin!(timeout(limit, exchange(&self.inner.quic, request)));
+        loop {
+            match timeout(SILENCE_PROBE_TIME, &mut exchange).await {
+                Ok(ended) => return ended.unwrap_or(Err(ExchangeError::Peer(PeerError::TimedOut))),
+                Err(_) => probe(&self.inner.quic),
+            }
+        }
     }
 
     /// Whether the other side answers now (SPEC A4, A18, A21).
@@ -257,6 +264,13 @@ pub(crate) async fn exchange(quic: &quinn::Connection, request: &Request) -> Res
     // Answers are short, but for that to an offer (2 KiB): no turn to wait for.
     let response = message::read_last(&mut recv, &Semaphore::const_new(1)).await?;
     if answers(request, &response) { Ok(response) } else { Err(PeerError::from(Misbehaviour::Answer).into()) }
+}
+
+/// Asks a silent peer whether it is there. Its answer does not matter: where it has no such connection any more, this is
+/// what makes it say so, and whoever waits on the connection learns of it.
+pub(crate) fn probe(quic: &quinn::Connection) {
+    let quic = quic.clone();
+    tokio::spawn(async move { timeout(SILENCE_PROBE_TIME, exchange(&quic, &Request::Ping)).await });
 }
 
 /// Whether `response` is of a kind that answers `request`.

@@ -146,7 +146,8 @@ impl Endpoint {
         let socket = quic::socket(address).map_err(socket_error)?;
         let server = quic::server(identity, &config)?;
         let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint_config = quic::endpoint_config().map_err(|_| BindError::Quic)?;
+        let port = socket.local_addr().map_err(socket_error)?.port();
+        let endpoint_config = quic::endpoint_config(identity, port).map_err(|_| BindError::Quic)?;
         let quic =
             quinn::Endpoint::new(endpoint_config, Some(server.internet.as_ref().clone()), socket, runtime)
                 .map_err(socket_error)?;

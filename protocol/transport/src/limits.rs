@@ -98,6 +98,9 @@ pub const READ_AHEAD_LEN: usize = 1024 * 1024;
 pub const OUTBOARD_READ_AHEAD_LEN: usize = 64 * 1024;
 /// Time without a single byte after which the other side of a transfer is given up.
 pub const SILENCE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Silence of a peer that is waited for after which it is asked whether it is there at all: one that has gone without a
+/// word is noticed so, long before its time is up.
+pub const SILENCE_PROBE_TIME: Duration = Duration::from_secs(2);
 /// Each time that this long was spent waiting for the other side …
 pub const PROGRESS_TIME: Duration = Duration::from_secs(60);
 /// … this many bytes must have moved in the meantime: 1 KiB/s, a seventh of a modem.
@@ -126,4 +129,5 @@ const _: () = assert!(PULL_STREAMS_MAX <= GET_RANGES_MAX);
 const _: () = assert!((PIECE_LEN as u64).is_multiple_of(GROUP_LEN) && PIECE_LEN as u64 == PORTION_LEN);
 const _: () = assert!((READ_AHEAD_LEN as u64).is_multiple_of(GROUP_LEN));
 const _: () = assert!(SMALL_REQUEST_LEN < WIRE_MESSAGE_LEN_MAX);
+const _: () = assert!(SILENCE_PROBE_TIME.as_secs() * 5 <= SILENCE_TIME_MAX.as_secs());
 const _: () = assert!(SILENCE_TIME_MAX.as_secs() <= PROGRESS_TIME.as_secs());

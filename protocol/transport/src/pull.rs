@@ -246,7 +246,7 @@ impl<S: VerifiedSink> Stream<S> {
             _ => return Err(PeerError::from(Misbehaviour::Answer).into()),
         }
 
-        let mut input = Input::new(recv, rest, patience.pace);
+        let mut input = Input::new(self.connection.quic().clone(), recv, rest, patience.pace);
         let mut gathering = Gathering::new(self.pull.missing.len());
         let mut received = self.receive(&mut input, &mut verifier, &mut gathering).await;
         // Whatever happened, what was verified is kept.

@@ -3,13 +3,19 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use lighter_protocol::PeerId;
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ConnectionId, ConnectionIdGenerator, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    VarInt,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use rustls::pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
 use super::{BindError, EndpointConfig};
 use crate::identity::Identity;
@@ -72,10 +78,49 @@ pub(super) fn client(
     Ok(client)
 }
 
-pub(super) fn endpoint_config() -> Result<quinn::EndpointConfig, quinn::ConfigError> {
-    let mut endpoint = quinn::EndpointConfig::default();
+/// For an endpoint on `port`.
+///
+/// A peer that was killed and came back on its port knows none of its connections. It answers their packets with a reset
+/// that only it can make (RFC 9000 §10.3), so that the other sides notice with their next packet, not when they have been
+/// idle. For that, the key of resets comes from the identity; and from the port, so that no other endpoint of this
+/// identity makes resets for this one's connections (§21.11).
+pub(super) fn endpoint_config(
+    identity: &Identity,
+    port: u16,
+) -> Result<quinn::EndpointConfig, quinn::ConfigError> {
+    let mut material = Zeroizing::new([0; 34]);
+    material[..32].copy_from_slice(&identity.secret_bytes()[..]);
+    material[32..].copy_from_slice(&port.to_le_bytes());
+    let secret = Zeroizing::new(blake3::derive_key(RESET_KEY_CONTEXT, &material[..]));
+    let mut endpoint = quinn::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &secret[..])));
+    endpoint.cid_generator(|| Box::new(RandomIds));
     endpoint.max_udp_payload_size(DATAGRAM_LEN_MAX)?;
     Ok(endpoint)
+}
+
+/// What the key of resets is derived for (BLAKE3's key derivation).
+const RESET_KEY_CONTEXT: &str = "lighter quic stateless reset 1";
+
+/// Connection ids: random, and nothing that only one run of the program could recognise.
+struct RandomIds;
+
+impl RandomIds {
+    /// Bytes of an id.
+    const LEN: usize = 8;
+}
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&rand::random::<[u8; Self::LEN]>())
+    }
+
+    fn cid_len(&self) -> usize {
+        Self::LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 fn transport(config: &EndpointConfig, datagram_len_max: u16) -> TransportConfig {

@@ -471,6 +471,44 @@ async fn a_clean_close_is_told_and_a_dead_peer_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_peer_that_was_killed_and_came_back_is_noticed_by_who_waits_for_it() {
+    let identity = Identity::generate();
+    let bind = |address| Endpoint::bind(&identity, address, EndpointConfig::default()).unwrap();
+    let (client, _) = endpoint();
+    // The first life of the server has a runtime of its own, which is taken away from it.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let entered = runtime.enter();
+    let server = bind(ANY_PORT.into());
+    drop(entered);
+    let address = server.local_addr().unwrap();
+    let (ours, theirs) = meet(&client, &server, &[address]).await;
+    // What is asked before its death is not answered after it.
+    let asking = tokio::spawn(async move { ours.request(&have()).await });
+    let asked = theirs.accept_request().await.unwrap();
+    runtime.shutdown_background();
+    drop((asked, theirs, server));
+
+    let again = until_bound(&identity, address).await;
+    // Long before the connection would have been idle for too long.
+    let ended = timeout(LONG, asking).await.unwrap().unwrap();
+    assert_eq!(ended, Err(ExchangeError::Peer(PeerError::Gone)));
+    still_serves(&again, address).await;
+}
+
+/// The port of a runtime that is being taken down is free a moment later.
+async fn until_bound(identity: &Identity, address: SocketAddr) -> Endpoint {
+    loop {
+        match Endpoint::bind(identity, address, EndpointConfig::default()) {
+            Ok(endpoint) => return endpoint,
+            Err(BindError::Socket { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {
+                tokio::task::yield_now().await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn dropping_the_last_handle_closes_the_connection() {
     let (_client, ours, _server, theirs) = connected(EndpointConfig::default()).await;
     let clone = ours.clone();

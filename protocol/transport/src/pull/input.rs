@@ -4,13 +4,16 @@ use bytes::{Buf, Bytes};
 use quinn::RecvStream;
 use tokio::time::{Instant, timeout};
 
+use crate::connection::probe;
 use crate::error::{GiveUp, Misbehaviour, PeerError};
+use crate::limits::SILENCE_PROBE_TIME;
 use crate::progress::{Pace, Progress};
 
 /// Pieces taken off the stream at once: quinn's lock is taken once for all of them.
 const CHUNKS: usize = 32;
 
 pub(super) struct Input {
+    quic: quinn::Connection,
     stream: RecvStream,
     /// Those from `next` on are still to be used.
     chunks: [Bytes; CHUNKS],
@@ -21,11 +24,11 @@ pub(super) struct Input {
 
 impl Input {
     /// The rest of `stream`, of which `first` was read already.
-    pub(super) fn new(stream: RecvStream, first: Bytes, pace: Pace) -> Self {
+    pub(super) fn new(quic: quinn::Connection, stream: RecvStream, first: Bytes, pace: Pace) -> Self {
         let mut chunks = [const { Bytes::new() }; CHUNKS];
         let received = first.len() as u64;
         chunks[CHUNKS - 1] = first;
-        Self { stream, chunks, next: CHUNKS - 1, progress: Progress::new(pace), received }
+        Self { quic, stream, chunks, next: CHUNKS - 1, progress: Progress::new(pace), received }
     }
 
     /// Bytes that came so far.
@@ -72,8 +75,15 @@ impl Input {
     /// Takes new chunks off the stream: how many bytes; 0 at the end.
     async fn fill(&mut self) -> Result<usize, PeerError> {
         let began = Instant::now();
-        let reading = timeout(self.progress.patience(), self.stream.read_chunks(&mut self.chunks)).await;
-        let count = reading.map_err(|_| PeerError::TimedOut)??.unwrap_or(0);
+        let count = loop {
+            let left = self.progress.patience().saturating_sub(began.elapsed());
+            let reading = self.stream.read_chunks(&mut self.chunks);
+            match timeout(left.min(SILENCE_PROBE_TIME), reading).await {
+                Ok(read) => break read?.unwrap_or(0),
+                Err(_) if began.elapsed() >= self.progress.patience() => return Err(PeerError::TimedOut),
+                Err(_) => probe(&self.quic),
+            }
+        };
         let (now, rest) = self.chunks.split_at_mut(count);
         let len = now.iter().map(Bytes::len).sum();
         // What was in the other places has been used.
