@@ -119,7 +119,10 @@ async fn fetch(
     except: BTreeSet<MessageId>,
 ) -> Result<(Vec<DueHandOver>, Option<UnixTime>), CatalogError> {
     let now = UnixTime::now();
-    parts.ledger.read(move |catalog| Ok((catalog.due(now, count_max, &except)?, catalog.next_due(now)?))).await
+    parts
+        .ledger
+        .read(move |catalog| Ok((catalog.due(now, count_max, &except)?, catalog.next_due(now)?)))
+        .await
 }
 
 /// How long until `time`, bounded.

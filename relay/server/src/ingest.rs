@@ -9,7 +9,6 @@
 
 mod decide;
 mod incoming;
-mod trace;
 
 use std::sync::Arc;
 
@@ -63,7 +62,7 @@ impl Ingest {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn take_own(&self, recipient: Address, content: &[u8], cause: Cause) -> Result<(), Failure> {
+    pub async fn take_own(&self, recipient: &Address, content: &[u8], cause: Cause) -> Result<(), Failure> {
         IncomingMessage::begin_own(Arc::clone(&self.shared), recipient, cause).take_whole(content).await
     }
 }

@@ -1,7 +1,6 @@
 //! `lighter-relay keys`: who this relay is, and the array key's way in and out.
 
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Read;
 use std::path::Path;
 
 use lighter_storage::ArrayKey;
@@ -11,6 +10,7 @@ use serde_json::json;
 use super::{CommandError, print};
 use crate::cli::KeysCommand;
 use crate::config::Config;
+use crate::files::write_new;
 use crate::layout;
 
 /// Characters that an exported array key may have, blanks included: more is something else.
@@ -74,7 +74,8 @@ fn import(data: &Path, json: bool) -> Result<(), CommandError> {
             path.display()
         )));
     }
-    write_new(data, &path, &key)
+    std::fs::create_dir_all(data)
+        .and_then(|()| write_new(&path, format!("{}\n", *key.export()).as_bytes()))
         .map_err(|error| CommandError::failed(format!("writing {}", path.display()), error))?;
     print(&json!({ "array_key": "in place" }), json);
     Ok(())
@@ -83,17 +84,4 @@ fn import(data: &Path, json: bool) -> Result<(), CommandError> {
 fn load(path: &Path) -> Result<ArrayKey, CommandError> {
     ArrayKey::load_or_create(path, &mut rand::rng())
         .map_err(|error| CommandError::failed(path.display().to_string(), error))
-}
-
-/// Written beside its place, synced, then linked there: the file is never half there.
-fn write_new(data: &Path, path: &Path, key: &ArrayKey) -> std::io::Result<()> {
-    std::fs::create_dir_all(data)?;
-    let temporary = path.with_extension("key.new");
-    let _ = std::fs::remove_file(&temporary);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(format!("{}\n", *key.export()).as_bytes())?;
-    file.sync_all()?;
-    std::fs::hard_link(&temporary, path)?;
-    std::fs::remove_file(&temporary)?;
-    std::fs::File::open(data)?.sync_all()
 }

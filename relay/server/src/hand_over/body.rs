@@ -93,7 +93,7 @@ impl WholeBody {
         }
     }
 
-    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+    pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
         if let Some(trace) = self.trace.take() {
             return Ok(Some(trace));
         }
@@ -108,7 +108,7 @@ impl WholeBody {
             Some(Rebuilt::Data(bytes)) => self.held.push_back(bytes),
             Some(Rebuilt::NeedBlob { id, size }) if size > 0 => self.part = Some(self.open(id)?),
             Some(Rebuilt::NeedBlob { .. }) => {}
-            Some(Rebuilt::End(FromManifest::Verified)) => self.proved = true,
+            Some(Rebuilt::End(FromManifest::Verified(_))) => self.proved = true,
             Some(Rebuilt::End(_)) => return Err(damaged("the message does not come back as it was")),
             None => self.feed().await?,
         }
@@ -132,7 +132,8 @@ impl WholeBody {
 
     fn open(&self, id: BlobId) -> io::Result<BlobReader> {
         let part = self.parts.iter().find(|part| part.id == id);
-        part.map(|part| read_whole(&self.array, part)).ok_or_else(|| damaged("a part that the message does not name"))
+        part.map(|part| read_whole(&self.array, part))
+            .ok_or_else(|| damaged("a part that the message does not name"))
     }
 }
 

@@ -1,6 +1,8 @@
 //! One message's hand-overs that are due: tried, and what became of each written down.
 
-use lighter_catalog::{Body as StoredBody, Change, DueHandOver, Form, HandOver, Message, Notify as StoredNotify, Ret};
+use lighter_catalog::{
+    Body as StoredBody, Change, DueHandOver, Form, HandOver, Message, Notify as StoredNotify, Ret,
+};
 use lighter_mail::{Body, Envelope, MailFrom, Notify, OriginalRecipient, RcptTo, Return, Xtext};
 use lighter_message::StubContext;
 use lighter_protocol::{DeliveryId, MessageId, UnixTime};
@@ -37,7 +39,8 @@ pub(super) async fn hand_over(parts: &HandOverParts, id: MessageId, due: Vec<Due
     };
     let all: Vec<HandOver> = due.iter().map(|due| due.hand_over).collect();
     let mut tried = Tried::default();
-    let (whole, stubs): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| form(&message, due.hand_over).is_none());
+    let (whole, stubs): (Vec<_>, Vec<_>) =
+        due.into_iter().partition(|due| form(&message, due.hand_over).is_none());
     // All who get the same bytes get them at once; a stub is each recipient's own (SPEC A10).
     let (lapsed, first): (Vec<_>, Vec<_>) = whole.into_iter().partition(|due| due.hand_over.lapsed);
     for group in [first, lapsed] {

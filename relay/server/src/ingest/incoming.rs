@@ -5,14 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lighter_catalog::message::shorten;
 use lighter_catalog::{Cause, CommitError, Envelope as StoredEnvelope, Form, Message, Part, Recipient};
-use lighter_mail::{Address, Envelope, MailFrom, RcptTo, Reply};
+use lighter_mail::trace::Received;
+use lighter_mail::{Address, Envelope, RcptTo, Reply};
 use lighter_message::{Detacher, Event, Policy, Summary as Detached};
 use lighter_protocol::ticket::TicketKey;
 use lighter_protocol::{DeliveryId, Mailbox, MessageId, UnixTime};
 use lighter_storage::{BlobWriter, PlacedBlob, WriteError};
 use rand::RngExt;
 
-use super::{STORAGE_UNAVAILABLE, Shared, TAKEN, TOO_MUCH, trace};
+use super::{STORAGE_UNAVAILABLE, Shared, TAKEN, TOO_MUCH};
 use crate::intake::{Incoming, MailPeer, Summary, Verdict};
 
 /// A message on its way in.
@@ -42,17 +43,15 @@ impl IncomingMessage {
         // Where nobody has a store, nothing is taken out that somebody would have to put back.
         let policy = if endowed.iter().any(Option::is_some) { parts.policy } else { Policy::nothing() };
         let id = MessageId(rand::rng().random());
-        let trace = trace::received(peer, &parts.hostname, &id, time::OffsetDateTime::now_utc());
+        let trace = received(peer, &envelope, &parts.hostname, &id);
         Self::new(shared, id, envelope, endowed, trace, None, policy)
     }
 
     /// A message that the relay writes itself, from the null path (RFC 5321 §4.5.5); it settles `cause` by coming into
     /// being, and nothing is taken out of it.
-    pub(super) fn begin_own(shared: Arc<Shared>, recipient: Address, cause: Cause) -> Self {
+    pub(super) fn begin_own(shared: Arc<Shared>, recipient: &Address, cause: Cause) -> Self {
         let id = MessageId(rand::rng().random());
-        let mail = MailFrom { body: lighter_mail::Body::EightBitMime, ..MailFrom::default() };
-        let mail = MailFrom { smtputf8: !recipient.is_ascii(), ..mail };
-        let envelope = Envelope { mail, recipients: vec![RcptTo::new(recipient)] };
+        let envelope = lighter_mail::notice::envelope(recipient);
         Self::new(shared, id, envelope, vec![None], String::new(), Some(cause), Policy::nothing())
     }
 
@@ -245,6 +244,27 @@ impl From<CommitError> for Failure {
             CommitError::Refused(error) => Self::Refused(error),
         }
     }
+}
+
+/// The `Received` field (RFC 5321 §4.4). It names the recipient only where there is but one: with several, it would show
+/// them to each other.
+fn received(peer: &MailPeer, envelope: &Envelope, hostname: &str, id: &MessageId) -> String {
+    let received = Received {
+        hello: &peer.hello,
+        peer: peer.address.ip(),
+        host_name: hostname,
+        protocol: peer.protocol,
+        extended: peer.extended,
+        tls: peer.tls,
+        smtputf8: envelope.mail.smtputf8,
+        id: &id.to_string(),
+        recipient: match envelope.recipients.as_slice() {
+            [only] => Some(&only.address),
+            _ => None,
+        },
+        at: UnixTime::now(),
+    };
+    received.field()
 }
 
 fn short(text: Option<&str>) -> String {

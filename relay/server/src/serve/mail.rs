@@ -1,0 +1,341 @@
+//! The mail roles: array, catalog, and what takes mail in, hands it on, and hands attachments over.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lighter_catalog::{Change, Ledger};
+use lighter_location::LocationServer;
+use lighter_mail::Protocol;
+use lighter_message::Policy;
+use lighter_protocol::RelayRecord;
+use lighter_protocol::ticket::TicketKey;
+use lighter_storage::{Array, ArrayConfig, ArrayKey, Class, ServerRecord, wall_clock};
+use lighter_transport::location::{LocationClient, Scope, Secret};
+use lighter_transport::{Endpoint, EndpointConfig, Identity};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Addresses;
+use super::answers::Answering;
+use crate::commands::CommandError;
+use crate::config::{Config, Role};
+use crate::control::Control;
+use crate::delivery::{self, DeliveryGauges, DeliveryParts, DeliverySignals};
+use crate::hand_over::{self, HandOverParts};
+use crate::ingest::{Decide, Ingest, IngestParts};
+use crate::layout;
+use crate::next_hop::NextHop;
+use crate::smtp_in::MailServer;
+
+/// For what the tickets' key is made from the array key.
+const TICKETS: &str = "lighter relay tickets 1";
+
+/// Between two tries to tell the location server of this relay: the first, and the longest.
+const MAKE_KNOWN_PAUSE_MIN: Duration = Duration::from_millis(500);
+const MAKE_KNOWN_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The mail roles, running.
+pub(super) struct Mail {
+    array: Array,
+    ledger: Ledger<Array>,
+    /// Takes mail; stops first.
+    taking: CancellationToken,
+    listeners: JoinSet<()>,
+    /// Hands on and over; stops when nothing is taken any more.
+    giving: CancellationToken,
+    workers: JoinSet<()>,
+    control: tokio::task::JoinHandle<()>,
+}
+
+impl Mail {
+    /// Opens array and catalog, starts everything, and writes where it listens into `addresses`.
+    pub(super) async fn start(
+        config: &Config,
+        identity: &Identity,
+        location: Option<&LocationServer>,
+        addresses: &mut Addresses,
+    ) -> Result<Self, CommandError> {
+        let key = ArrayKey::load_or_create(&layout::array_key(&config.data), &mut rand::rng())
+            .map_err(|error| CommandError::failed("the array key", error))?;
+        let tickets = TicketKey::derive(&key.derive(TICKETS));
+        let (web, retrieval_url) = bind_web(config, addresses).await?;
+        let array = open_array(config, identity, key, addresses).await?;
+        let due = Arc::new(Notify::new());
+        let (signals, inbox) = DeliverySignals::new();
+        let ledger = open_ledger(config, &array, Arc::clone(&due), signals).await?;
+        let (client, token) = location_client(config, location).await?;
+        let ingest = Ingest::new(IngestParts {
+            array: array.clone(),
+            ledger: ledger.clone(),
+            decide: Decide::new(client.clone(), token.clone(), &config.domains),
+            policy: policy(config),
+            class: Class::for_days(config.retention.days).unwrap_or(Class::Days365),
+            tickets: tickets.clone(),
+            hostname: config.hostname.clone(),
+        });
+        let answering = Answering::new(array.clone(), ledger.clone(), tickets.clone(), retrieval_url.clone());
+        let mut mail = Self {
+            array: array.clone(),
+            ledger: ledger.clone(),
+            taking: CancellationToken::new(),
+            listeners: JoinSet::new(),
+            giving: CancellationToken::new(),
+            workers: JoinSet::new(),
+            control: control(config, answering)?,
+        };
+        mail.hand_over(config, &ingest, &tickets, &retrieval_url, due)?;
+        let endpoint = bind_quic(config, identity, addresses)?;
+        let record = relay_record(config, identity, &endpoint, &retrieval_url)?;
+        mail.workers.spawn(make_known(client.clone(), token.clone(), record, mail.giving.clone()));
+        let delivery = DeliveryParts {
+            endpoint,
+            array,
+            ledger,
+            location: client,
+            token,
+            location_key: location.map(LocationServer::peer),
+            keep_after_receipt: days(config.retention.keep_after_receipt_days),
+            ping_interval: Some(Duration::from_secs(config.queue.ping_interval_s)),
+            ingest: ingest.clone(),
+            tickets,
+            retrieval_url,
+            hostname: config.hostname.clone(),
+        };
+        let gauges = DeliveryGauges::default();
+        mail.workers.spawn(delivery::run(delivery, inbox, gauges, mail.giving.clone()));
+        // The last to begin: mail is taken when everything stands that it goes through.
+        mail.listen(config, &ingest, addresses).await?;
+        drop(web);
+        Ok(mail)
+    }
+
+    /// Returns when nothing can be taken any more because the catalog's view failed.
+    pub(super) async fn failed(&self) {
+        self.ledger.failed().await;
+    }
+
+    /// Stops cleanly: first what takes mail in, then what gives it out.
+    pub(super) async fn stop(mut self) {
+        self.taking.cancel();
+        while self.listeners.join_next().await.is_some() {}
+        self.giving.cancel();
+        let workers = &mut self.workers;
+        let ended = async { while workers.join_next().await.is_some() {} };
+        if tokio::time::timeout(crate::limits::STOP_TIMEOUT, ended).await.is_err() {
+            tracing::warn!("work under way was given up; it is done again after the next start");
+            self.workers.abort_all();
+        }
+        self.control.abort();
+        self.array.close().await;
+    }
+
+    async fn listen(
+        &mut self,
+        config: &Config,
+        ingest: &Ingest,
+        addresses: &mut Addresses,
+    ) -> Result<(), CommandError> {
+        let intake = Arc::new(ingest.clone());
+        for (role, protocol, listener) in
+            [(Role::Smtp, Protocol::Smtp, &config.smtp), (Role::Lmtp, Protocol::Lmtp, &config.lmtp)]
+        {
+            if !config.roles.contains(&role) {
+                continue;
+            }
+            let server = MailServer::bind(listener, protocol, &config.hostname)
+                .await
+                .map_err(|error| CommandError::failed("a mail listener", error))?;
+            match protocol {
+                Protocol::Smtp => addresses.smtp = server.addresses().to_vec(),
+                Protocol::Lmtp => addresses.lmtp = server.addresses().to_vec(),
+            }
+            self.listeners.spawn(server.serve(Arc::clone(&intake), self.taking.clone()));
+        }
+        Ok(())
+    }
+
+    fn hand_over(
+        &mut self,
+        config: &Config,
+        ingest: &Ingest,
+        tickets: &TicketKey,
+        retrieval_url: &str,
+        due: Arc<Notify>,
+    ) -> Result<(), CommandError> {
+        let next_hop = NextHop::from_config(&config.next_hop, &config.data, &config.hostname)
+            .map_err(|error| CommandError::failed("the next hop", error))?;
+        let parts = HandOverParts {
+            array: self.array.clone(),
+            ledger: self.ledger.clone(),
+            next_hop,
+            ingest: ingest.clone(),
+            tickets: tickets.clone(),
+            retrieval_url: retrieval_url.to_owned(),
+            hostname: config.hostname.clone(),
+            give_up_after: Duration::from_secs(config.queue.give_up_hours * 3600),
+            due,
+        };
+        self.workers.spawn(hand_over::run(parts, self.giving.clone()));
+        Ok(())
+    }
+}
+
+/// The web listener, and what links begin with.
+async fn bind_web(
+    config: &Config,
+    addresses: &mut Addresses,
+) -> Result<(Option<TcpListener>, String), CommandError> {
+    let mut address = config.web.listen;
+    let mut listener = None;
+    if config.roles.contains(&Role::Web) {
+        let what = || format!("listening on {address}");
+        let bound = TcpListener::bind(address).await.map_err(|error| CommandError::failed(what(), error))?;
+        address = bound.local_addr().map_err(|error| CommandError::failed(what(), error))?;
+        addresses.web = Some(address);
+        listener = Some(bound);
+    }
+    let url = config.web.url.clone().unwrap_or_else(|| format!("http://{address}"));
+    Ok((listener, url.trim_end_matches('/').to_owned()))
+}
+
+fn bind_quic(
+    config: &Config,
+    identity: &Identity,
+    addresses: &mut Addresses,
+) -> Result<Endpoint, CommandError> {
+    let what = || format!("listening on {} (QUIC)", config.quic.listen);
+    let endpoint = Endpoint::bind(identity, config.quic.listen, EndpointConfig::default())
+        .map_err(|error| CommandError::failed(what(), error))?;
+    addresses.quic = Some(endpoint.local_addr().map_err(|error| CommandError::failed(what(), error))?);
+    Ok(endpoint)
+}
+
+/// What agents are told of this relay.
+fn relay_record(
+    config: &Config,
+    identity: &Identity,
+    endpoint: &Endpoint,
+    retrieval_url: &str,
+) -> Result<RelayRecord, CommandError> {
+    let mut address =
+        endpoint.local_addr().map_err(|error| CommandError::failed("the QUIC endpoint's address", error))?;
+    if address.ip().is_unspecified() {
+        let is_v4 = address.is_ipv4();
+        address.set_ip(if is_v4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    let addresses =
+        if config.quic.advertise.is_empty() { vec![address] } else { config.quic.advertise.clone() };
+    Ok(RelayRecord { peer: identity.peer(), addresses, retrieval_url: retrieval_url.to_owned() })
+}
+
+/// Tells the location server where this relay is, until it has heard: attestations name it from then on.
+async fn make_known(client: LocationClient, token: Secret, record: RelayRecord, stop: CancellationToken) {
+    let mut pause = MAKE_KNOWN_PAUSE_MIN;
+    loop {
+        match client.put_relay(&token, &record).await {
+            Ok(()) => return tracing::info!(location = client.url(), "the location server knows this relay"),
+            Err(error) => {
+                tracing::warn!(%error, "the location server was not told of this relay, trying again")
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAKE_KNOWN_PAUSE_MAX),
+        }
+    }
+}
+
+fn days(days: u32) -> Duration {
+    Duration::from_secs(u64::from(days) * 24 * 3600)
+}
+
+async fn open_array(
+    config: &Config,
+    identity: &Identity,
+    key: ArrayKey,
+    addresses: &Addresses,
+) -> Result<Array, CommandError> {
+    let named =
+        config.array.servers.iter().map(|server| ServerRecord { peer: server.peer, address: server.address });
+    let inside =
+        addresses.storage.iter().map(|server| ServerRecord { peer: server.peer, address: server.address });
+    let servers: Vec<ServerRecord> =
+        if config.array.servers.is_empty() { inside.collect() } else { named.collect() };
+    let array = ArrayConfig { copies: config.array.copies, ..ArrayConfig::new(servers) };
+    Array::open(array, identity, key, wall_clock())
+        .await
+        .map_err(|error| CommandError::failed("opening the storage array", error))
+}
+
+async fn open_ledger(
+    config: &Config,
+    array: &Array,
+    due: Arc<Notify>,
+    signals: DeliverySignals,
+) -> Result<Ledger<Array>, CommandError> {
+    let observer = move |change: &Change| {
+        signals.observe(change);
+        if matches!(change, Change::Accepted(_) | Change::Expired { .. }) {
+            due.notify_one();
+        }
+    };
+    Ledger::open_embedded(array.clone(), &layout::catalog(&config.data), Box::new(observer))
+        .await
+        .map_err(|error| CommandError::failed("opening the catalog", error))
+}
+
+/// The location server that is named, or the one in this process: asked over HTTP either way.
+async fn location_client(
+    config: &Config,
+    inside: Option<&LocationServer>,
+) -> Result<(LocationClient, Secret), CommandError> {
+    let (url, token) = match (&config.location.url, &config.location.token_file, inside) {
+        (Some(url), Some(file), _) => (url.clone(), read_token(file)?),
+        (_, _, Some(server)) => (server.url(), own_token(config, server).await?),
+        _ => {
+            return Err(CommandError::Relay(
+                "no location server: name one (location.url and location.token_file), or run one (role location)"
+                    .to_owned(),
+            ));
+        }
+    };
+    let client =
+        LocationClient::new(&url, None).map_err(|error| CommandError::failed(url.as_str(), error))?;
+    Ok((client, token))
+}
+
+fn read_token(file: &Path) -> Result<Secret, CommandError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| CommandError::failed(file.display().to_string(), error))?;
+    Ok(Secret::new(text.trim()))
+}
+
+/// The token for the location server inside: made once, kept in a file for its owner only.
+async fn own_token(config: &Config, server: &LocationServer) -> Result<Secret, CommandError> {
+    let path = layout::location_token(&config.data);
+    if path.exists() {
+        return read_token(&path);
+    }
+    let failed = |error: std::io::Error| CommandError::failed(path.display().to_string(), error);
+    let token = server
+        .create_token("relay", &[Scope::Lookup, Scope::Presence, Scope::Relay])
+        .await
+        .map_err(|error| CommandError::failed("making a token for the location server", error))?;
+    crate::files::write_new(&path, token.expose().as_bytes()).map_err(failed)?;
+    Ok(token)
+}
+
+fn policy(config: &Config) -> Policy {
+    let base = if config.detach.everything { Policy::everything() } else { Policy::default() };
+    Policy { min_size: usize::try_from(config.detach.size_bytes_min).unwrap_or(usize::MAX), ..base }
+}
+
+fn control(config: &Config, answering: Answering) -> Result<tokio::task::JoinHandle<()>, CommandError> {
+    let control =
+        Control::bind(&config.data).map_err(|error| CommandError::failed("the control socket", error))?;
+    Ok(tokio::spawn(control.serve(Arc::new(answering))))
+}

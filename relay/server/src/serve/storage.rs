@@ -1,0 +1,46 @@
+//! The storage role: this machine's storage servers.
+
+use lighter_storage::{ServerConfig, StorageServer, wall_clock};
+use lighter_transport::Identity;
+
+use super::StorageAddress;
+use crate::commands::CommandError;
+use crate::config::{Config, StorageServerConfig};
+use crate::layout;
+
+/// Starts every storage server of this process.
+pub(super) async fn start(config: &Config, relay: &Identity) -> Result<Vec<StorageServer>, CommandError> {
+    let writers =
+        if config.storage.writers.is_empty() { vec![relay.peer()] } else { config.storage.writers.clone() };
+    let mut servers = Vec::new();
+    for server in layout::storage_servers(config) {
+        let what = format!("storage server in {}", server.path.display());
+        let server_config = server_config(&server, writers.clone())?;
+        let server =
+            StorageServer::start(server_config).await.map_err(|error| CommandError::failed(what, error))?;
+        servers.push(server);
+    }
+    Ok(servers)
+}
+
+fn server_config(
+    server: &StorageServerConfig,
+    writers: Vec<lighter_protocol::PeerId>,
+) -> Result<ServerConfig, CommandError> {
+    std::fs::create_dir_all(&server.path)
+        .map_err(|error| CommandError::failed(format!("making {}", server.path.display()), error))?;
+    let identity = Identity::load_or_create(&layout::storage_key(server))
+        .map_err(|error| CommandError::failed("a storage server's key", error))?;
+    Ok(ServerConfig {
+        identity,
+        listen: server.listen,
+        units: layout::units(server),
+        writers,
+        clock: wall_clock(),
+    })
+}
+
+/// As another relay's `array.servers` names them.
+pub(super) fn addresses(servers: &[StorageServer]) -> Vec<StorageAddress> {
+    servers.iter().map(|server| StorageAddress { peer: server.peer(), address: server.address() }).collect()
+}
