@@ -40,7 +40,7 @@ pub fn sanitize_media_type(given: &str) -> String {
 }
 
 /// Control characters, and those that change the order or the look of others (bidi, zero width, tags, separators).
-pub(crate) fn is_invisible(c: char) -> bool {
+pub fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

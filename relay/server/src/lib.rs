@@ -15,5 +15,6 @@ pub mod intake;
 pub mod layout;
 pub mod limits;
 pub mod next_hop;
+pub mod retrieval;
 mod serve;
 pub mod smtp_in;

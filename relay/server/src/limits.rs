@@ -87,3 +87,11 @@ pub const KEEPER_PAGE_LEN: usize = 100;
 pub const PURGE_INTERVAL: Duration = Duration::from_secs(3600);
 
 const _: () = assert!(PROGRESS_INTERVAL.as_secs() * 2 < lighter_protocol::limits::PULL_IDLE_MAX.as_secs());
+
+/// Downloads at once; more are told to come again. Each holds some pieces of 1 MiB, the array's reading ahead included:
+/// within 512 MiB for all.
+pub const DOWNLOADS_MAX: usize = 64;
+/// Seconds after which who got no download may come again.
+pub const RETRIEVAL_LATER_SECONDS: u32 = 30;
+/// Wrong tickets from one network a second, with a burst of ten seconds' worth: people mistype, guessers go on.
+pub const WRONG_TICKETS_PER_S: u32 = 5;

@@ -29,6 +29,7 @@ use crate::hand_over::{self, HandOverParts};
 use crate::ingest::{Decide, Ingest, IngestParts};
 use crate::layout;
 use crate::next_hop::NextHop;
+use crate::retrieval::{self, LedgerAttachments, RelayStatus};
 use crate::smtp_in::MailServer;
 
 /// For what the tickets' key is made from the array key.
@@ -106,10 +107,14 @@ impl Mail {
             hostname: config.hostname.clone(),
         };
         let gauges = DeliveryGauges::default();
+        if let Some(listener) = web {
+            let attachments = LedgerAttachments::new(mail.ledger.clone(), mail.array.clone());
+            let status = RelayStatus::new(mail.ledger.clone(), mail.array.clone(), gauges.clone());
+            mail.workers.spawn(retrieval::serve(listener, attachments, status, mail.giving.clone()));
+        }
         mail.workers.spawn(delivery::run(delivery, inbox, gauges, mail.giving.clone()));
         // The last to begin: mail is taken when everything stands that it goes through.
         mail.listen(config, &ingest, addresses).await?;
-        drop(web);
         Ok(mail)
     }
 
@@ -198,7 +203,7 @@ async fn bind_web(
         addresses.web = Some(address);
         listener = Some(bound);
     }
-    let url = config.web.url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let url = config.web.url.clone().unwrap_or_else(|| retrieval::default_url(address));
     Ok((listener, url.trim_end_matches('/').to_owned()))
 }
 
