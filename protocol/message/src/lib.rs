@@ -21,45 +21,33 @@
 //! ```
 //! use lighter_message::{Detacher, Event, Policy};
 //!
-//! # fn read_smtp() -> Vec<Vec<u8>> { vec![b"Subject: Hello\r\n\r\nText\r\n".to_vec()] }
-//! # let mut manifest: Vec<u8> = Vec::new();
-//! # let mut blob: Vec<u8> = Vec::new();
+//! # let message = b"Subject: Hello\r\n\r\nText\r\n";
+//! # let mut pieces = message.chunks(7);
 //! let mut detacher = Detacher::new(Policy::default());
-//! let mut summary = None;
-//! let mut pieces = read_smtp().into_iter();
-//! while summary.is_none() {
-//!     match pieces.next() {
-//!         Some(piece) => detacher.push(&piece),
-//!         None => detacher.finish(),
+//! let (mut manifest, mut blob) = (Vec::new(), Vec::new());
+//! let mut first_copy: Option<Vec<u8>> = None;
+//! let summary = loop {
+//!     match detacher.poll_event() {
+//!         Some(Event::Manifest(frames)) => manifest.extend_from_slice(&frames),
+//!         Some(Event::BlobStart { .. }) => blob.clear(),
+//!         Some(Event::BlobData(bytes)) => blob.extend_from_slice(&bytes),
+//!         // A new blob begins; what was stored of the first one is to be read back.
+//!         Some(Event::BlobRestart { .. }) => first_copy = Some(std::mem::take(&mut blob)),
+//!         Some(Event::BlobEnd { size, .. }) => assert_eq!(size, blob.len() as u64),
+//!         Some(Event::End(summary)) => break summary,
+//!         // It waits: for the first copy, in as many pieces as one likes, or for more of the message.
+//!         None => match first_copy.take() {
+//!             Some(first) => detacher.replay(&first)?,
+//!             None => match pieces.next() {
+//!                 Some(piece) => detacher.push(piece),
+//!                 None => detacher.finish(),
+//!             },
+//!         },
 //!     }
-//!     while let Some(event) = detacher.poll_event() {
-//!         match event {
-//!             Event::Manifest(frames) => manifest.extend_from_slice(&frames),
-//!             Event::BlobStart { .. } => blob.clear(),
-//!             Event::BlobData(bytes) => blob.extend_from_slice(&bytes),
-//!             Event::BlobRestart { len } => {
-//!                 // Read back what was stored of this blob, begin a new one, feed the first back in.
-//!                 let first = std::mem::take(&mut blob);
-//!                 assert_eq!(first.len() as u64, len);
-//!                 for piece in first.chunks(65_536) {
-//!                     detacher.replay(piece).expect("the storage gave back what it took");
-//!                     while let Some(Event::BlobData(bytes)) = detacher.poll_event() {
-//!                         blob.extend_from_slice(&bytes);
-//!                     }
-//!                     # // (A server drains in its one outer loop instead, like `drive::drain`: other events may follow.)
-//!                 }
-//!             }
-//!             Event::BlobEnd { id, size } => assert_eq!((size, id), (blob.len() as u64, id)),
-//!             Event::End(end) => summary = Some(end),
-//!         }
-//!     }
-//! }
-//! let summary = summary.expect("the loop ends with it");
+//! };
 //! assert_eq!(summary.subject.as_deref(), Some("Hello"));
+//! # Ok::<(), lighter_message::ReplayError>(())
 //! ```
-//!
-//! After the last piece of a replay, the events of the rest of the message follow in the same queue: see
-//! [`drive::drain`] for a loop that takes both.
 //!
 //! # Handing on, and back again
 //!

@@ -37,7 +37,8 @@ impl OriginalWriter {
         self.reader.push(piece);
     }
 
-    /// Takes the next bytes of the blob that [`Rebuilt::NeedBlob`] asked for.
+    /// Takes the next bytes of the blob that [`Rebuilt::NeedBlob`] asked for; with the last of them the message goes on.
+    /// Pieces of 64 KiB, drained after each, keep memory flat.
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), FeedError> {
         self.rebuild.feed(piece)
     }

@@ -40,6 +40,9 @@ pub enum FromStub {
 #[derive(Debug)]
 pub struct Restorer {
     buffer: BytesMut,
+    /// Bytes that the buffer must hold before another look at what was cut off in it: a stub that comes byte by byte
+    /// is not searched anew with each.
+    wanted: usize,
     last: bool,
     state: State,
     above: Bytes,
@@ -70,6 +73,7 @@ impl Restorer {
     pub fn new() -> Self {
         Self {
             buffer: BytesMut::new(),
+            wanted: 0,
             last: false,
             state: State::Above { read: 0 },
             above: Bytes::new(),
@@ -97,7 +101,8 @@ impl Restorer {
         }
     }
 
-    /// Takes the next bytes of the blob that [`Rebuilt::NeedBlob`] asked for.
+    /// Takes the next bytes of the blob that [`Rebuilt::NeedBlob`] asked for; with the last of them the message goes on.
+    /// Pieces of 64 KiB, drained after each, keep memory flat.
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), FeedError> {
         self.rebuild.feed(piece)
     }
@@ -108,9 +113,10 @@ impl Restorer {
             if let Some(event) = self.rebuild.events.pop_front() {
                 return Some(event);
             }
-            if self.rebuild.waits_for_blob() {
+            if self.rebuild.waits_for_blob() || (self.buffer.len() < self.wanted && !self.last) {
                 return None;
             }
+            self.wanted = 0;
             let went_on = match &self.state {
                 State::Above { read } => self.look_for_field(*read),
                 State::Message(field) => {
@@ -121,6 +127,9 @@ impl Restorer {
                 State::Ended => false,
             };
             if !went_on {
+                let unread =
+                    self.buffer.len() - if let State::Above { read } = self.state { read } else { 0 };
+                self.wanted = self.buffer.len() + 1 + unread / 8;
                 return None;
             }
         }
