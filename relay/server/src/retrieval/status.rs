@@ -58,7 +58,11 @@ impl Status for RelayStatus {
         text.gauge("catalog_changes_open", "Changes begun and not yet in the view", open as u64);
         text.gauge("catalog_changes_in_doubt", "Changes whose fate is not known", doubts as u64);
         text.gauge("sessions", "Stores that have a session", self.gauges.sessions() as u64);
-        text.gauge("deliveries_offered", "Deliveries that are offered or pulled", self.gauges.offered() as u64);
+        text.gauge(
+            "deliveries_offered",
+            "Deliveries that are offered or pulled",
+            self.gauges.offered() as u64,
+        );
         // What the view cannot tell now is left out: a gap in a graph is better than a zero.
         if let Ok(counts) = self.ledger.read(|catalog| catalog.counts()).await {
             text.gauge("messages", "Messages with anything open", counts.messages);
