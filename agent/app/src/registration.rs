@@ -16,8 +16,8 @@ use crate::dial;
 use crate::limits::{RECONNECT_MAX, RECONNECT_MIN, REGISTRATION_LIFE, STOP_TIME_MAX};
 use crate::shared::{Attested, Handle, Membership};
 
-/// The durable counter of registrations.
-const SEQUENCE: &str = "registration";
+/// The store's durable counter of registrations.
+pub const SEQUENCE: &str = "registration";
 
 /// Stays registered until the agent is to stop; then says offline.
 pub async fn run(shared: Handle) {

@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use lighter_protocol::Mailbox;
+use lighter_protocol::{Mailbox, Registration, Signed, UnixTime};
+use lighter_store::{OpenError, Store};
+use lighter_transport::Identity;
 use lighter_transport::location::{LocationClient, LocationError, Secret};
 use rand::RngExt;
 use serde::Serialize;
@@ -13,6 +15,8 @@ use crate::config::{
 };
 use crate::failure::Failure;
 use crate::key;
+use crate::limits::REGISTRATION_LIFE;
+use crate::registration::SEQUENCE;
 
 /// What `setup` is told.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ pub struct SetupReport {
     pending_until: Option<u64>,
     config: PathBuf,
     data: PathBuf,
+    /// Whether attachments wait for this store already, before its first run.
+    awaited: bool,
 }
 
 /// Enrols, and writes the configuration.
@@ -88,6 +94,7 @@ pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Fa
         mailbox: request.mailbox,
     };
     config.write(&paths.config)?;
+    let awaited = announce(&client, &identity, &config, paths).await?;
     Ok(SetupReport {
         mailbox: config.mailbox,
         peer: identity.peer().to_string(),
@@ -99,7 +106,51 @@ pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Fa
         pending_until: enrolled.pending_until.map(|time| time.0),
         config: paths.config.clone(),
         data: paths.data.clone(),
+        awaited,
     })
+}
+
+/// Registers once, without an address, and says offline: from now on attachments wait for this store, also before it
+/// runs for the first time. False where that has to wait for the first run (which does it again in any case).
+async fn announce(
+    client: &LocationClient,
+    identity: &Identity,
+    config: &Config,
+    paths: &Paths,
+) -> Result<bool, Failure> {
+    let (folder, settings) = (paths.store(), config.store.settings());
+    let opened = tokio::task::spawn_blocking(move || Store::open(&folder, settings)).await;
+    let store = match opened.map_err(Failure::failed)? {
+        Ok(store) => store,
+        Err(OpenError::InUse) => return Ok(false), // by an agent that runs, and is registered
+        Err(error) => return Err(error.into()),
+    };
+    let mut floor = 1;
+    loop {
+        let sequence = store.next_number(SEQUENCE, floor).map_err(Failure::failed)?;
+        let registration = Registration {
+            mailbox: config.mailbox.clone(),
+            peer: identity.peer(),
+            addresses: Vec::new(),
+            sequence,
+            expires: UnixTime::now().plus(REGISTRATION_LIFE),
+        };
+        let signed = Signed::sign(&registration, identity.keypair()).map_err(Failure::failed)?;
+        match client.register(&signed).await {
+            Ok(answer) => {
+                // What is not said is noticed by the missing pings.
+                let _ = client.offline(&answer.session).await;
+                return Ok(true);
+            }
+            Err(LocationError::Stale { sequence: known }) if known >= floor => {
+                floor = known.saturating_add(1)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "not registered yet");
+                return Ok(false);
+            }
+        }
+    }
 }
 
 /// Everything on one machine stays on it: with the location server on loopback, so does the endpoint.
@@ -129,6 +180,9 @@ impl std::fmt::Display for SetupReport {
                 f,
                 "It is a further store of this mailbox: an existing one confirms it, or 24 hours do."
             )?;
+        }
+        if self.awaited {
+            writeln!(f, "Attachments wait for it from now on.")?;
         }
         writeln!(f, "The configuration is in {}.", self.config.display())?;
         writeln!(

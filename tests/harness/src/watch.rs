@@ -102,6 +102,6 @@ pub fn segments(data: &Path) -> Result<Vec<PathBuf>> {
     let files = files_below(data)?;
     Ok(files
         .into_iter()
-        .filter(|file| file.extension().is_some_and(|extension| extension == "segment"))
+        .filter(|file| file.extension().is_some_and(|extension| extension == "seg"))
         .collect())
 }
