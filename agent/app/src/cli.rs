@@ -54,7 +54,7 @@ pub struct SetupArgs {
     /// Your mailbox
     #[arg(long)]
     pub mailbox: Mailbox,
-    /// Your location server: https://host[:port]
+    /// Your location server, such as `https://location.example.org:8443`
     #[arg(long, value_name = "URL")]
     pub location: String,
     /// The invitation's token

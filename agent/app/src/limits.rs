@@ -69,4 +69,4 @@ pub const HTTP_RESUMES_MAX: u32 = 5;
 
 const _: () = assert!(BODY_LEN_MAX * 2 <= CONTROL_LINE_LEN_MAX);
 const _: () = assert!(STRANGER_PULLS_MAX < PULLS_MAX);
-const _: () = assert!(FILES_MAX * 1_024 <= CONTROL_LINE_LEN_MAX as usize);
+const _: () = assert!(FILES_MAX as u64 * 1_024 <= CONTROL_LINE_LEN_MAX);

@@ -52,10 +52,10 @@ impl SendView {
                 self.say(&format!("{recipient}: {} go to their store", size(*bytes)));
             }
             SendEvent::Whole { recipient, why } => {
-                self.say(&format!("{recipient}: goes whole by mail, because {why}"))
+                self.say(&format!("{recipient}: goes whole by mail, because {why}"));
             }
             SendEvent::Mailed { recipient } => {
-                self.say(&format!("{recipient}: the mail server has the message"))
+                self.say(&format!("{recipient}: the mail server has the message"));
             }
             SendEvent::Pulled { recipient, bytes } => {
                 if let Some(Pull { bar: Some(bar), .. }) = self.pulls.get(recipient) {

@@ -1,5 +1,5 @@
 //! Deliveries being pulled: who may offer is asked at the door, then each delivery is a task of its own that drives the
-//! machine of `lighter_protocol::pull` with streams, disk and receipts ([`driver`]).
+//! machine of `lighter_protocol::pull` with streams, disk and receipts (`driver`).
 
 mod driver;
 mod finisher;

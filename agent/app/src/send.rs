@@ -281,7 +281,7 @@ impl Sending {
                     found.insert(recipient, peer);
                 }
                 Ok((recipient, _, Err(why))) => {
-                    tracing::info!(%recipient, %why, "the store is not relied on")
+                    tracing::info!(%recipient, %why, "the store is not relied on");
                 }
                 Err(_) => {}
             }

@@ -1,7 +1,7 @@
 //! The seam to a disk: what a unit asks of the folder that it lives in.
 //!
 //! Names are plain file names within that one folder. Two implementations: [`RealDisk`], and the simulated
-//! [`sim::SimDisk`], which tears, loses, delays and refuses as a seed says. The code above knows neither.
+//! `sim::SimDisk`, which tears, loses, delays and refuses as a seed says. The code above knows neither.
 //!
 //! What a caller may rely on after a crash: bytes whose [`DiskFile::sync_data`] returned well; names whose
 //! [`Disk::sync_dir`] returned well. Nothing else: an unsynced write may be there in part, and in any order.

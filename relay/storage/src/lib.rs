@@ -2,10 +2,10 @@
 //!
 //! A relay is the one *writer*; storage servers are the *members*. The story from the bottom up:
 //! - [`record`], [`segment`]: the format on disk, and reading it back after a crash;
-//! - [`disk`]: the seam below; [`unit`]: one folder with its segments, its group commit and its expiry;
+//! - [`disk`]: the seam below; [`mod@unit`]: one folder with its segments, its group commit and its expiry;
 //! - [`wire`], [`server`], [`link`]: the storage protocol, and both its ends;
 //! - [`keys`], `sealing`: what is encrypted before it leaves the relay;
-//! - [`array`]: the writer: placing, acknowledging, settling after failures, reading, replaying;
+//! - [`mod@array`]: the writer: placing, acknowledging, settling after failures, reading, replaying;
 //! - [`location`]: what the catalog keeps to find a blob again.
 
 pub mod array;

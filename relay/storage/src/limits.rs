@@ -113,14 +113,13 @@ const PORTION_BYTES: usize = PORTION_LEN as usize;
 const END_BYTES: usize = 64 + BLOB_PORTIONS_MAX as usize * 32;
 
 const _: () = assert!(PORTION_PAYLOAD_MAX <= PAYLOAD_LEN_MAX);
-const _: () =
-    assert!(PORTION_BYTES / FRAME_LEN + 2 + END_BYTES / FRAME_LEN + 1 <= RECORD_FRAMES_MAX as usize);
+const _: () = assert!(PORTION_BYTES / FRAME_LEN + 2 + END_BYTES / FRAME_LEN < RECORD_FRAMES_MAX as usize);
 const _: () = assert!(CATALOG_RECORD_LEN_MAX + 4096 <= PAYLOAD_LEN_MAX);
 const _: () = assert!(PAYLOAD_LEN_MAX + 64 + 4 + RECORD_ALIGN <= RECORD_LEN_MAX);
 const _: () = assert!(RECORD_LEN_MAX <= GROUP_LEN_MAX);
 const _: () = assert!(GROUP_LEN_MAX * 2 <= CONNECTION_DATA_MAX);
 const _: () = assert!(RECORD_LEN_MAX * 2 <= LANE_DATA_MAX);
-const _: () = assert!(SEGMENT_RECORDS_MAX as usize * 24 + 4096 <= FOOTER_LEN_MAX);
+const _: () = assert!(SEGMENT_RECORDS_MAX * 24 + 4096 <= FOOTER_LEN_MAX as u64);
 
 /// Bytes of the pairs beside a whole portion.
 pub fn pairs_len_max() -> usize {

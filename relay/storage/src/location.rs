@@ -115,8 +115,8 @@ impl BlobLocation {
                 && run.count > 0
                 && run.length > 0
                 && run.length as usize <= RECORD_LEN_MAX
-                && run.offset % align == 0
-                && u64::from(run.length) % align == 0
+                && run.offset.is_multiple_of(align)
+                && u64::from(run.length).is_multiple_of(align)
                 && bytes
                     .and_then(|bytes| bytes.checked_add(run.offset))
                     .is_some_and(|end| end <= SEGMENT_LEN_MAX)
@@ -170,9 +170,9 @@ mod tests {
             Run { segment: 1, ..sound },
             Run { count: 0, ..sound },
             Run { length: 0, ..sound },
-            Run { length: u32::MAX & !15, ..sound },
+            Run { length: !15, ..sound },
             Run { offset: 4097, ..sound },
-            Run { offset: u64::MAX & !15, ..sound },
+            Run { offset: !15, ..sound },
             Run { count: u32::MAX, ..sound },
         ];
         for run in bad {

@@ -169,7 +169,7 @@ impl RecordHeader {
         if header[5..8] != [0; 3] {
             return Err(RecordError::Field { at: 5 });
         }
-        if decoded.offset % RECORD_ALIGN as u64 != 0 || decoded.offset > MAX_OFFSET {
+        if !decoded.offset.is_multiple_of(RECORD_ALIGN as u64) || decoded.offset > MAX_OFFSET {
             return Err(RecordError::Field { at: 40 });
         }
         if decoded.acked_through > decoded.offset {

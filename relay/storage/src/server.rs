@@ -32,6 +32,7 @@ use crate::link::{Dial, Link};
 use crate::unit::expiry::ClockWatch;
 use crate::unit::worker::UnitHandle;
 use crate::unit::{OpenReport, Unit};
+pub(crate) use connection::serve;
 
 /// What a storage server is made of.
 pub struct ServerConfig {
@@ -242,13 +243,10 @@ async fn accept<D: Disk>(listener: TcpListener, tls: TcpTls, shared: Arc<Shared<
         let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         let _: AbortHandle = connections.spawn(async move {
             match tls.accept(socket).await {
-                Ok((stream, peer)) => connection::serve(Box::new(stream), peer, &shared).await,
+                Ok((stream, peer)) => serve(Box::new(stream), peer, &shared).await,
                 Err(error) => tracing::debug!(%error, "no TLS connection"),
             }
             drop(place);
         });
     }
 }
-
-#[cfg(test)]
-pub(crate) use connection::serve;

@@ -405,7 +405,7 @@ mod tests {
     async fn a_frame_that_is_too_long_is_refused_before_memory_is_taken() {
         for header in [[0xFF; 16], {
             let mut header = [0; 16];
-            header[4..8].copy_from_slice(&(DATA_LEN_MAX as u32 + 1).to_le_bytes());
+            header[4..8].copy_from_slice(&u32::try_from(DATA_LEN_MAX + 1).unwrap().to_le_bytes());
             header
         }] {
             assert!(matches!(Frame::read(&mut &header[..]).await, Err(FrameError::TooLong)));

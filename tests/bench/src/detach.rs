@@ -42,7 +42,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Vec<Comparison>> {
 
 /// Detached and proved; the blobs go nowhere, as the decoder's do.
 fn detach(message: &[u8]) -> Result<()> {
-    let summary = drive::detach(Policy::default(), &mut &*message, &mut std::io::sink(), &mut Nowhere)?;
+    let summary = drive::detach(Policy::default(), &mut &*message, &mut io::sink(), &mut Nowhere)?;
     anyhow::ensure!(summary.parts.len() == 1, "nothing was detached");
     Ok(())
 }

@@ -148,6 +148,7 @@ impl Client {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]
 fn gone(error: io::Error) -> Failure {
     Failure::temporary(format!("the running agent cannot be spoken to: {error}"))
 }

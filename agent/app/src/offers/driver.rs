@@ -119,7 +119,7 @@ pub enum NotFound {
 /// Connects to a store that the location server named, and pings it (SPEC A4). The connection is the caller's to close.
 ///
 /// # Errors
-/// [`NotFound`] says why the store cannot be relied on now.
+/// The reason says why the store cannot be relied on now.
 pub async fn reach(shared: &Handle, store: &StoreRecord) -> Result<Connection, NotFound> {
     if store.presence == Presence::Offline {
         return Err(NotFound::Offline);

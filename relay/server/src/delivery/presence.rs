@@ -20,7 +20,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
             // The pages name all that are online, most of whom nothing waits for: the queue asks the other way round,
             // about those for whom something does, once the stream stands.
             PresenceEvent::Snapshot(page) if page.last => {
-                shared.tell(Event::PresenceStream { live: true }).await
+                shared.tell(Event::PresenceStream { live: true }).await;
             }
             PresenceEvent::Snapshot(_) => {}
             PresenceEvent::Change(change) => {

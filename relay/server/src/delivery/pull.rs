@@ -73,7 +73,7 @@ pub(super) async fn send(peer: &Peer, responder: Responder, get: &Get, stored: S
             tracing::error!(delivery = %get.delivery, blob = %get.blob, %error, "a stored blob cannot be sent");
         }
         Err(error @ ServeError::Peer(_)) => {
-            tracing::debug!(delivery = %get.delivery, %error, "not sent to its end")
+            tracing::debug!(delivery = %get.delivery, %error, "not sent to its end");
         }
     }
 }

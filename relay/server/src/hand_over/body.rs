@@ -14,7 +14,7 @@ use crate::next_hop::Body;
 /// The message for one recipient or several, with the fields on top that the relay adds.
 pub(super) enum MessageBody {
     /// With placeholders where the detached parts stood.
-    Stub(StubBody),
+    Stub(Box<StubBody>),
     /// As it came in.
     Whole(Box<WholeBody>),
 }

@@ -52,7 +52,7 @@ pub(super) async fn hand_over(parts: &HandOverParts, id: MessageId, due: Vec<Due
     for stub in stubs {
         if let Some((delivery, generation)) = form(&message, stub.hand_over) {
             let body = StubBody::new(&parts.array, &message, context(parts, &message, delivery, generation));
-            transfer(parts, &message, vec![stub], MessageBody::Stub(body), &mut tried).await;
+            transfer(parts, &message, vec![stub], MessageBody::Stub(Box::new(body)), &mut tried).await;
         }
     }
     write_down(parts, &message, &all, tried).await;

@@ -244,7 +244,7 @@ async fn make_known(client: LocationClient, token: Secret, record: RelayRecord, 
         match client.put_relay(&token, &record).await {
             Ok(()) => return tracing::info!(location = client.url(), "the location server knows this relay"),
             Err(error) => {
-                tracing::warn!(%error, "the location server was not told of this relay, trying again")
+                tracing::warn!(%error, "the location server was not told of this relay, trying again");
             }
         }
         tokio::select! {

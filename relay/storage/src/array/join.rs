@@ -36,7 +36,7 @@ impl Shared {
             match self.join(reached).await {
                 Ok(()) => fenced += 1,
                 Err(error) => {
-                    tracing::warn!(%server, %error, "a storage server was reached, but not taken in")
+                    tracing::warn!(%server, %error, "a storage server was reached, but not taken in");
                 }
             }
         }

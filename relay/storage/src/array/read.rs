@@ -283,16 +283,19 @@ fn cut(bytes: &Bytes, at: u64, range: &Range<u64>) -> Result<Bytes, ReadError> {
     if start < end { Ok(bytes.slice(start..end)) } else { Err(ReadError::Damaged) }
 }
 
+/// A portion on its way.
+type Fetching = JoinHandle<Result<Portion, ReadError>>;
+
 /// A stored blob's portions with the tree beside each.
 pub struct BlobPortions {
     pub(super) shared: Arc<Shared>,
     pub(super) location: BlobLocation,
     /// The portion after the last one asked for is fetched ahead.
-    pub(super) ahead: tokio::sync::Mutex<Option<(u64, JoinHandle<Result<Portion, ReadError>>)>>,
+    pub(super) ahead: tokio::sync::Mutex<Option<(u64, Fetching)>>,
 }
 
 impl BlobPortions {
-    fn fetch(&self, index: u64) -> Option<JoinHandle<Result<Portion, ReadError>>> {
+    fn fetch(&self, index: u64) -> Option<Fetching> {
         let place = self.location.place(index)?;
         let shared = Arc::clone(&self.shared);
         Some(tokio::spawn(async move {

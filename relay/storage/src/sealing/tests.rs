@@ -20,7 +20,7 @@ fn fixture() -> Fixture {
 }
 
 fn bytes(len: usize) -> Vec<u8> {
-    (0..len).map(|index| (index * 7 % 253) as u8).collect()
+    (0..253u8).map(|byte| byte.wrapping_mul(7)).cycle().take(len).collect()
 }
 
 const SEGMENT: SegmentId = SegmentId([1; 16]);
@@ -40,9 +40,9 @@ fn sealed_blob(fixture: &mut Fixture, data: &[u8]) -> (PortionTree, Vec<Vec<u8>>
     let hashed: Vec<_> = portions.iter().map(|portion| hasher.push(portion).unwrap()).collect();
     let tree = hasher.finish();
     let mut payloads = Vec::new();
-    for (index, (portion, hashed)) in portions.iter().zip(&hashed).enumerate() {
-        let end = (index + 1 == portions.len()).then_some(&tree);
-        let record = seal_portion(&key, index as u32, portion, &hashed.pairs, end);
+    for (index, (portion, hashed)) in (0u32..).zip(portions.iter().zip(&hashed)) {
+        let end = (index as usize + 1 == portions.len()).then_some(&tree);
+        let record = seal_portion(&key, index, portion, &hashed.pairs, end);
         payloads.push(payload_of(record, &wrapped));
     }
     if data.is_empty() {

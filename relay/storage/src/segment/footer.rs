@@ -131,7 +131,7 @@ impl Summary {
         }
         if summary.length < super::RECORDS_AT
             || summary.length > SEGMENT_LEN_MAX
-            || summary.length % RECORD_ALIGN as u64 != 0
+            || !summary.length.is_multiple_of(RECORD_ALIGN as u64)
         {
             return Err(FooterError::Field { at: 24 });
         }

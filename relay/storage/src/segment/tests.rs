@@ -115,7 +115,7 @@ fn the_footer_is_these_bytes() {
     let entries = encode_index(&index());
     assert_eq!(entries[..16], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 96, 0, 0, 0]);
     assert_eq!(summary().decode_index(&entries).unwrap(), index());
-    let mut bad = entries.clone();
+    let mut bad = entries;
     bad[3] ^= 1;
     assert!(summary().decode_index(&bad).is_err());
 }
@@ -136,7 +136,7 @@ fn file_of(disk: &SimDisk, count: usize, lag: usize) -> (SimFile, Vec<u64>, u64)
     let (mut at, mut offsets) = (RECORDS_AT, Vec::new());
     for index in 0..count {
         let acked = if index >= lag { offsets.get(index - lag).copied().unwrap_or(at) } else { RECORDS_AT };
-        let mut bytes = vec![index as u8; RECORD_HEADER_LEN + 100 + index * 700];
+        let mut bytes = vec![u8::try_from(index).unwrap(); RECORD_HEADER_LEN + 100 + index * 700];
         bytes[..RECORD_HEADER_LEN].fill(0);
         let record = UnplacedRecord::new(Kind::Catalog, bytes, 0);
         let sequence = Sequence(index as u64 + 1);

@@ -30,9 +30,11 @@ impl<D: Disk> Clone for UnitHandle<D> {
     }
 }
 
+type Call<D> = Box<dyn FnOnce(&mut Unit<D>) + Send>;
+
 enum Command<D: Disk> {
     Append(CheckedAppend, oneshot::Sender<Result<(), UnitError>>),
-    Call(Box<dyn FnOnce(&mut Unit<D>) + Send>),
+    Call(Call<D>),
 }
 
 /// The worker is gone: the server stops.

@@ -61,7 +61,6 @@ pub(super) struct Relay {
     stop: CancellationToken,
     pub(super) address: SocketAddr,
     pub(super) ledger: Ledger<Array>,
-    pub(super) array: Array,
     pub(super) ingest: Ingest,
     pub(super) gauges: DeliveryGauges,
     peer: PeerId,
@@ -113,7 +112,7 @@ impl World {
                     Ok(ledger) => break ledger,
                     // The one that was killed has not let go of the file yet.
                     Err(lighter_catalog::OpenError::Catalog(CatalogError::InUse)) => {
-                        tokio::task::yield_now().await
+                        tokio::task::yield_now().await;
                     }
                     Err(error) => panic!("{error}"),
                 }
@@ -134,7 +133,7 @@ impl World {
             let gauges = DeliveryGauges::default();
             let parts = DeliveryParts {
                 endpoint,
-                array: array.clone(),
+                array,
                 ledger: ledger.clone(),
                 location,
                 token,
@@ -147,19 +146,10 @@ impl World {
                 hostname: "relay.example.org".into(),
             };
             tokio::spawn(run(parts, inbox, gauges.clone(), stopped));
-            (address, ledger, array, ingest, gauges)
+            (address, ledger, ingest, gauges)
         });
-        let (address, ledger, array, ingest, gauges) = within(started).await.unwrap();
-        Relay {
-            runtime: Some(runtime),
-            stop,
-            address,
-            ledger,
-            array,
-            ingest,
-            gauges,
-            peer: self.relay.peer(),
-        }
+        let (address, ledger, ingest, gauges) = within(started).await.unwrap();
+        Relay { runtime: Some(runtime), stop, address, ledger, ingest, gauges, peer: self.relay.peer() }
     }
 
     /// A store for `name`, enrolled and known to the location server.
