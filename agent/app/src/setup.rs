@@ -143,7 +143,7 @@ async fn announce(
                 return Ok(true);
             }
             Err(LocationError::Stale { sequence: known }) if known >= floor => {
-                floor = known.saturating_add(1)
+                floor = known.saturating_add(1);
             }
             Err(error) => {
                 tracing::warn!(%error, "not registered yet");
