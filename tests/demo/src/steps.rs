@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use lighter_harness::mail::TestMessage;
-use lighter_harness::watch::{segments, wait_for, wait_for_mail, wait_until_released};
+use lighter_harness::watch::{wait_for, wait_for_equal_copies, wait_for_mail, wait_until_released};
 use lighter_harness::world::Options;
 use lighter_harness::{Agent, World};
 use serde_json::Value;
@@ -29,7 +29,7 @@ pub(crate) async fn run(table: &mut Table, size: u64) -> Result<Shown> {
 
     take_in(table, &shown, &message).await?;
     let stub = show_stub(table, &shown, &message).await?;
-    show_two_copies(table, &shown, size)?;
+    show_two_copies(table, &shown, size).await?;
     pull(table, &mut shown, size, hash).await?;
     release(table, &shown).await?;
     restore(table, &shown.alice, "the original, byte for byte", &stub, |restored| {
@@ -75,19 +75,14 @@ async fn show_stub(table: &mut Table, shown: &Shown, message: &TestMessage) -> R
     Ok(stub)
 }
 
-fn show_two_copies(table: &mut Table, shown: &Shown, size: u64) -> Result<()> {
+async fn show_two_copies(table: &mut Table, shown: &Shown, size: u64) -> Result<()> {
     table.begin("comparing the two copies");
-    let [first, second] = &shown.world.storage;
-    let (first, second) = (segments(first.data())?, segments(second.data())?);
-    let mut bytes = 0;
-    let mut equal = first.len() == second.len();
-    for (first, second) in first.iter().zip(&second) {
-        let (first, second) = (std::fs::read(first)?, std::fs::read(second)?);
-        equal &= first == second;
-        bytes += first.len() as u64;
-    }
-    let detail = format!("{} segments on each server, equal to the byte, encrypted", first.len());
-    table.end("two copies on two storage servers", bytes, equal && bytes > size, detail);
+    let copies = wait_for_equal_copies(&shown.world).await?;
+    let bytes = copies.iter().map(|segment| segment.len() as u64).sum();
+    let segments =
+        if copies.len() == 1 { "1 segment".to_owned() } else { format!("{} segments", copies.len()) };
+    let detail = format!("{segments} on each server, equal to the byte, encrypted");
+    table.end("two copies on two storage servers", bytes, bytes > size, detail);
     Ok(())
 }
 

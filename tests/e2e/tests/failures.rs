@@ -39,7 +39,7 @@ async fn with_one_copy_deleted_or_damaged_the_other_serves() -> Result<()> {
         let stub = wait_for_mail(&world, &alice.mailbox, 1).await?;
         world.storage[0].kill().await?;
         for file in files_below(world.storage[0].data())? {
-            if file.extension().is_some_and(|extension| extension == "segment") {
+            if file.extension().is_some_and(|extension| extension == "seg") {
                 damage(&file)?;
             }
         }

@@ -77,6 +77,24 @@ pub async fn wait_until_released(world: &World) -> Result<()> {
     .await
 }
 
+/// Waits until both storage servers hold the same segments, equal to the byte, and returns what is in them. Only a
+/// record that is on its way (a hand-over just noted) can make them differ for a moment.
+///
+/// # Errors
+/// Where they stay different, or a folder cannot be read.
+pub async fn wait_for_equal_copies(world: &World) -> Result<Vec<Vec<u8>>> {
+    wait_for("two copies, equal to the byte", async || {
+        let [first, second] = &world.storage;
+        let (first, second) = (read_segments(first.data())?, read_segments(second.data())?);
+        Ok((!first.is_empty() && first == second).then_some(first))
+    })
+    .await
+}
+
+fn read_segments(data: &Path) -> Result<Vec<Vec<u8>>> {
+    segments(data)?.into_iter().map(|file| Ok(std::fs::read(file)?)).collect()
+}
+
 /// All files below `folder`.
 ///
 /// # Errors
