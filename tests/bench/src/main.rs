@@ -1,33 +1,37 @@
-//! `cargo peers`: Lighter's benchmarks, each beside its peer in the same run (DESIGN §11).
+//! `cargo peers`: Lighter's benchmarks, each beside its peers in the same run (DESIGN §11).
 //!
-//! Ours and the peer's run in turn, so that a machine that grows slower or faster meanwhile does so to both; the figure
-//! is the median of the rounds, and what counts is the ratio.
+//! Ours and the peers' run in turn, so that a machine that grows slower or faster meanwhile does so to all; the figure
+//! is the median of the rounds, and what counts is the ratio. What is measured, and what was found: `docs/performance.md`.
 
+mod appends;
 mod detach;
+mod lookups;
 mod measure;
+mod pull;
+mod settings;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 
-use crate::measure::{Comparison, Settings};
+use crate::measure::Comparison;
+use crate::settings::Settings;
 
-/// Benchmarks, each beside its peer in the same run.
+/// Benchmarks, each beside its peers in the same run.
 #[derive(Debug, Parser)]
 #[command(name = "cargo peers", bin_name = "cargo peers", version)]
 struct Options {
     /// Only these; all of them where none is named.
     names: Vec<String>,
-    /// Prints JSON: `[{name, ours, peer, unit, ratio, aim, met}]`.
+    /// Prints JSON: `[{name, ours, peer, unit, ratio, aim, met}]`; no aim is null.
     #[arg(long)]
     json: bool,
-    /// Rounds of each; the median counts.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
     /// Prints the names, and runs nothing.
     #[arg(long)]
     list: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 /// A benchmark by its name.
@@ -37,10 +41,14 @@ struct Benchmark {
 }
 
 /// In the order of DESIGN §11.
-const BENCHMARKS: &[Benchmark] = &[Benchmark { name: "detach", run: detach::run }];
+const BENCHMARKS: &[Benchmark] = &[
+    Benchmark { name: "pull", run: pull::run },
+    Benchmark { name: "detach", run: detach::run },
+    Benchmark { name: "appends", run: appends::run },
+    Benchmark { name: "lookups", run: lookups::run },
+];
 
 fn main() -> ExitCode {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -58,22 +66,55 @@ fn run(options: &Options) -> Result<()> {
     if options.list {
         return print(&known.join("\n"));
     }
-    let settings = Settings { rounds: options.rounds };
-    let mut comparisons = Vec::new();
-    for benchmark in BENCHMARKS {
-        if options.names.is_empty() || options.names.iter().any(|name| name == benchmark.name) {
-            eprintln!("… {}", benchmark.name);
-            comparisons.extend((benchmark.run)(&settings)?);
-        }
+    if cfg!(debug_assertions) {
+        eprintln!("built without optimisation: the figures say nothing. Run it as `cargo peers`.");
     }
+    let comparisons = measured(&options.names, &options.settings)?;
     if options.json {
         return print(&serde_json::to_string_pretty(&comparisons)?);
     }
     print(&measure::table(&comparisons))
 }
 
+/// The benchmarks of these names, or all.
+fn measured(names: &[String], settings: &Settings) -> Result<Vec<Comparison>> {
+    // Ignored where another test of this process has done it.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut comparisons = Vec::new();
+    for benchmark in BENCHMARKS {
+        if names.is_empty() || names.iter().any(|name| name == benchmark.name) {
+            eprintln!("… {}", benchmark.name);
+            comparisons.extend((benchmark.run)(settings).context(benchmark.name)?);
+        }
+    }
+    Ok(comparisons)
+}
+
 #[expect(clippy::print_stdout, reason = "the figures are what the command is for")]
 fn print(text: &str) -> Result<()> {
     println!("{text}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_benchmark_runs_and_no_side_stands_still() {
+        let small = "peers --rounds 1 --pull-mib 3 --detach-mib 1 --append-writers 1,3 --appends 5 --stores 2000 \
+             --connections 3 --lookups 30 --batches 4";
+        let options = Options::try_parse_from(small.split_whitespace()).unwrap();
+        let comparisons = measured(&[], &options.settings).unwrap();
+        assert!(comparisons.len() >= 9);
+        for Comparison { name, ours, peer, ratio, .. } in comparisons {
+            assert!([ours, peer, ratio].iter().all(|rate| rate.is_finite() && *rate > 0.0), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_said_before_anything_runs() {
+        let options = Options::try_parse_from(["peers", "pull", "puls"]).unwrap();
+        assert!(run(&options).unwrap_err().to_string().contains("puls"));
+    }
 }

@@ -1,62 +1,97 @@
-//! Two sides in turn, the median of each, and their ratio.
+//! Several sides in turn, the median of each, and the ratios between them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// How thorough a run is.
+/// One way to do the work: ours, or a peer's.
+pub(crate) struct Side<'a> {
+    name: String,
+    run: Box<dyn FnMut() -> Result<Duration> + 'a>,
+}
+
+impl<'a> Side<'a> {
+    /// A side that says itself how long its work took: what it prepares and clears away does not count.
+    pub(crate) fn new(name: impl Into<String>, run: impl FnMut() -> Result<Duration> + 'a) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+
+    /// A side all of which is work.
+    pub(crate) fn timed(name: impl Into<String>, mut work: impl FnMut() -> Result<()> + 'a) -> Self {
+        Self::new(name, move || {
+            let began = Instant::now();
+            work()?;
+            Ok(began.elapsed())
+        })
+    }
+}
+
+/// Which sides are compared, by their index, and the ratio that is aimed at.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    /// Rounds that count, after one that does not.
-    pub(crate) rounds: u32,
+pub(crate) struct Pair {
+    pub(crate) ours: usize,
+    pub(crate) peer: usize,
+    /// None: the design names none.
+    pub(crate) aim: Option<f64>,
+}
+
+/// What each side does in one round: so much, in these units a second when divided by its time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    pub(crate) amount: f64,
+    pub(crate) unit: &'static str,
 }
 
 /// One benchmark beside its peer; both figures are rates: more is better.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Comparison {
     /// What was measured, and beside whom.
-    name: String,
+    pub(crate) name: String,
     /// Our rate, the median of the rounds.
-    ours: f64,
+    pub(crate) ours: f64,
     /// The peer's.
-    peer: f64,
+    pub(crate) peer: f64,
     /// Of both rates.
-    unit: &'static str,
+    pub(crate) unit: &'static str,
     /// The median of the rounds' own ratios, ours over the peer's.
-    ratio: f64,
-    /// What it should be at least (DESIGN §11).
-    aim: f64,
+    pub(crate) ratio: f64,
+    /// What it should be at least (DESIGN §11), where that is said.
+    pub(crate) aim: Option<f64>,
     /// Whether it is.
-    met: bool,
+    pub(crate) met: Option<bool>,
 }
 
-/// Runs `ours` and `peer` in turn. Each does the same amount of `work`, in `unit`s a second when divided by its time.
+/// Runs all sides in turn, round after round, and compares those of `pairs`.
 pub(crate) fn compare(
-    name: impl Into<String>,
-    settings: &Settings,
-    (work, unit): (f64, &'static str),
-    aim: f64,
-    mut ours: impl FnMut() -> Result<()>,
-    mut peer: impl FnMut() -> Result<()>,
-) -> Result<Comparison> {
-    let mut rates = Vec::new();
+    rounds: u32,
+    work: Work,
+    mut sides: Vec<Side<'_>>,
+    pairs: &[Pair],
+) -> Result<Vec<Comparison>> {
+    let mut rates: Vec<Vec<f64>> = vec![Vec::new(); sides.len()];
     // The first round warms caches, files and the processor, and does not count.
-    for round in 0..=settings.rounds {
-        let pair = (work / seconds(&mut ours)?, work / seconds(&mut peer)?);
-        if round > 0 {
-            rates.push(pair);
+    for round in 0..=rounds {
+        for (side, rates) in sides.iter_mut().zip(&mut rates) {
+            let time = (side.run)().with_context(|| side.name.clone())?;
+            if round > 0 {
+                rates.push(work.amount / time.as_secs_f64());
+            }
         }
     }
-    let ratio = median(rates.iter().map(|(ours, peer)| ours / peer));
-    let (ours, peer) = (median(rates.iter().map(|pair| pair.0)), median(rates.iter().map(|pair| pair.1)));
-    Ok(Comparison { name: name.into(), ours, peer, unit, ratio, aim, met: ratio >= aim })
-}
-
-fn seconds(work: &mut impl FnMut() -> Result<()>) -> Result<f64> {
-    let began = Instant::now();
-    work()?;
-    Ok(began.elapsed().as_secs_f64())
+    let compared = pairs.iter().map(|&Pair { ours, peer, aim }| {
+        let ratio = median(rates[ours].iter().zip(&rates[peer]).map(|(ours, peer)| ours / peer));
+        Comparison {
+            name: format!("{} · {}", sides[ours].name, sides[peer].name),
+            ours: median(rates[ours].iter().copied()),
+            peer: median(rates[peer].iter().copied()),
+            unit: work.unit,
+            ratio,
+            aim,
+            met: aim.map(|aim| ratio >= aim),
+        }
+    });
+    Ok(compared.collect())
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -72,13 +107,14 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 /// The comparisons as a table for people.
 pub(crate) fn table(comparisons: &[Comparison]) -> String {
-    let mut text =
-        format!("{:<58} {:>10} {:>10} {:<9} {:>6} {:>6}  met", "", "ours", "peer", "", "ratio", "aim");
-    for comparison in comparisons {
-        let Comparison { name, ours, peer, unit, ratio, aim, met } = comparison;
-        let met = if *met { "yes" } else { "NO" };
+    let width = comparisons.iter().map(|comparison| comparison.name.chars().count()).max().unwrap_or(0);
+    let (ours, peer, ratio, aim) = ("ours", "peer", "ratio", "aim");
+    let mut text = format!("{:<width$} {ours:>10} {peer:>10} {:<9} {ratio:>6} {aim:>6}  met", "", "");
+    for Comparison { name, ours, peer, unit, ratio, aim, met } in comparisons {
+        let aim = aim.map_or_else(|| "-".to_owned(), |aim| format!("{aim:.2}"));
+        let met = met.map_or("-", |met| if met { "yes" } else { "NO" });
         text.push_str(&format!(
-            "\n{name:<58} {ours:>10.1} {peer:>10.1} {unit:<9} {ratio:>6.2} {aim:>6.2}  {met}"
+            "\n{name:<width$} {ours:>10.0} {peer:>10.0} {unit:<9} {ratio:>6.2} {aim:>6}  {met}"
         ));
     }
     text
@@ -92,5 +128,21 @@ mod tests {
     fn the_median_is_the_middle() {
         assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
         assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+    }
+
+    #[test]
+    fn the_ratio_is_the_median_of_the_rounds_ratios_and_the_first_round_does_not_count() {
+        let side = |times: &'static [u64]| {
+            let mut times = times.iter();
+            Side::new("side", move || Ok(Duration::from_secs(*times.next().context("too many rounds")?)))
+        };
+        // Rates 1, 2, 4 and 2, 2, 2: the ratios are ½, 1 and 2.
+        let sides = vec![side(&[1000, 8, 4, 2]), side(&[1, 4, 4, 4])];
+        let pairs = [(0, 1, Some(0.9)), (0, 1, Some(1.1)), (1, 0, None)];
+        let pairs = pairs.map(|(ours, peer, aim)| Pair { ours, peer, aim });
+        let compared = compare(3, Work { amount: 8.0, unit: "/s" }, sides, &pairs).unwrap();
+        assert_eq!((compared[0].ours, compared[0].peer, compared[0].ratio), (2.0, 2.0, 1.0));
+        let met: Vec<_> = compared.iter().map(|comparison| comparison.met).collect();
+        assert_eq!(met, [Some(true), Some(false), None]);
     }
 }

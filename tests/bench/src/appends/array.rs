@@ -1,0 +1,48 @@
+//! The array as a relay uses it: blobs of 64 KiB, encrypted, over TLS, durable on two storage servers, each with a folder
+//! of its own. Relay and servers run in one process, as in `lighter-relay serve`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use lighter_storage::{Array, ArrayConfig, ArrayKey, Class, ServerConfig, ServerRecord};
+use lighter_storage::{StorageServer, wall_clock};
+use lighter_transport::Identity;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::{Load, data};
+
+pub(super) async fn run(folder: &Path, load: Load) -> Result<Duration> {
+    let relay = Identity::generate();
+    let mut servers = Vec::new();
+    for index in 0..2 {
+        let config = ServerConfig {
+            identity: Identity::generate(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            units: vec![folder.join(format!("server-{index}")).join("unit")],
+            writers: vec![relay.peer()],
+            clock: wall_clock(),
+        };
+        servers.push(StorageServer::start(config).await?);
+    }
+    let records =
+        servers.iter().map(|server| ServerRecord { peer: server.peer(), address: server.address() });
+    let key = ArrayKey::draw(&mut StdRng::seed_from_u64(1));
+    let array = Array::open(ArrayConfig::new(records.collect()), &relay, key, wall_clock()).await?;
+    // The first append opens the segment.
+    append(&array).await?;
+    let time = load.run(array.clone(), |array| async move { append(&array).await }).await?;
+    array.close().await;
+    for server in servers {
+        server.stop().await;
+    }
+    Ok(time)
+}
+
+async fn append(array: &Array) -> Result<()> {
+    let mut blob = array.create_blob(Class::Days30);
+    blob.write(&data()).await?;
+    blob.finish().await?.durable().await?;
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! A blob of 1 GiB over loopback: verified and dropped, beside raw quinn; verified into the store's files, and pulled by
+//! the agent from the offer until the receipt, beside sendme.
+//!
+//! The holder reads from the files of a store, as a sending agent does. Ours and raw quinn run in this process, each side
+//! on a runtime of its own; sendme runs as the two programs that it is.
+
+mod agent;
+mod holder;
+mod quinn;
+mod sendme;
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use lighter_protocol::{DeliveryId, UnixTime};
+use lighter_store::{Partial, Settings as StoreSettings, Store, Wanted};
+use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity, Piece, Pull, VerifiedSink};
+use tokio::runtime::Runtime;
+use tokio::task::spawn_blocking;
+
+use crate::measure::{Comparison, Pair, Side, Work, compare};
+use crate::settings::{MIB, Settings, amount};
+use holder::{Contents, Holder};
+use sendme::Sendme;
+
+/// A port from the kernel.
+const ANY_PORT: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+/// More than enough on loopback.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(settings: &Settings) -> Result<Vec<Comparison>> {
+    let folder = settings.temporary()?;
+    let contents = Contents::make(folder.path(), settings.pull_mib * MIB)?;
+    let runtimes = Runtimes { holder: Runtime::new()?, puller: Runtime::new()? };
+    let sendme = Sendme::start(folder.path(), &contents)?;
+
+    let mib = settings.pull_mib;
+    let mut sides = vec![
+        Side::new(format!("pull {mib} MiB, verified"), || verified(&runtimes, &contents)),
+        Side::new("raw quinn, default MTU", || quinn::run(&runtimes, mib)),
+        Side::new(format!("agent: {mib} MiB, offer to receipt"), || {
+            let folder = settings.temporary()?;
+            agent::run(&runtimes, &contents, Store::open(folder.path(), StoreSettings::default())?)
+        }),
+    ];
+    let mut pairs = vec![Pair { ours: 0, peer: 1, aim: Some(0.7) }, Pair { ours: 2, peer: 1, aim: None }];
+    if let Some(sendme) = &sendme {
+        sides.push(Side::new(format!("pull {mib} MiB, verified, into files"), || {
+            let folder = settings.temporary()?;
+            into_files(&runtimes, &contents, &Store::open(folder.path(), StoreSettings::default())?)
+        }));
+        sides.push(Side::new("sendme", || sendme.receive(&settings.temporary()?, &contents)));
+        pairs.push(Pair { ours: 3, peer: 4, aim: Some(4.0) });
+        pairs.push(Pair { ours: 2, peer: 4, aim: Some(2.0) });
+    }
+    compare(settings.rounds, Work { amount: amount(mib), unit: "MiB/s" }, sides, &pairs)
+}
+
+/// The two sides of a transfer, each with its own threads.
+struct Runtimes {
+    holder: Runtime,
+    puller: Runtime,
+}
+
+impl Runtimes {
+    /// Pulls over a new connection, on the puller's runtime.
+    fn pull(
+        &self,
+        contents: &Contents,
+        pull: impl AsyncFnOnce(Connection) -> Result<Duration>,
+    ) -> Result<Duration> {
+        let holder = self.holder.block_on(async { Holder::start(contents) })?;
+        let time = self.puller.block_on(async {
+            let endpoint = Endpoint::bind(&Identity::generate(), ANY_PORT.into(), EndpointConfig::default())?;
+            let connection = endpoint.connect(holder.peer(), &[holder.address()?], CONNECT_TIME_MAX).await?;
+            let time = pull(connection).await?;
+            endpoint.close().await;
+            Ok::<_, anyhow::Error>(time)
+        })?;
+        self.holder.block_on(holder.stop());
+        Ok(time)
+    }
+}
+
+/// Verified by the transport, and let go of.
+fn verified(runtimes: &Runtimes, contents: &Contents) -> Result<Duration> {
+    struct Nowhere;
+
+    impl VerifiedSink for Nowhere {
+        async fn write(&self, piece: Piece) -> io::Result<()> {
+            std::hint::black_box(piece);
+            Ok(())
+        }
+    }
+
+    runtimes.pull(contents, async |connection| {
+        let began = Instant::now();
+        let pull = Pull::of(DeliveryId([0; 16]), contents.blob, contents.size);
+        connection.pull(&pull, &Arc::new(Nowhere)).await?;
+        Ok(began.elapsed())
+    })
+}
+
+/// Verified into the store's files, not yet synced: as far as sendme goes.
+fn into_files(runtimes: &Runtimes, contents: &Contents, store: &Store) -> Result<Duration> {
+    struct Files(Arc<Partial>);
+
+    impl VerifiedSink for Files {
+        async fn write(&self, piece: Piece) -> io::Result<()> {
+            let partial = Arc::clone(&self.0);
+            let written = spawn_blocking(move || {
+                for parent in &piece.parents {
+                    partial.write_pair(parent.node, &parent.pair)?;
+                }
+                partial.write_data(piece.offset, &piece.bytes)
+            });
+            written.await?.map(drop).map_err(io::Error::other)
+        }
+    }
+
+    runtimes.pull(contents, async |connection| {
+        let began = Instant::now();
+        let Wanted::Partial(partial) = store.want(contents.blob, contents.size, UnixTime::now())? else {
+            bail!("the store has it already");
+        };
+        let pull = Pull::of(DeliveryId([0; 16]), contents.blob, contents.size);
+        connection.pull(&pull, &Arc::new(Files(Arc::clone(&partial)))).await.context("pull")?;
+        let time = began.elapsed();
+        anyhow::ensure!(partial.is_complete(), "something is missing");
+        Ok(time)
+    })
+}

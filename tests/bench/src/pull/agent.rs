@@ -1,0 +1,101 @@
+//! The agent as it runs, from a relay's offer until its receipt: door, pull machine, streams, checkpoints, syncs, index.
+//! Only the location server's part is left out: the agent is given an attestation that names the holder as its relay.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lighter_agent::config::{Config, LocationConfig};
+use lighter_agent::serve;
+use lighter_agent::shared::{Attested, Handle, Shared};
+use lighter_protocol::wire::{Answer, Offer, OfferedBlob, Request, Response};
+use lighter_protocol::{Attestation, DeliveryId, Mailbox, PeerId, RelayRecord, Signed, UnixTime};
+use lighter_store::Store;
+use lighter_transport::location::LocationClient;
+use lighter_transport::{Endpoint, EndpointConfig, Identity};
+
+use super::holder::{Contents, Holder};
+use super::{ANY_PORT, CONNECT_TIME_MAX, Runtimes};
+
+/// Long enough for slow disks.
+const RECEIPT_TIME_MAX: Duration = Duration::from_secs(600);
+const AN_HOUR: Duration = Duration::from_secs(3600);
+
+pub(super) fn run(runtimes: &Runtimes, contents: &Contents, store: Store) -> Result<Duration> {
+    let holder = runtimes.holder.block_on(async { Holder::bind(contents) })?;
+    let (peer, address) = (holder.peer(), holder.address()?);
+    let mailbox: Mailbox = "alice@lighter.test".parse()?;
+    let agent = runtimes.puller.block_on(async { agent(store, &mailbox, peer) })?;
+    let serving = runtimes.puller.spawn({
+        let agent = agent.clone();
+        async move {
+            let connection = agent.endpoint.connect(peer, &[address], CONNECT_TIME_MAX).await?;
+            serve::connection(agent, connection).await;
+            Ok::<_, anyhow::Error>(())
+        }
+    });
+    let time = runtimes.holder.block_on(offer(&holder, &mailbox, contents))?;
+    runtimes.holder.block_on(holder.stop());
+    runtimes.puller.block_on(serving)??;
+    runtimes.puller.block_on(agent.endpoint.close());
+    Ok(time)
+}
+
+/// An agent of `mailbox` that believes `relay`.
+fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
+    let (domain, identity) = (Identity::generate(), Identity::generate());
+    let now = UnixTime::now();
+    let attestation = Attestation {
+        mailbox: mailbox.clone(),
+        peer: identity.peer(),
+        primary: true,
+        relays: vec![RelayRecord { peer: relay, addresses: Vec::new(), retrieval_url: String::new() }],
+        issued: now,
+        expires: now.plus(AN_HOUR),
+    };
+    let signed = Signed::sign(&attestation, domain.keypair())?;
+    // Never asked: nothing is looked up here.
+    let url = "http://127.0.0.1:1".to_owned();
+    let location = LocationClient::new(&url, None)?;
+    let config = Config {
+        mailbox: mailbox.clone(),
+        location: LocationConfig { url, peer: domain.peer(), ca_file: None },
+        key: Default::default(),
+        quic: Default::default(),
+        smtp: None,
+        send: Default::default(),
+        store: Default::default(),
+    };
+    let endpoint = Endpoint::bind(&identity, ANY_PORT.into(), EndpointConfig::default())?;
+    let shared = Shared::new(config, identity, store, endpoint, location);
+    shared.membership.send_modify(|membership| {
+        membership.attestation = Some(Attested { signed, attestation });
+    });
+    Ok(shared)
+}
+
+/// Offers, and waits for the receipt: the time between.
+async fn offer(holder: &Holder, mailbox: &Mailbox, contents: &Contents) -> Result<Duration> {
+    let (connection, mut receipts) = holder.accept().await?;
+    let blob = OfferedBlob {
+        id: contents.blob,
+        size: contents.size,
+        name: "large.bin".to_owned(),
+        media_type: "application/octet-stream".to_owned(),
+    };
+    let offer = Offer {
+        delivery: DeliveryId([1; 16]),
+        mailbox: mailbox.clone(),
+        manifest: contents.manifest.clone(),
+        blobs: vec![blob],
+        sources: Vec::new(),
+        expires: UnixTime::now().plus(AN_HOUR),
+        introduction: None,
+    };
+    let began = Instant::now();
+    match connection.request(&Request::Offer(offer)).await? {
+        Response::Answer(answers) => ensure!(answers == [Answer::Pull], "the agent answers {answers:?}"),
+        other => bail!("the agent answers {other:?}"),
+    }
+    let receipt = tokio::time::timeout(RECEIPT_TIME_MAX, receipts.recv()).await;
+    Ok(receipt.context("no receipt")?.context("the connection ended")?.duration_since(began))
+}

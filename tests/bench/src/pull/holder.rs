@@ -1,0 +1,171 @@
+//! Who has the blob: serves it from a store's files, as agents do.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use bao_tree::io::outboard::PreOrderOutboard;
+use lighter_protocol::blob::tree;
+use lighter_protocol::wire::{Get, OfferedBlob, Request, Response};
+use lighter_protocol::{BlobId, PeerId, UnixTime};
+use lighter_store::{Settings, Store};
+use lighter_transport::serve::FileSlices;
+use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity, Responder};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::ANY_PORT;
+use crate::settings::MIB;
+
+/// What is held: a large blob, and a manifest beside it.
+#[derive(Clone, Debug)]
+pub(super) struct Contents {
+    store: Store,
+    pub(super) blob: BlobId,
+    pub(super) size: u64,
+    pub(super) manifest: OfferedBlob,
+}
+
+impl Contents {
+    /// Fills a new store with `size` bytes.
+    pub(super) fn make(folder: &Path, size: u64) -> Result<Self> {
+        let store = Store::open(&folder.join("held"), Settings::default())?;
+        let mut import = store.import()?;
+        let mut chance = StdRng::seed_from_u64(1);
+        let mut block = vec![0; usize::try_from(MIB)?];
+        for _ in 0..size / MIB {
+            chance.fill_bytes(&mut block);
+            import.write_all(&block)?;
+        }
+        let (blob, size) = import.finish(UnixTime::now())?;
+        let mut import = store.import()?;
+        import.write_all(b"what the message is made of")?;
+        let (id, manifest_size) = import.finish(UnixTime::now())?;
+        let manifest =
+            OfferedBlob { id, size: manifest_size, name: String::new(), media_type: String::new() };
+        Ok(Self { store, blob, size, manifest })
+    }
+
+    /// The file that the large blob is in.
+    pub(super) fn path(&self) -> Result<PathBuf> {
+        Ok(self.store.files_of(self.blob)?.data)
+    }
+}
+
+/// Serves whoever connects.
+#[derive(Debug)]
+pub(super) struct Holder {
+    endpoint: Endpoint,
+    contents: Contents,
+}
+
+impl Holder {
+    /// Within a runtime: binds, and answers `Get`s on every connection.
+    pub(super) fn start(contents: &Contents) -> Result<Server> {
+        let holder = Self::bind(contents)?;
+        let endpoint = holder.endpoint.clone();
+        let serving = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Some(connection) = holder.endpoint.accept().await {
+                // Nobody listens for receipts.
+                connections.spawn(answer(connection, holder.contents.clone(), mpsc::channel(1).0));
+            }
+        });
+        Ok(Server { endpoint, serving })
+    }
+
+    /// Within a runtime: binds only.
+    pub(super) fn bind(contents: &Contents) -> Result<Self> {
+        let endpoint = Endpoint::bind(&Identity::generate(), ANY_PORT.into(), EndpointConfig::default())?;
+        Ok(Self { endpoint, contents: contents.clone() })
+    }
+
+    /// The next connection; what is asked on it is answered, and receipts are told of, with the time that they came.
+    pub(super) async fn accept(&self) -> Result<(Connection, mpsc::Receiver<Instant>)> {
+        let connection = self.endpoint.accept().await.context("the endpoint is closed")?;
+        let (receipts, received) = mpsc::channel(1);
+        tokio::spawn(answer(connection.clone(), self.contents.clone(), receipts));
+        Ok((connection, received))
+    }
+
+    pub(super) fn peer(&self) -> PeerId {
+        self.endpoint.peer()
+    }
+
+    pub(super) fn address(&self) -> Result<SocketAddr> {
+        Ok(self.endpoint.local_addr()?)
+    }
+
+    pub(super) async fn stop(self) {
+        self.endpoint.close().await;
+    }
+}
+
+/// A holder that serves by itself.
+#[derive(Debug)]
+pub(super) struct Server {
+    endpoint: Endpoint,
+    serving: JoinHandle<()>,
+}
+
+impl Server {
+    pub(super) fn peer(&self) -> PeerId {
+        self.endpoint.peer()
+    }
+
+    pub(super) fn address(&self) -> Result<SocketAddr> {
+        Ok(self.endpoint.local_addr()?)
+    }
+
+    pub(super) async fn stop(self) {
+        self.endpoint.close().await;
+        // It ends with the endpoint.
+        let _ = self.serving.await;
+    }
+}
+
+async fn answer(connection: Connection, contents: Contents, receipts: mpsc::Sender<Instant>) {
+    let mut requests = JoinSet::new();
+    while let Some(incoming) = connection.accept_request().await {
+        let (contents, receipts) = (contents.clone(), receipts.clone());
+        requests.spawn(async move {
+            let answered = match incoming.request {
+                Request::Get(get) => serve(&get, &contents.store, incoming.responder).await,
+                Request::Receipt(_) => {
+                    // Nobody may wait for it.
+                    let _ = receipts.try_send(Instant::now());
+                    incoming.responder.respond(&Response::Released).await.map_err(Into::into)
+                }
+                _ => incoming.responder.respond(&Response::Refused).await.map_err(Into::into),
+            };
+            if let Err(error) = answered {
+                eprintln!("the holder could not answer: {error:#}");
+            }
+        });
+        while requests.try_join_next().is_some() {}
+    }
+}
+
+/// What an agent does for a `Get`, once it is decided that the asker may read.
+async fn serve(get: &Get, store: &Store, responder: Responder) -> Result<()> {
+    let files = store.files_of(get.blob)?;
+    let data = Arc::new(File::open(&files.data)?);
+    let outboard = match &files.outboard {
+        Some(path) => Arc::new(File::open(path)?),
+        // A blob of one group has none, and none of it is read.
+        None => Arc::clone(&data),
+    };
+    let outboard = PreOrderOutboard {
+        root: get.blob.hash(),
+        tree: tree(files.size),
+        data: FileSlices::of_outboard(outboard, files.size),
+    };
+    responder.serve(get, files.size, FileSlices::of_blob(data, files.size), outboard).await?;
+    Ok(())
+}

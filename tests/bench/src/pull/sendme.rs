@@ -1,0 +1,85 @@
+//! sendme, iroh's program for sending files (`cargo install sendme`), as it comes; without its public relay servers, so
+//! that everything stays on this machine.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use super::holder::Contents;
+
+/// Where the program is, if not on the PATH.
+const PROGRAM: &str = "LIGHTER_SENDME";
+
+/// A sendme that sends the blob to whoever has the ticket.
+#[derive(Debug)]
+pub(super) struct Sendme {
+    program: OsString,
+    sender: Child,
+    ticket: String,
+}
+
+impl Sendme {
+    /// Starts sending; none where there is no sendme, and that is said.
+    pub(super) fn start(folder: &Path, contents: &Contents) -> Result<Option<Self>> {
+        let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "sendme".into());
+        let is_there = Command::new(&program).arg("--version").stdout(Stdio::null()).status();
+        if !is_there.is_ok_and(|status| status.success()) {
+            eprintln!("sendme is not there and is left out: `cargo install sendme`, or {PROGRAM}=FILE");
+            return Ok(None);
+        }
+        let mut command = Command::new(&program);
+        command.args(["send", "--relay", "disabled", "--ticket-type", "addresses", "--no-progress"]);
+        command.arg(contents.path()?).current_dir(folder);
+        let mut sender = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut output = BufReader::new(sender.stdout.take().context("no output")?);
+        let mut sendme = Self { program, sender, ticket: String::new() };
+        let mut line = String::new();
+        while sendme.ticket.is_empty() {
+            line.clear();
+            ensure!(output.read_line(&mut line)? > 0, "sendme ended without a ticket");
+            if let Some(ticket) = line.trim().strip_prefix("sendme receive ") {
+                sendme.ticket = ticket.to_owned();
+            }
+        }
+        Ok(Some(sendme))
+    }
+
+    /// Receives the blob into `folder`. What counts begins when it says that it is getting it: its start and its
+    /// connecting are left out, as ours are.
+    pub(super) fn receive(&self, folder: &TempDir, contents: &Contents) -> Result<Duration> {
+        let mut command = Command::new(&self.program);
+        command.args(["receive", "--relay", "disabled", "--no-progress", &self.ticket]);
+        command.current_dir(folder.path());
+        let mut began = Instant::now();
+        let mut receiver =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut output = BufReader::new(receiver.stderr.take().context("no output")?);
+        let mut line = String::new();
+        while output.read_line(&mut line)? > 0 {
+            if line.starts_with("getting ") {
+                began = Instant::now();
+            }
+            line.clear();
+        }
+        let status = receiver.wait()?;
+        let time = began.elapsed();
+        ensure!(status.success(), "sendme receive: {status}");
+        let name = contents.path()?;
+        let received = folder.path().join(name.file_name().context("no file name")?);
+        ensure!(received.metadata()?.len() == contents.size, "not all of it arrived");
+        Ok(time)
+    }
+}
+
+impl Drop for Sendme {
+    fn drop(&mut self) {
+        // It has ended already, then.
+        let _ = self.sender.kill();
+        let _ = self.sender.wait();
+    }
+}
