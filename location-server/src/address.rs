@@ -34,15 +34,20 @@ impl Network {
 
     /// Loopback and the private networks (RFC 1918, RFC 4193): what is one's own on a laptop.
     pub fn local() -> Vec<Self> {
-        let loopback_v6 = Self { base: IpAddr::V6(Ipv6Addr::LOCALHOST), prefix_len: 128 };
+        let [loopback_v4, loopback_v6] = Self::loopback();
         vec![
-            Self::v4(127, 0, 0, 0, 8),
+            loopback_v4,
             Self::v4(10, 0, 0, 0, 8),
             Self::v4(172, 16, 0, 0, 12),
             Self::v4(192, 168, 0, 0, 16),
             loopback_v6,
             Self::v6(0xfc00, 0, 7),
         ]
+    }
+
+    /// Loopback, of both families.
+    pub fn loopback() -> [Self; 2] {
+        [Self::v4(127, 0, 0, 0, 8), Self { base: IpAddr::V6(Ipv6Addr::LOCALHOST), prefix_len: 128 }]
     }
 
     /// Whether `address` is in this network. An IPv4 address in IPv6 form is looked at as what it is.

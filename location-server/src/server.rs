@@ -139,6 +139,12 @@ impl LocationServer {
         }
     }
 
+    /// Whether `token` is one of this server's, and good for all of `scopes`.
+    pub fn is_good_for(&self, token: &Secret, scopes: &[Scope]) -> bool {
+        let now = Now::read();
+        scopes.iter().all(|scope| self.location.authorise(token, *scope, now).is_ok())
+    }
+
     /// Makes an enrolment token for a mailbox.
     ///
     /// # Errors

@@ -236,13 +236,27 @@ impl<L: Log> Ledger<L> {
         self.commit_with(Change::Accepted(Box::new(message)), class, blobs, None).await
     }
 
+    /// Makes a message exist as [`Self::accept`] does, and returns when the view has it and what it settles: who asks
+    /// what is due sees that it no longer is.
+    ///
+    /// # Errors
+    /// As with [`Self::commit`].
+    pub async fn accept_applied(&self, message: Message, blobs: Vec<L::Blob>) -> Result<(), CommitError> {
+        let class = message.class;
+        self.applied(Change::Accepted(Box::new(message)), class, blobs).await
+    }
+
     /// Makes a change as [`Self::commit`] does, and returns when the view has it.
     ///
     /// # Errors
     /// As with [`Self::commit`].
     pub async fn commit_applied(&self, change: Change, class: Class) -> Result<(), CommitError> {
+        self.applied(change, class, Vec::new()).await
+    }
+
+    async fn applied(&self, change: Change, class: Class, blobs: Vec<L::Blob>) -> Result<(), CommitError> {
         let (applied, wait) = oneshot::channel();
-        self.commit_with(change, class, Vec::new(), Some(applied)).await?;
+        self.commit_with(change, class, blobs, Some(applied)).await?;
         // Where the view failed meanwhile, the change is made all the same: the next start replays it.
         let _ = wait.await;
         Ok(())

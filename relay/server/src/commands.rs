@@ -87,7 +87,7 @@ async fn dispatch(cli: Cli) -> Result<(), CommandError> {
         Command::Catalog { command: CatalogCommand::Status } => {
             ask::show(&config.data, Question::Catalog, json).await
         }
-        Command::Catalog { command: CatalogCommand::Rebuild } => ask::forget_view(&config.data, json).await,
+        Command::Catalog { command: CatalogCommand::Rebuild } => ask::forget_view(&config.data, json),
         Command::Ticket { command: TicketCommand::Show { delivery } } => {
             ask::show(&config.data, Question::Ticket { delivery }, json).await
         }

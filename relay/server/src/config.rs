@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use lighter_location::address::Network;
 use lighter_protocol::PeerId;
 use serde::{Deserialize, Serialize};
 
@@ -48,8 +49,11 @@ pub struct Config {
     pub data: PathBuf,
     /// The name that this relay says in SMTP greetings and writes in the fields it adds (RFC 5321 §2.3.5).
     pub hostname: String,
-    /// Domains whose recipients are served. Empty: every recipient is looked up, whatever the domain.
+    /// Domains whose recipients are served: mail for them is taken from everybody, and they are looked up. Empty: every
+    /// recipient is looked up, whatever the domain, and mail is taken from `trusted` only.
     pub domains: Vec<String>,
+    /// Networks that may send to every domain: mail servers of one's own. Loopback by default.
+    pub trusted: Vec<Network>,
     /// What this process does; `--role` overrides it.
     pub roles: Vec<Role>,
     /// SMTP in.
@@ -283,6 +287,7 @@ impl Default for Config {
             data: default_data(),
             hostname: default_hostname(),
             domains: Vec::new(),
+            trusted: Network::loopback().to_vec(),
             roles: Role::ALL.to_vec(),
             smtp: MailListener {
                 listen: vec![SocketAddr::from(([127, 0, 0, 1], 2525))],

@@ -15,6 +15,7 @@
 
 mod driver;
 mod keeper;
+mod location_key;
 mod notice;
 mod peer;
 mod presence;
@@ -31,12 +32,13 @@ use lighter_protocol::{Mailbox, PeerId, TicketKey, UnixTime};
 use lighter_storage::Array;
 use lighter_transport::Endpoint;
 use lighter_transport::location::{LocationClient, Secret};
-use tokio::sync::{Notify, OnceCell, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::Ingest;
 use crate::limits::{DELIVERY_EVENTS_MAX, LOCATION_ANSWER_TIME_MAX, PROBES_AT_ONCE_MAX};
 use driver::{Driver, Event};
+use location_key::LocationKey;
 
 /// What handing over to stores needs.
 pub struct DeliveryParts {
@@ -148,7 +150,7 @@ impl DeliveryGauges {
 /// What all tasks of the deliveries share.
 struct Shared {
     parts: DeliveryParts,
-    location_key: OnceCell<PeerId>,
+    location_key: LocationKey,
     events: mpsc::Sender<Event>,
     wake: Arc<Wake>,
     probes: Semaphore,
@@ -160,9 +162,9 @@ impl Shared {
     async fn location_key(&self) -> Option<PeerId> {
         let ask = async {
             let answer = tokio::time::timeout(LOCATION_ANSWER_TIME_MAX, self.parts.location.domain()).await;
-            answer.ok().and_then(Result::ok).map(|domain| domain.location).ok_or(())
+            answer.ok().and_then(Result::ok).map(|domain| domain.location)
         };
-        self.location_key.get_or_try_init(|| ask).await.ok().copied()
+        self.location_key.get(ask).await
     }
 
     /// Tells the driver. Waits while it is behind; gives up when the relay stops.
@@ -183,7 +185,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let (events, happened) = mpsc::channel(DELIVERY_EVENTS_MAX);
-    let location_key = OnceCell::new_with(parts.location_key);
+    let location_key = LocationKey::new(parts.location_key);
     let ping_interval = parts.ping_interval;
     let shared = Arc::new(Shared {
         parts,

@@ -7,6 +7,7 @@
 //!
 //! Memory for one message is one block of the detacher and what a blob's writer has on its way, whatever the size.
 
+mod admit;
 mod decide;
 mod incoming;
 
@@ -18,6 +19,7 @@ use lighter_message::Policy;
 use lighter_protocol::ticket::TicketKey;
 use lighter_storage::{Array, Class};
 
+pub use admit::Admit;
 pub use decide::Decide;
 pub use incoming::{Failure, IncomingMessage};
 
@@ -45,6 +47,8 @@ pub struct IngestParts {
     pub tickets: TicketKey,
     /// The name in the `Received` field.
     pub hostname: String,
+    /// Whose mail is taken, and for whom.
+    pub admit: Admit,
 }
 
 struct Shared {
@@ -57,8 +61,8 @@ impl Ingest {
         Self { shared: Arc::new(Shared { parts }) }
     }
 
-    /// Takes in a message that the relay has written itself, for `recipient`; it and what it settles are durable on
-    /// return.
+    /// Takes in a message that the relay has written itself, for `recipient`; it and what it settles are durable, and
+    /// in the view, on return.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -74,10 +78,8 @@ impl Intake for Ingest {
         Ok(())
     }
 
-    /// Every recipient is taken: the relay is a filter behind a mail server that has verified them, and who has no
-    /// store gets the message whole.
-    async fn recipient(&self, _peer: &MailPeer, _mail: &MailFrom, _rcpt: &RcptTo) -> Result<(), Reply> {
-        Ok(())
+    async fn recipient(&self, peer: &MailPeer, _mail: &MailFrom, rcpt: &RcptTo) -> Result<(), Reply> {
+        self.shared.parts.admit.recipient(peer.address.ip(), &rcpt.address)
     }
 
     async fn begin(&self, peer: &MailPeer, envelope: Envelope) -> Result<IncomingMessage, Reply> {

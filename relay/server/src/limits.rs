@@ -61,6 +61,10 @@ pub const CHECK_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const DELIVERY_EVENTS_MAX: usize = 4096;
 /// How long the location server may take to answer.
 pub const LOCATION_ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the location server's key counts, once it said it: a new one is known soon after it was set up anew.
+pub const LOCATION_KEY_COUNTS: Duration = Duration::from_secs(300);
+/// How long it counts on while the location server does not answer.
+pub const LOCATION_KEY_RETRY: Duration = Duration::from_secs(30);
 /// How long what the location server said of a store counts for a receipt.
 pub const LOOKED_UP_COUNTS: Duration = Duration::from_secs(3600);
 /// Stores that are looked for at once.

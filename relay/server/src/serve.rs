@@ -3,7 +3,7 @@
 
 mod answers;
 mod location;
-mod lock;
+pub(crate) mod lock;
 mod mail;
 mod storage;
 
@@ -64,7 +64,11 @@ pub(crate) async fn run(config: Config) -> Result<(), CommandError> {
     lighter_shell::ready(&config.data, &addresses)
         .map_err(|error| CommandError::failed("writing down the addresses", error))?;
     tracing::info!(peer = %identity.peer(), roles = ?config.roles, "relay runs");
-    wait(mail.as_ref()).await?;
+    // Stopped cleanly whatever the reason: what is on its way may still be acknowledged.
+    let outcome = wait(mail.as_ref()).await;
+    if let Err(error) = &outcome {
+        tracing::error!(%error, "relay stops by itself");
+    }
 
     tracing::info!("relay stops");
     if let Some(mail) = mail {
@@ -76,7 +80,7 @@ pub(crate) async fn run(config: Config) -> Result<(), CommandError> {
     if let Some(server) = location {
         server.stop().await;
     }
-    Ok(())
+    outcome
 }
 
 /// Until told to stop, or until the catalog's view fails: a start makes it again, going on would not.

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{CommandError, print};
 use crate::control::{self, Question, Reply};
 use crate::layout;
+use crate::serve::lock;
 
 /// Asks the relay on `data`, and prints what it says.
 pub(super) async fn show(data: &Path, question: Question, json: bool) -> Result<(), CommandError> {
@@ -21,11 +22,12 @@ pub(super) async fn show(data: &Path, question: Question, json: bool) -> Result<
 }
 
 /// Throws the catalog's view away: the next start makes it again from the log.
-pub(super) async fn forget_view(data: &Path, json: bool) -> Result<(), CommandError> {
-    match control::ask(data, &Question::Catalog).await {
-        Err(error) if is_not_running(&error) => {}
-        _ => return Err(CommandError::Running(data.to_owned())),
+pub(super) fn forget_view(data: &Path, json: bool) -> Result<(), CommandError> {
+    if !data.exists() {
+        return Err(CommandError::Relay(format!("{}: there is no such data folder", data.display())));
     }
+    // A relay that is starting has no socket yet, but has the lock.
+    let _lock = lock::take(data)?;
     let folder = layout::catalog(data);
     match std::fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -38,8 +38,10 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// Does everything that is due, a page at a time. What cannot be done now is left for the next time.
+/// Does everything that is due, a page at a time, and what becomes due by that. What cannot be done now is left for the
+/// next time.
 async fn work(shared: &Shared, now: UnixTime) {
+    let mut before = Vec::new();
     loop {
         let page = shared.parts.ledger.read(move |catalog| {
             let mut page = Vec::new();
@@ -54,18 +56,28 @@ async fn work(shared: &Shared, now: UnixTime) {
             Ok(page) => page,
             Err(error) => return tracing::warn!(%error, "the catalog does not say what is due"),
         };
-        let full = page.len() >= KEEPER_PAGE_LEN;
+        if page.is_empty() {
+            return;
+        }
+        let mut done = Vec::with_capacity(page.len());
         let mut all_done = true;
         for (delivery, deadline, message) in page {
             if shared.stop.is_cancelled() {
                 return;
             }
+            let what = (delivery.id, deadline);
+            if before.contains(&what) {
+                tracing::error!(delivery = %delivery.id, ?deadline, "done, and due again");
+                return;
+            }
             all_done &= settle(shared, &delivery, deadline, &message, now).await;
+            done.push(what);
         }
         // What was not done would come again at once.
-        if !full || !all_done {
+        if !all_done {
             return;
         }
+        before = done;
     }
 }
 

@@ -379,6 +379,7 @@ async fn a_store_that_says_later_or_fails_is_not_forgotten() {
 /// A message in the array whose time is over sooner than any that is taken in: the notice and the whole message are due.
 async fn accept_with_days_left(relay: &world::Relay, days: u32) -> (Message, DeliveryId) {
     relay.take(&["alice"], &message(1, 20_000)).await;
+    relay.until("accepted", |counts| counts.waiting == 1).await;
     let row = relay.ask(|catalog| Ok(catalog.waiting(&mailbox("alice"), None, 1)?.remove(0))).await;
     let id = row.message;
     let mut message = relay.ask(move |catalog| catalog.message(&id)).await.unwrap();

@@ -3,7 +3,7 @@
 use lighter_catalog::{
     Body as StoredBody, Change, DueHandOver, Form, HandOver, Message, Notify as StoredNotify, Ret,
 };
-use lighter_mail::{Body, Envelope, MailFrom, Notify, OriginalRecipient, RcptTo, Return, Xtext};
+use lighter_mail::{Body, Envelope, MailFrom, Notify, OriginalRecipient, RcptTo, Reply, Return, Xtext};
 use lighter_message::StubContext;
 use lighter_protocol::{DeliveryId, MessageId, UnixTime};
 use lighter_queue::Retry;
@@ -81,7 +81,12 @@ async fn transfer(
     tried: &mut Tried,
 ) {
     let Some(recipients) = recipients(message, &due) else {
-        tracing::error!(message = %message.id, "an address that was taken in is no address: set aside");
+        tracing::error!(message = %message.id, "an address that was taken in is no address: given up");
+        let failed = |due: &DueHandOver| Failure {
+            hand_over: due.hand_over,
+            outcome: Outcome::here(Reply::fixed(550, 1, 3, "the address cannot be written")),
+        };
+        tried.failed.extend(due.iter().map(failed));
         return;
     };
     let envelope = Envelope { mail: mail_from(message), recipients };

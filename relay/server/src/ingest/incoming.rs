@@ -172,7 +172,12 @@ impl IncomingMessage {
         };
         let mut blobs = self.placed;
         blobs.push(manifest);
-        Ok(shared.ledger.accept(message, blobs).await?)
+        match message.cause {
+            None => shared.ledger.accept(message, blobs).await?,
+            // What it settles must not be found due again by who asks next: nobody is to be told twice.
+            Some(_) => shared.ledger.accept_applied(message, blobs).await?,
+        }
+        Ok(())
     }
 }
 

@@ -152,7 +152,7 @@ fn human_size(size: u64) -> String {
     let mut tenths = size / 100;
     let mut unit = 0;
     while tenths >= 9_995 && unit + 1 < UNITS.len() {
-        tenths /= 1_000;
+        tenths = (tenths + 500) / 1_000;
         unit += 1;
     }
     match tenths {

@@ -169,12 +169,10 @@ mod tests {
         ] {
             assert_eq!(range(text), Selection::Whole, "{text}");
         }
-        let twice = headers(&[(RANGE, "bytes=0-1"), (RANGE, "bytes=0-1")]);
-        let mut both = HeaderMap::new();
-        both.append(RANGE, "bytes=0-1".parse().unwrap());
-        both.append(RANGE, "bytes=2-3".parse().unwrap());
-        assert_eq!(select(&twice, true, 100, ETAG), Selection::Part(0..2), "the same map entry");
-        assert_eq!(select(&both, true, 100, ETAG), Selection::Whole);
+        for second in ["bytes=0-1", "bytes=2-3"] {
+            let twice = headers(&[(RANGE, "bytes=0-1"), (RANGE, second)]);
+            assert_eq!(select(&twice, true, 100, ETAG), Selection::Whole, "the field twice");
+        }
     }
 
     #[test]

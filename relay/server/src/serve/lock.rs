@@ -1,4 +1,5 @@
-//! One relay for one data folder: a lock on a file in it, which the kernel gives back whatever happens.
+//! One relay for one data folder: a lock on a file in it, which the kernel gives back whatever happens. Who changes the
+//! folder while no relay may run takes it, too.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,12 +11,12 @@ use crate::commands::CommandError;
 
 /// Held as long as the relay runs.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
 /// Takes the lock of `data`.
-pub(super) fn take(data: &Path) -> Result<Lock, CommandError> {
+pub(crate) fn take(data: &Path) -> Result<Lock, CommandError> {
     let path = data.join("lock");
     let file = OpenOptions::new()
         .write(true)

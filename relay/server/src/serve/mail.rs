@@ -26,7 +26,7 @@ use crate::config::{Config, Role};
 use crate::control::Control;
 use crate::delivery::{self, DeliveryGauges, DeliveryParts, DeliverySignals};
 use crate::hand_over::{self, HandOverParts};
-use crate::ingest::{Decide, Ingest, IngestParts};
+use crate::ingest::{Admit, Decide, Ingest, IngestParts};
 use crate::layout;
 use crate::next_hop::NextHop;
 use crate::retrieval::{self, LedgerAttachments, RelayStatus};
@@ -38,6 +38,8 @@ const TICKETS: &str = "lighter relay tickets 1";
 /// Between two tries to tell the location server of this relay: the first, and the longest.
 const MAKE_KNOWN_PAUSE_MIN: Duration = Duration::from_millis(500);
 const MAKE_KNOWN_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How often a location server is told again that has heard: it may have been set up anew, or from an older backup.
+const MAKE_KNOWN_AGAIN: Duration = Duration::from_secs(300);
 
 /// The mail roles, running.
 pub(super) struct Mail {
@@ -77,6 +79,7 @@ impl Mail {
             class: Class::for_days(config.retention.days).unwrap_or(Class::Days365),
             tickets: tickets.clone(),
             hostname: config.hostname.clone(),
+            admit: Admit::new(&config.domains, &config.trusted),
         });
         let answering = Answering::new(array.clone(), ledger.clone(), tickets.clone(), retrieval_url.clone());
         let mut mail = Self {
@@ -150,6 +153,12 @@ impl Mail {
         {
             if !config.roles.contains(&role) {
                 continue;
+            }
+            let name = if role == Role::Smtp { "smtp" } else { "lmtp" };
+            if listener.listen.is_empty() {
+                return Err(CommandError::Relay(format!(
+                    "{name}.listen: no address to listen on; name one, or leave out the role {name}"
+                )));
             }
             let server = MailServer::bind(listener, protocol, &config.hostname)
                 .await
@@ -237,19 +246,31 @@ fn relay_record(
     Ok(RelayRecord { peer: identity.peer(), addresses, retrieval_url: retrieval_url.to_owned() })
 }
 
-/// Tells the location server where this relay is, until it has heard: attestations name it from then on.
+/// Tells the location server where this relay is, until it has heard and now and then after: attestations name it from
+/// then on.
 async fn make_known(client: LocationClient, token: Secret, record: RelayRecord, stop: CancellationToken) {
     let mut pause = MAKE_KNOWN_PAUSE_MIN;
+    let mut is_known = false;
     loop {
-        match client.put_relay(&token, &record).await {
-            Ok(()) => return tracing::info!(location = client.url(), "the location server knows this relay"),
+        let wait = match client.put_relay(&token, &record).await {
+            Ok(()) => {
+                if !is_known {
+                    tracing::info!(location = client.url(), "the location server knows this relay");
+                }
+                (is_known, pause) = (true, MAKE_KNOWN_PAUSE_MIN);
+                MAKE_KNOWN_AGAIN
+            }
             Err(error) => {
                 tracing::warn!(%error, "the location server was not told of this relay, trying again");
+                is_known = false;
+                let wait = pause;
+                pause = (pause * 2).min(MAKE_KNOWN_PAUSE_MAX);
+                wait
             }
-        }
+        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAKE_KNOWN_PAUSE_MAX),
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
@@ -270,6 +291,13 @@ async fn open_array(
         addresses.storage.iter().map(|server| ServerRecord { peer: server.peer, address: server.address });
     let servers: Vec<ServerRecord> =
         if config.array.servers.is_empty() { inside.collect() } else { named.collect() };
+    if servers.len() < config.array.copies {
+        return Err(CommandError::Relay(format!(
+            "{} storage servers for {} copies: name others (array.servers), or run some here (role storage)",
+            servers.len(),
+            config.array.copies
+        )));
+    }
     let array = ArrayConfig { copies: config.array.copies, ..ArrayConfig::new(servers) };
     Array::open(array, identity, key, wall_clock())
         .await
@@ -319,15 +347,21 @@ fn read_token(file: &Path) -> Result<Secret, CommandError> {
     Ok(Secret::new(text.trim()))
 }
 
-/// The token for the location server inside: made once, kept in a file for its owner only.
+/// The token for the location server inside: made where there is none that it knows, kept in a file for its owner only.
 async fn own_token(config: &Config, server: &LocationServer) -> Result<Secret, CommandError> {
+    const SCOPES: [Scope; 3] = [Scope::Lookup, Scope::Presence, Scope::Relay];
     let path = layout::location_token(&config.data);
-    if path.exists() {
-        return read_token(&path);
-    }
     let failed = |error: std::io::Error| CommandError::failed(path.display().to_string(), error);
+    if path.exists() {
+        let token = read_token(&path)?;
+        if server.is_good_for(&token, &SCOPES) {
+            return Ok(token);
+        }
+        tracing::warn!("the location server does not know this relay's token: another is made");
+        std::fs::remove_file(&path).map_err(failed)?;
+    }
     let token = server
-        .create_token("relay", &[Scope::Lookup, Scope::Presence, Scope::Relay])
+        .create_token("relay", &SCOPES)
         .await
         .map_err(|error| CommandError::failed("making a token for the location server", error))?;
     crate::files::write_new(&path, token.expose().as_bytes()).map_err(failed)?;

@@ -35,7 +35,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::{DeliveryGauges, DeliveryParts, DeliverySignals, run};
-use crate::ingest::{Decide, Ingest, IngestParts};
+use crate::ingest::{Admit, Decide, Ingest, IngestParts};
 use crate::intake::{Incoming, Intake, MailPeer, Summary, Verdict};
 
 /// How long anything in a test may take before it has failed.
@@ -126,6 +126,7 @@ impl World {
                 class: Class::Days30,
                 tickets: tickets.clone(),
                 hostname: "relay.example.org".into(),
+                admit: Admit::new(&["example.org".into()], &[]),
             });
             let endpoint =
                 Endpoint::bind(&relay, ([127, 0, 0, 1], 0).into(), EndpointConfig::default()).unwrap();
