@@ -57,21 +57,27 @@ impl ArrayKey {
     }
 
     /// The key in the file at `path`; where there is no file, a new key in a new file (mode 0600, synced with its
-    /// directory entry).
+    /// directory entry). A crash leaves the whole file or none.
     ///
     /// # Errors
     /// [`ArrayKeyError::Mode`] where others could read it; [`ArrayKeyError::Malformed`] where it holds something else:
     /// it is never overwritten.
     pub fn load_or_create(path: &Path, chance: &mut impl Rng) -> Result<Self, ArrayKeyError> {
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Ok(mut file) => {
-                let key = Self::draw(chance);
-                file.write_all(format!("{}\n", *key.export()).as_bytes())?;
-                file.sync_all()?;
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
-                Ok(key)
-            }
+        match Self::load(path) {
+            Err(ArrayKeyError::File(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            loaded => return loaded,
+        }
+        let beside = path.with_extension(format!("new-{:016x}", chance.next_u64()));
+        let key = Self::draw(chance);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        let written = file.write_all(format!("{}\n", *key.export()).as_bytes()).and_then(|()| file.sync_all());
+        // A link, not a rename: where another process was faster, its key counts.
+        let linked = written.and_then(|()| std::fs::hard_link(&beside, path));
+        std::fs::remove_file(&beside)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+        match linked {
+            Ok(()) => Ok(key),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load(path),
             Err(error) => Err(error.into()),
         }
@@ -277,6 +283,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let again = ArrayKey::load_or_create(&path, &mut StdRng::seed_from_u64(8)).unwrap();
         assert_eq!(*again.0, *key.0);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
 
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         let error = ArrayKey::load_or_create(&path, &mut chance()).unwrap_err();

@@ -275,6 +275,8 @@ impl<D: Disk> Unit<D> {
     }
 
     fn create_file(&self, name: &str, header: &SegmentHeader) -> io::Result<D::File> {
+        // A file that is not on the shelf is what an earlier try left behind.
+        gone_or_not_there(self.disk.remove(name))?;
         let file = self.disk.create(name)?;
         file.write_at(0, &header.encode())?;
         file.sync_data()?;
@@ -431,7 +433,7 @@ impl<D: Disk> Unit<D> {
         if shelved.readable() > RECORDS_AT || shelved.phase() == Phase::Sealing {
             return Err(UnitError::State("the segment has records"));
         }
-        self.disk.remove(&file_name(segment))?;
+        gone_or_not_there(self.disk.remove(&file_name(segment)))?;
         self.disk.sync_dir()?;
         self.forget(segment);
         Ok(())
@@ -451,7 +453,7 @@ impl<D: Disk> Unit<D> {
             return Err(UnitError::State("being sealed"));
         }
         let name = file_name(segment);
-        self.disk.rename(&name, &format!("{name}{ASIDE}"))?;
+        gone_or_not_there(self.disk.rename(&name, &format!("{name}{ASIDE}")))?;
         self.disk.sync_dir()?;
         self.forget(segment);
         self.shelf.count_set_aside();
@@ -478,6 +480,14 @@ impl<D: Disk> Unit<D> {
 impl Writing {
     fn new(end: u64) -> Self {
         Self { next: end, filled: end, records: 0, last: Sequence::ZERO }
+    }
+}
+
+/// Trying again what was done but not synced finds it done.
+fn gone_or_not_there(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -135,7 +135,10 @@ impl Shared {
         if length <= RECORDS_AT {
             for copy in &copies {
                 let target = self.target_of(&header, copy.member);
-                copy.done(&Request::Discard { target }, Vec::new()).await.or_else(ignore_state)?;
+                if copy.info.is_some_and(|info| info.length > RECORDS_AT) {
+                    copy.done(&Request::Truncate { target, length: RECORDS_AT }, Vec::new()).await?;
+                }
+                copy.done(&Request::Discard { target }, Vec::new()).await?;
             }
             self.forget(segment, header.class);
             return Ok(());
@@ -151,9 +154,10 @@ impl Shared {
         if roots.windows(2).any(|pair| pair[0] != pair[1]) {
             self.count_bad_copy(segment, header.members[0].peer, "the copies differ");
         }
+        let info_of = |member: &Member| copies.iter().find(|copy| copy.member == member)?.info;
         let mut state = self.state();
         if let Some(entry) = state.segments.get_mut(&segment) {
-            entry.copies = copies.iter().map(|copy| copy.info).collect();
+            entry.copies = header.members.iter().map(info_of).collect();
             entry.stage = Stage::Settled;
         }
         unblock(&mut state.classes, header.class, segment);
@@ -185,10 +189,13 @@ impl Shared {
         length: u64,
         copies: &mut [Copy<'_>],
     ) -> Result<(), SettleError> {
+        // One that failed is the source only where no other has everything, and is then the last to be seen to: once
+        // another has everything, it can be replaced.
+        copies.sort_by_key(Copy::has_failed);
         let source = copies
             .iter()
             .filter(|copy| copy.info.is_some_and(|info| info.length >= length))
-            .min_by_key(|copy| copy.info.map_or(u64::MAX, |info| info.damaged))
+            .min_by_key(|copy| (copy.has_failed(), copy.info.map_or(u64::MAX, |info| info.damaged)))
             .map(|copy| (*copy.member, copy.live.clone(), copy.info.map_or(0, |info| info.damaged)));
         for copy in copies {
             let is_source = source.as_ref().is_some_and(|(member, ..)| member == copy.member);
@@ -320,6 +327,10 @@ impl Shared {
 }
 
 impl Copy<'_> {
+    fn has_failed(&self) -> bool {
+        self.info.is_some_and(|info| info.state == CopyState::Failed)
+    }
+
     async fn done(&self, request: &Request, data: Vec<Bytes>) -> Result<(), SettleError> {
         let done = self.live.writes.done(request, data, ANSWER_TIME_MAX).await;
         done.map(|_| ()).map_err(|error| lost(&self.live, error))
@@ -336,11 +347,6 @@ fn lost(live: &Live, error: LinkError) -> SettleError {
         return SettleError::Away;
     }
     SettleError::Link(error)
-}
-
-/// An empty copy that another instance has put something into is left for later.
-fn ignore_state(error: SettleError) -> Result<(), SettleError> {
-    if error == SettleError::Link(LinkError::Refused(Refusal::State)) { Ok(()) } else { Err(error) }
 }
 
 fn unblock(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use lighter_protocol::UnixTime;
 
 use super::open::read_header;
-use super::{ASIDE, Unit};
+use super::{ASIDE, Unit, gone_or_not_there};
 use crate::disk::{Disk, DiskFile};
 use crate::limits::CLOCK_DOUBT;
 use crate::segment::file_name;
@@ -70,7 +70,7 @@ impl<D: Disk> Unit<D> {
             if shelved.header.deletion_day.end() <= now {
                 let segment = shelved.header.segment;
                 erase_key(&shelved.file, &shelved.header)?;
-                self.disk.remove(&file_name(segment))?;
+                gone_or_not_there(self.disk.remove(&file_name(segment)))?;
                 self.forget(segment);
                 gone += 1;
             }

@@ -77,7 +77,8 @@ impl<D: Disk> Unit<D> {
     /// Writes the footer that [`SealJob::run`] made. A segment whose job came to nothing is failed.
     ///
     /// # Errors
-    /// See [`UnitError`]: the segment is failed then, its records can still be read.
+    /// See [`UnitError`]: the segment is failed then, or, where only the footer could not be written, takes nothing
+    /// until it was cut. Its records can still be read.
     pub fn finish_seal(
         &mut self,
         segment: SegmentId,
@@ -94,7 +95,11 @@ impl<D: Disk> Unit<D> {
         index.extend_from_slice(&summary.encode());
         let file = &shelved.file;
         let written = file.truncate(summary.length).and_then(|()| file.write_at(summary.length, &index));
-        if let Err(error) = written.and_then(|()| file.sync_data()) {
+        if let Err(error) = written {
+            self.fail(&shelved, false);
+            return Err(error.into());
+        }
+        if let Err(error) = file.sync_data() {
             self.fail(&shelved, true);
             return Err(error.into());
         }

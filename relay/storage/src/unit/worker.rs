@@ -8,10 +8,10 @@
 //! each time; otherwise it is a thread of its own.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::{CheckedAppend, SealReport, Shelf, Unit, UnitError};
 use crate::disk::Disk;
@@ -100,14 +100,19 @@ impl<D: Disk> UnitHandle<D> {
         epoch: Epoch,
         length: u64,
     ) -> Result<Result<SealReport, UnitError>, Stopped> {
-        let begun = self.call(move |unit| unit.begin_seal(segment, &writer, epoch, length)).await?;
-        let job = match begun {
-            Ok(Ok(job)) => job,
-            Ok(Err(report)) => return Ok(Ok(report)),
-            Err(error) => return Ok(Err(error)),
-        };
-        let sealed = off_reactor(move || job.run()).await?;
-        self.call(move |unit| unit.finish_seal(segment, sealed)).await
+        // A task of its own: what was begun is finished, also where nobody waits for it any more.
+        let handle = self.clone();
+        let sealing = tokio::spawn(async move {
+            let begun = handle.call(move |unit| unit.begin_seal(segment, &writer, epoch, length)).await?;
+            let job = match begun {
+                Ok(Ok(job)) => job,
+                Ok(Err(report)) => return Ok(Ok(report)),
+                Err(error) => return Ok(Err(error)),
+            };
+            let sealed = off_reactor(move || job.run()).await?;
+            handle.call(move |unit| unit.finish_seal(segment, sealed)).await
+        });
+        sealing.await.map_err(|_| Stopped)?
     }
 }
 
