@@ -89,7 +89,8 @@ impl Array {
     /// taken in, in the background, when they come back.
     ///
     /// # Errors
-    /// [`OpenError::TooFewServers`] where too few answer: try again.
+    /// [`OpenError::TooFewServers`] where too few answer: try again. [`OpenError::WrongKey`] where everything that is
+    /// there was written under another array key.
     pub async fn open(
         config: ArrayConfig,
         identity: &Identity,
@@ -116,6 +117,7 @@ impl Array {
         config.check().map_err(OpenError::Config)?;
         let shared = Arc::new(Shared::new(config, writer, key, clock, dial, chance));
         shared.take_over().await?;
+        shared.check_key()?;
         shared.sort_found();
         // Where all members are there, everything is settled before anything is written; otherwise when they are.
         shared.settle_due().await;

@@ -70,7 +70,8 @@ impl ArrayKey {
         let beside = path.with_extension(format!("new-{:016x}", chance.next_u64()));
         let key = Self::draw(chance);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        let written = file.write_all(format!("{}\n", *key.export()).as_bytes()).and_then(|()| file.sync_all());
+        let written =
+            file.write_all(format!("{}\n", *key.export()).as_bytes()).and_then(|()| file.sync_all());
         // A link, not a rename: where another process was faster, its key counts.
         let linked = written.and_then(|()| std::fs::hard_link(&beside, path));
         std::fs::remove_file(&beside)?;
@@ -83,7 +84,11 @@ impl ArrayKey {
         }
     }
 
-    fn load(path: &Path) -> Result<Self, ArrayKeyError> {
+    /// The key in the file at `path`.
+    ///
+    /// # Errors
+    /// See [`ArrayKeyError`]; [`io::ErrorKind::NotFound`] in it where there is no file.
+    pub fn load(path: &Path) -> Result<Self, ArrayKeyError> {
         let file = std::fs::File::open(path)?;
         let mode = file.metadata()?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {

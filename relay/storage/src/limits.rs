@@ -67,6 +67,8 @@ pub const CONNECTION_REQUESTS_MAX: usize = 64;
 pub const CONNECTION_DATA_MAX: usize = 16 * 1024 * 1024;
 /// Connections of one server, all peers together: a few relays and servers with two each.
 pub const CONNECTIONS_MAX: usize = 256;
+/// Connections of one server whose peer has not yet shown that it may be there.
+pub const NEWCOMERS_MAX: usize = 256;
 /// Servers of one array.
 pub const SERVERS_MAX: usize = 1024;
 /// Units of one server.

@@ -6,11 +6,11 @@
 
 mod connection;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,12 +27,12 @@ use tokio::time::Instant;
 use crate::array::Clock;
 use crate::disk::{Disk, RealDisk};
 use crate::ids::UnitId;
-use crate::limits::{CONNECTIONS_MAX, EXPIRY_INTERVAL, UNITS_MAX};
+use crate::limits::{CONNECTIONS_MAX, EXPIRY_INTERVAL, NEWCOMERS_MAX, UNITS_MAX};
 use crate::link::{Dial, Link};
 use crate::unit::expiry::ClockWatch;
 use crate::unit::worker::UnitHandle;
 use crate::unit::{OpenReport, Unit};
-pub(crate) use connection::serve;
+pub(crate) use connection::welcome;
 
 /// What a storage server is made of.
 pub struct ServerConfig {
@@ -125,6 +125,8 @@ pub struct ServerCounters {
     pub appends: u64,
     /// Their bytes.
     pub append_bytes: u64,
+    /// Of those, appends that were passed on to the next in a chain, and acknowledged for both.
+    pub passed_on: u64,
     /// Records read.
     pub reads: u64,
     /// Requests refused.
@@ -146,6 +148,8 @@ pub(crate) struct Shared<D: Disk> {
     dial: Arc<dyn Dial>,
     /// Links to the next in a chain.
     chains: tokio::sync::Mutex<BTreeMap<PeerId, Arc<Link>>>,
+    /// For connections whose peer is known.
+    places: Arc<Semaphore>,
     counters: Counters,
 }
 
@@ -153,6 +157,7 @@ pub(crate) struct Shared<D: Disk> {
 struct Counters {
     appends: AtomicU64,
     append_bytes: AtomicU64,
+    passed_on: AtomicU64,
     reads: AtomicU64,
     refused: AtomicU64,
     expired: AtomicU64,
@@ -179,6 +184,7 @@ impl<D: Disk> Shared<D> {
             watch: Mutex::new(watch),
             dial,
             chains: tokio::sync::Mutex::default(),
+            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             counters: Counters::default(),
         })
     }
@@ -208,6 +214,7 @@ impl Counters {
         ServerCounters {
             appends: get(&self.appends),
             append_bytes: get(&self.append_bytes),
+            passed_on: get(&self.passed_on),
             reads: get(&self.reads),
             refused: get(&self.refused),
             expired: get(&self.expired),
@@ -225,12 +232,14 @@ async fn expire<D: Disk>(shared: Arc<Shared<D>>) {
     }
 }
 
+/// Takes connections. Strangers cost little: one that has not yet shown that it may be here is a newcomer, of which
+/// there is a bounded number; where there are too many, the one that came first must go. Who has business here is done
+/// with handshake and hello in a moment, so that no number of silent ones keeps it out.
 async fn accept<D: Disk>(listener: TcpListener, tls: TcpTls, shared: Arc<Shared<D>>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
+    let mut newcomers: VecDeque<Newcomer> = VecDeque::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let socket = match listener.accept().await {
             Ok((socket, _)) => socket,
             Err(error) => {
@@ -240,13 +249,41 @@ async fn accept<D: Disk>(listener: TcpListener, tls: TcpTls, shared: Arc<Shared<
                 continue;
             }
         };
+        newcomers.retain(Newcomer::is_one);
+        if newcomers.len() >= NEWCOMERS_MAX
+            && let Some(first) = newcomers.pop_front()
+        {
+            first.task.abort();
+        }
         let (tls, shared) = (tls.clone(), Arc::clone(&shared));
-        let _: AbortHandle = connections.spawn(async move {
+        let is_welcome = Arc::new(AtomicBool::new(false));
+        let welcomed = Arc::clone(&is_welcome);
+        let task = connections.spawn(async move {
             match tls.accept(socket).await {
-                Ok((stream, peer)) => serve(Box::new(stream), peer, &shared).await,
+                Ok((stream, peer)) => {
+                    if let Some(connection) = welcome(Box::new(stream), peer, &shared).await {
+                        welcomed.store(true, Ordering::Relaxed);
+                        connection.serve().await;
+                    }
+                }
                 Err(error) => tracing::debug!(%error, "no TLS connection"),
             }
-            drop(place);
         });
+        newcomers.push_back(Newcomer { task, is_welcome });
     }
 }
+
+/// A connection that may turn out to be a stranger's.
+struct Newcomer {
+    task: AbortHandle,
+    is_welcome: Arc<AtomicBool>,
+}
+
+impl Newcomer {
+    fn is_one(&self) -> bool {
+        !self.task.is_finished() && !self.is_welcome.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -191,6 +191,8 @@ pub enum Response {
 pub struct UnitInfo {
     /// Which one.
     pub unit: UnitId,
+    /// The epoch that counts there for the asker; zero in a unit that has never heard of it.
+    pub epoch: Epoch,
     /// Bytes of its disk.
     pub total: u64,
     /// Bytes free on it.

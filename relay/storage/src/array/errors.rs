@@ -6,14 +6,18 @@ pub enum OpenError {
     /// The configuration makes no array.
     #[error("array configuration: {0}")]
     Config(&'static str),
-    /// Fewer servers answered than are needed to know what was acknowledged: try again when more are there.
-    #[error("{reached} storage servers answered, {needed} are needed")]
+    /// Fewer servers answered than are needed to know what was acknowledged: try again when more are there. A server
+    /// that has never heard of this writer counts only where all servers answered.
+    #[error("{reached} storage servers that know this relay answered, {needed} are needed")]
     TooFewServers {
-        /// Servers that answered and were fenced.
+        /// Servers that answered, know this writer and were fenced.
         reached: usize,
         /// Servers that are needed.
         needed: usize,
     },
+    /// The array key opens nothing of what is there: it is another array's. Nothing was written.
+    #[error("the array key opens none of the segments that are there: is it another array's?")]
+    WrongKey,
     /// No TLS with this identity.
     #[error("TLS with this identity")]
     Tls(#[source] lighter_transport::tls::TlsError),

@@ -8,7 +8,7 @@ use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::state::{Live, Shared, Stage};
+use super::state::{Entry, Live, Shared, Stage};
 use super::{OpenError, ServerRecord};
 use crate::ids::{Epoch, SegmentId, UnitId};
 use crate::limits::{ANSWER_TIME_MAX, PAGE_MAX, SEGMENT_HEADER_LEN};
@@ -23,27 +23,51 @@ struct Reached {
     greeting: Greeting,
 }
 
+impl Reached {
+    /// Whether it may have what this writer wrote. One with a unit that has never heard of it (a new one, or one whose
+    /// disk was replaced) tells nothing of what there is.
+    fn knows_writer(&self) -> bool {
+        let units = &self.greeting.units;
+        !units.is_empty() && units.iter().all(|unit| unit.epoch > Epoch(0))
+    }
+}
+
 impl Shared {
-    /// Takes the array over from whoever had it: fences at least a quorum, and learns what is there.
+    /// Takes the array over from whoever had it: fences at least a quorum, and learns what is there. Only servers that
+    /// know this writer count for the quorum, unless all servers there are were reached: that is how an array begins.
     pub(super) async fn take_over(self: &Arc<Self>) -> Result<(), OpenError> {
         let needed = self.config.quorum();
         let reached = self.reach_all(needed).await;
         let highest = reached.iter().map(|reached| reached.greeting.epoch).max().unwrap_or_default();
         self.state().set_epoch(Epoch(highest.0 + 1));
-        let mut fenced = 0;
+        let (mut fenced, mut known) = (0, 0);
         for reached in reached {
+            let knows = usize::from(reached.knows_writer());
             let server = self.config.servers[reached.index].peer;
             match self.join(reached).await {
-                Ok(()) => fenced += 1,
+                Ok(()) => {
+                    fenced += 1;
+                    known += knows;
+                }
                 Err(error) => {
                     tracing::warn!(%server, %error, "a storage server was reached, but not taken in");
                 }
             }
         }
-        if fenced < needed {
-            return Err(OpenError::TooFewServers { reached: fenced, needed });
+        if known < needed && fenced < self.config.servers.len() {
+            return Err(OpenError::TooFewServers { reached: known, needed });
         }
         Ok(())
+    }
+
+    /// A wrong array key would make the array look empty, and then be written beside what is there.
+    pub(super) fn check_key(&self) -> Result<(), OpenError> {
+        let now = (self.clock)();
+        let state = self.state();
+        let kept = |entry: &&Entry| entry.header.day_key.is_some() && entry.header.deletion_day.end() > now;
+        let mut keys = state.segments.values().filter(kept).map(|entry| entry.day_key.is_some()).peekable();
+        let is_empty = keys.peek().is_none();
+        if is_empty || keys.any(|opens| opens) { Ok(()) } else { Err(OpenError::WrongKey) }
     }
 
     /// Connects to all servers at once; those that do not answer are waited for only as long as configured.

@@ -12,7 +12,8 @@
 //! a seal counts when all members have it.
 //!
 //! # How
-//! All members must be live. Shorter copies get the missing records from the longest; missing and failed ones are opened
+//! All members must be live, but for those that are lost for good: of a server that the array has no more, or of a unit
+//! that a live server has no more (its disk or folder was replaced). Shorter copies get the missing records from the longest; missing and failed ones are opened
 //! anew and get all of them; longer ones are cut. Then each is sealed, and the footers are compared.
 
 use std::sync::Arc;
@@ -164,21 +165,32 @@ impl Shared {
         Ok(())
     }
 
-    /// Asks every member how its copy is.
+    /// Asks every member that is not lost how its copy is.
     async fn copies_of<'a>(&self, header: &'a SegmentHeader) -> Result<Vec<Copy<'a>>, SettleError> {
         let mut copies = Vec::with_capacity(header.members.len());
         for member in &header.members {
+            if self.is_lost(member) {
+                self.count_bad_copy(header.segment, member.peer, "its unit is no more");
+                continue;
+            }
             let live = self.state().live(&member.peer).cloned().ok_or(SettleError::Away)?;
             let stat = Request::Stat { unit: member.unit, segment: header.segment };
             let found = match list_page(&live.writes, &stat).await {
                 Ok(found) => found,
-                // The unit itself is gone: as if the copy were.
-                Err(LinkError::Refused(Refusal::NoSegment)) => return Err(SettleError::Away),
                 Err(error) => return Err(lost(&live, error)),
             };
             copies.push(Copy { member, live, info: found.first().map(|(_, info)| *info) });
         }
-        Ok(copies)
+        if copies.is_empty() { Err(SettleError::Away) } else { Ok(copies) }
+    }
+
+    /// Whether the member's copy is gone for good.
+    fn is_lost(&self, member: &Member) -> bool {
+        let state = self.state();
+        state.server(&member.peer).is_none_or(|server| {
+            let live = server.live.as_ref();
+            live.is_some_and(|live| live.units.iter().all(|unit| unit.unit != member.unit))
+        })
     }
 
     /// Brings each copy to `length`, open or sealed. One that cannot be, since no other has what it lacks, is counted
@@ -189,14 +201,14 @@ impl Shared {
         length: u64,
         copies: &mut [Copy<'_>],
     ) -> Result<(), SettleError> {
-        // One that failed is the source only where no other has everything, and is then the last to be seen to: once
-        // another has everything, it can be replaced.
-        copies.sort_by_key(Copy::has_failed);
+        // One that failed is the source only where no other has everything, and the last to be seen to: once another
+        // has everything, it can be replaced.
         let source = copies
             .iter()
             .filter(|copy| copy.info.is_some_and(|info| info.length >= length))
             .min_by_key(|copy| (copy.has_failed(), copy.info.map_or(u64::MAX, |info| info.damaged)))
             .map(|copy| (*copy.member, copy.live.clone(), copy.info.map_or(0, |info| info.damaged)));
+        copies.sort_by_key(|copy| source.as_ref().is_some_and(|(member, ..)| member == copy.member));
         for copy in copies {
             let is_source = source.as_ref().is_some_and(|(member, ..)| member == copy.member);
             let is_replaceable = !is_source && source.as_ref().is_some_and(|(.., damaged)| *damaged == 0);

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use lighter_protocol::PeerId;
-use tokio::io::{AsyncWriteExt, BufWriter, WriteHalf};
+use tokio::io::{AsyncWriteExt, BufWriter, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -32,44 +32,74 @@ use crate::wire::{
 
 type Answer = Result<(Response, Vec<Bytes>), Refusal>;
 
-/// Serves a connection to its end.
-pub(crate) async fn serve<D: Disk>(stream: Box<dyn PeerStream>, peer: PeerId, shared: &Arc<Shared<D>>) {
+/// A connection whose peer was told that it may go on.
+pub(crate) struct Welcomed<D: Disk> {
+    read: ReadHalf<Box<dyn PeerStream>>,
+    answers: mpsc::Sender<OutFrame>,
+    tasks: JoinSet<()>,
+    session: Session<D>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Hears a connection's first request; `None` where its peer may not go on, or says nothing in time, or where there are
+/// too many connections.
+pub(crate) async fn welcome<D: Disk>(
+    stream: Box<dyn PeerStream>,
+    peer: PeerId,
+    shared: &Arc<Shared<D>>,
+) -> Option<Welcomed<D>> {
     let (mut read, write) = tokio::io::split(stream);
     let (answers, queue) = mpsc::channel(CONNECTION_REQUESTS_MAX);
     let mut tasks = JoinSet::new();
     tasks.spawn(send_answers(write, queue));
     let session = Session { peer, is_writer: shared.writers.contains(&peer), shared: Arc::clone(shared) };
-    let places = Arc::new(Semaphore::new(CONNECTION_REQUESTS_MAX));
-    let bytes = Arc::new(Semaphore::new(CONNECTION_DATA_MAX));
-
     let greeted = timeout(HELLO_TIME_MAX, session.greet(&mut read, &answers)).await;
     if !matches!(greeted, Ok(true)) {
         tracing::debug!(%peer, "refused, or no hello");
         // What was answered is sent before the connection ends.
         drop(answers);
         let _ = timeout(HELLO_TIME_MAX, tasks.join_next()).await;
-        return;
+        return None;
     }
-    loop {
-        while tasks.try_join_next().is_some() {}
-        let Ok(Ok(frame)) = timeout(IDLE_TIME_MAX, Frame::read(&mut read)).await else { break };
-        let Ok(request) = frame.decode::<Request>() else { break };
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-        let data_len = u32::try_from(frame.data.len()).unwrap_or(u32::MAX);
-        let Ok(room) = Arc::clone(&bytes).acquire_many_owned(data_len).await else { break };
-        let work = session.begin(request, frame.data).await;
-        tasks.spawn(answer(session.clone(), frame.id, work, answers.clone(), (place, room)));
+    let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+        tracing::warn!(%peer, "too many connections: one was ended");
+        return None;
+    };
+    Some(Welcomed { read, answers, tasks, session, _place: place })
+}
+
+impl<D: Disk> Welcomed<D> {
+    /// Serves the connection to its end.
+    pub(crate) async fn serve(self) {
+        let Self { mut read, answers, mut tasks, session, _place } = self;
+        let places = Arc::new(Semaphore::new(CONNECTION_REQUESTS_MAX));
+        let bytes = Arc::new(Semaphore::new(CONNECTION_DATA_MAX));
+        loop {
+            while tasks.try_join_next().is_some() {}
+            let Ok(Ok(frame)) = timeout(IDLE_TIME_MAX, Frame::read(&mut read)).await else { break };
+            let Ok(request) = frame.decode::<Request>() else { break };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+            let data_len = u32::try_from(frame.data.len()).unwrap_or(u32::MAX);
+            let Ok(room) = Arc::clone(&bytes).acquire_many_owned(data_len).await else { break };
+            // Nobody takes answers any more.
+            if answers.is_closed() {
+                break;
+            }
+            let work = session.begin(request, frame.data).await;
+            tasks.spawn(answer(session.clone(), frame.id, work, answers.clone(), (place, room)));
+        }
     }
 }
 
 async fn send_answers(write: WriteHalf<Box<dyn PeerStream>>, mut queue: mpsc::Receiver<OutFrame>) {
     let mut write = BufWriter::with_capacity(64 * 1024, write);
     while let Some(frame) = queue.recv().await {
-        let mut sent = frame.write(&mut write).await;
-        if queue.is_empty() && sent.is_ok() {
-            sent = write.flush().await;
-        }
-        if sent.is_err() {
+        let sending = async {
+            frame.write(&mut write).await?;
+            if queue.is_empty() { write.flush().await } else { Ok(()) }
+        };
+        // One that does not take its answers does not get more.
+        if !matches!(timeout(ANSWER_TIME_MAX, sending).await, Ok(Ok(()))) {
             return;
         }
     }
@@ -152,7 +182,8 @@ impl<D: Disk> Session<D> {
             };
             epoch = unit_epoch.max(epoch);
             let set_aside = handle.shelf().set_aside_count();
-            units.push(UnitInfo { unit: *id, total: space.total, free: space.free, set_aside });
+            let (total, free) = (space.total, space.free);
+            units.push(UnitInfo { unit: *id, epoch: unit_epoch, total, free, set_aside });
         }
         Response::Hello { now: (self.shared.clock)(), epoch, units }
     }
@@ -253,6 +284,7 @@ impl<D: Disk> Session<D> {
                         if their_digest == digest =>
                     {
                         keys.extend(theirs);
+                        self.shared.counters.passed_on.fetch_add(1, Ordering::Relaxed);
                     }
                     Some(_) => return Err(Refusal::Chain),
                 }

@@ -38,7 +38,8 @@ impl<D: Disk> Unit<D> {
     /// Opens the unit on `disk`, which becomes a new unit of `server` where it is none yet.
     ///
     /// # Errors
-    /// The disk's; [`io::ErrorKind::InvalidData`] where the unit belongs to another server, or does not know itself.
+    /// The disk's; [`io::ErrorKind::InvalidData`] where the unit belongs to another server, or does not know itself: it is
+    /// left as it is.
     pub fn open(
         disk: D,
         server: PeerId,
@@ -48,6 +49,10 @@ impl<D: Disk> Unit<D> {
         let meta = match UnitMeta::load(&disk)? {
             Some(meta) if meta.server != server => return Err(io::ErrorKind::InvalidData.into()),
             Some(meta) => meta,
+            // Segments come after the file that says whose they are: it is lost, and with it what was fenced.
+            None if disk.list()?.iter().any(|name| segment_of(name).is_some()) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "segments, but no unit.meta"));
+            }
             None => {
                 let (epochs, suspects) = (BTreeMap::new(), BTreeMap::new());
                 let meta = UnitMeta { unit: UnitId::draw(chance), server, epochs, latest: now, suspects };

@@ -75,7 +75,10 @@ fn records_are_taken_at_the_next_place_only() {
     let again = commit(&mut unit, append_at(4096, first, 3).unwrap());
     assert!(matches!(again, Err(UnitError::Offset { next }) if next == end));
     let beyond = record(2, end + 16, 4096, 100);
-    assert!(matches!(commit(&mut unit, append_at(end + 16, beyond, 3).unwrap()), Err(UnitError::Offset { .. })));
+    assert!(matches!(
+        commit(&mut unit, append_at(end + 16, beyond, 3).unwrap()),
+        Err(UnitError::Offset { .. })
+    ));
     let older = record(1, end, end, 100);
     assert!(matches!(commit(&mut unit, append_at(end, older, 3).unwrap()), Err(UnitError::Unsound(_))));
     commit(&mut unit, append_at(end, record(2, end, end, 100), 3).unwrap()).unwrap();
@@ -169,7 +172,10 @@ fn a_sealed_segment_takes_nothing_and_is_known_after_a_restart_without_a_scan() 
     let length = index[0].length;
     assert!(unit.shelf().read_record(SEGMENT, 4096, length).is_ok());
     for (offset, length) in [(4096, length + 16), (4112, length), (0, 64), (u64::MAX, 16), (end, 64)] {
-        assert!(unit.shelf().read_record(SEGMENT, offset, length).is_err(), "bad_input_34: {offset} {length}");
+        assert!(
+            unit.shelf().read_record(SEGMENT, offset, length).is_err(),
+            "bad_input_34: {offset} {length}"
+        );
     }
 }
 
@@ -199,4 +205,15 @@ fn a_disk_put_into_another_server_is_refused() {
     drop(unit(&disk));
     let other = Unit::open(disk.restart(), peer(9), now(), &mut StdRng::seed_from_u64(1));
     assert_eq!(other.err().unwrap().kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn a_unit_that_lost_its_own_file_is_refused_and_left_as_it_is() {
+    let disk = SimDisk::new(5);
+    drop(unit(&disk));
+    disk.lose(meta::META_NAME);
+    let before = disk.list().unwrap();
+    let refused = open(&disk.restart());
+    assert_eq!(refused.err().unwrap().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(disk.restart().list().unwrap(), before);
 }

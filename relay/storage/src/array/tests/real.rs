@@ -380,3 +380,118 @@ async fn many_at_once_share_their_syncs() {
     let counters = cluster.servers[0].as_ref().unwrap().counters();
     assert!(counters.appends < 200, "groups were made: {counters:?}");
 }
+
+/// Small and large groups, all ways: each member acknowledges its own copy, directly or along the chain, and the writer
+/// holds the same keys in the end.
+// SPEC: C2, C3, C4, C8
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chained_and_direct_acknowledgements_are_worth_the_same() {
+    for (copies, chain_from_len, is_chained) in [(2, 0, true), (2, usize::MAX, false), (3, 0, true)] {
+        let cluster = Cluster::start(copies).await;
+        let config = || ArrayConfig { copies, chain_from_len, ..cluster.config() };
+        let array = cluster.try_open(config()).await.unwrap();
+        let mut stored = Vec::new();
+        for (seed, len) in [10, 100_000, 2_500_000].into_iter().enumerate() {
+            let data = bytes(seed as u64, len);
+            stored.push((store(&array, Class::Days30, &data).await.unwrap().1, data));
+        }
+        for (blob, data) in &stored {
+            assert!(read(&array, blob).await.unwrap() == *data);
+            let keys = array.data_keys(&blob.location);
+            let servers: std::collections::BTreeSet<_> = keys.iter().map(|key| key.server).collect();
+            assert_eq!(servers.len(), copies, "a key of each copy");
+        }
+        array.close().await;
+        let array = cluster.try_open(config()).await.unwrap();
+        assert_eq!((array.status().unsealed, array.status().bad_copies), (0, 0));
+        let first = segment_files(&cluster.unit(0)).into_iter().map(|path| std::fs::read(path).unwrap());
+        let first: Vec<_> = first.collect();
+        let mut passed_on = 0;
+        for index in 0..copies {
+            let files = cluster.segment_files(index).into_iter().map(|path| std::fs::read(path).unwrap());
+            assert!(files.collect::<Vec<_>>() == first, "copies are byte-identical");
+            passed_on += cluster.servers[index].as_ref().unwrap().counters().passed_on;
+        }
+        assert_eq!(passed_on > 0, is_chained);
+    }
+}
+
+/// What the mail side sees of it: a temporary error, and never fewer copies than promised.
+// SPEC: B12
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_fails_while_writing_seals_the_segment_and_writing_goes_on_when_it_is_back() {
+    let mut cluster = Cluster::start(2).await;
+    let array = cluster.open().await;
+    let (first, blob) = store(&array, Class::Days30, &bytes(1, 600_000)).await.unwrap();
+    let writing = tokio::spawn({
+        let array = array.clone();
+        async move {
+            let mut acknowledged = vec![(first, blob)];
+            for seed in 2.. {
+                match store(&array, Class::Days30, &bytes(seed, 30_000)).await {
+                    Ok(one) => acknowledged.push(one),
+                    Err(error) => return (acknowledged, error),
+                }
+            }
+            unreachable!("the server stops")
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    cluster.stop(1).await;
+    let (acknowledged, error) = writing.await.unwrap();
+    // What was on its way is in doubt, or nothing was on its way: no other answer will do.
+    assert!(matches!(error, WriteError::InDoubt | WriteError::Unavailable), "{error}");
+    for _ in 0..3 {
+        assert_eq!(store(&array, Class::Days30, b"no").await.unwrap_err(), WriteError::Unavailable);
+    }
+    assert_eq!(cluster.segment_files(0).len(), 1, "no segment on fewer members");
+    assert_eq!(array.status().unsealed, 1);
+
+    cluster.restart(1).await;
+    until(|| array.status().writable).await;
+    assert_eq!(array.status().unsealed, 0, "the segment is sealed");
+    let (sealed_0, sealed_1) = (cluster.segment_files(0), cluster.segment_files(1));
+    assert!(std::fs::read(&sealed_0[0]).unwrap() == std::fs::read(&sealed_1[0]).unwrap());
+    store(&array, Class::Days30, b"yes").await.unwrap();
+    assert_eq!(cluster.segment_files(0).len(), 2, "written on in a new one");
+    let (found, alarms) = replayed(&array).await.unwrap();
+    assert_eq!(alarms, ReplayAlarms::default());
+    assert_eq!(found[..acknowledged.len()], acknowledged[..]);
+    assert_eq!(found.len(), acknowledged.len() + 1, "what was in doubt is cut, and cannot come back");
+}
+
+// SPEC: B17
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_whole_folder_was_deleted_costs_no_byte_and_writing_goes_on() {
+    let mut cluster = Cluster::start(2).await;
+    let array = cluster.open().await;
+    let data = bytes(1, 2_300_000);
+    let (_, sealed) = store(&array, Class::Days30, &data).await.unwrap();
+    array.close().await;
+    let array = cluster.open().await;
+    let (_, open) = store(&array, Class::Days30, &data).await.unwrap();
+    drop(array);
+    for loser in [0, 1] {
+        cluster.stop(loser).await;
+        std::fs::remove_dir_all(cluster.folder.path().join(format!("server-{loser}"))).unwrap();
+        cluster.restart(loser).await;
+        let array = cluster.open().await;
+        if loser == 0 {
+            assert!(read(&array, &sealed).await.unwrap() == data);
+            assert!(read(&array, &open).await.unwrap() == data);
+            let (found, alarms) = replayed(&array).await.unwrap();
+            assert_eq!((found.len(), alarms), (2, ReplayAlarms::default()));
+            until(|| array.status().writable).await;
+            store(&array, Class::Days30, b"goes on").await.unwrap();
+        } else {
+            // The second loss, before anything was copied anew: what was written since is still there, and what is
+            // nowhere any more is said to be damaged, not made up.
+            assert!(read(&array, &sealed).await.is_err());
+            until(|| array.status().writable).await;
+            let (_, blob) = store(&array, Class::Days30, &data).await.unwrap();
+            assert!(read(&array, &blob).await.unwrap() == data);
+            assert_eq!(replayed(&array).await.unwrap().1.gaps, 1, "an alarm, not silence");
+        }
+        array.close().await;
+    }
+}

@@ -17,7 +17,7 @@ use super::*;
 use crate::disk::Disk;
 use crate::disk::sim::{Fault, SimDisk};
 use crate::link::{Dialing, PeerStream};
-use crate::server::{self, serve};
+use crate::server::{self, welcome};
 use crate::unit::Unit;
 use crate::wire::{Frame, OutFrame, Response};
 
@@ -36,12 +36,17 @@ enum Lie {
     Never,
 }
 
+impl Lie {
+    const ALL: [Self; 5] = [Self::Digest, Self::Length, Self::Twice, Self::Late, Self::Never];
+}
+
 struct SimServer {
     peer: PeerId,
     disk: SimDisk,
     running: Option<Running>,
 }
 
+#[derive(Clone)]
 struct Running {
     shared: Arc<server::Shared<SimDisk>>,
     tasks: Arc<Mutex<JoinSet<()>>>,
@@ -50,7 +55,7 @@ struct Running {
 /// Who can be reached, and how truthfully.
 #[derive(Default)]
 struct Net {
-    servers: BTreeMap<PeerId, (Arc<server::Shared<SimDisk>>, Arc<Mutex<JoinSet<()>>>)>,
+    servers: BTreeMap<PeerId, Running>,
     lies: BTreeMap<PeerId, Lie>,
 }
 
@@ -66,9 +71,13 @@ impl Dial for SimDial {
         let lie = net.lies.get(&server.peer).copied();
         let from = self.from;
         Box::pin(async move {
-            let (shared, tasks) = found.ok_or(io::ErrorKind::ConnectionRefused)?;
+            let Running { shared, tasks } = found.ok_or(io::ErrorKind::ConnectionRefused)?;
             let (ours, theirs) = duplex(256 * 1024);
-            tasks.lock().unwrap().spawn(async move { serve(Box::new(theirs), from, &shared).await });
+            tasks.lock().unwrap().spawn(async move {
+                if let Some(connection) = welcome(Box::new(theirs), from, &shared).await {
+                    connection.serve().await;
+                }
+            });
             let Some(lie) = lie else { return Ok(Box::new(ours) as Box<dyn PeerStream>) };
             let (near, far) = duplex(256 * 1024);
             tasks.lock().unwrap().spawn(tell_lies(far, ours, lie));
@@ -176,8 +185,9 @@ impl World {
         let dial = Arc::new(SimDial { net: Arc::clone(&self.net), from: server.peer });
         let shared = server::Shared::new(server.peer, vec![unit], vec![self.relay], clock(), dial);
         let tasks = Arc::new(Mutex::new(JoinSet::new()));
-        self.net.lock().unwrap().servers.insert(server.peer, (Arc::clone(&shared), Arc::clone(&tasks)));
-        server.running = Some(Running { shared, tasks });
+        let running = Running { shared, tasks };
+        self.net.lock().unwrap().servers.insert(server.peer, running.clone());
+        server.running = Some(running);
         true
     }
 
@@ -195,6 +205,21 @@ impl World {
         tokio::task::yield_now().await;
     }
 
+    /// All connections to a server break.
+    fn cut(&self, index: usize) {
+        self.say(("cut", index));
+        if let Some(running) = &self.servers[index].running {
+            running.tasks.lock().unwrap().abort_all();
+        }
+    }
+
+    /// From now on, what a server acknowledges arrives otherwise than it was said.
+    fn lie(&self, index: usize, lie: Lie) {
+        self.say(("lie", index, lie));
+        self.net.lock().unwrap().lies.insert(self.servers[index].peer, lie);
+        self.cut(index);
+    }
+
     /// Servers whose disk died are gone; the others run, and all are well.
     async fn heal(&mut self) {
         for index in 0..self.servers.len() {
@@ -206,11 +231,17 @@ impl World {
                 assert!(self.start_server(index), "a healed disk opens");
             }
         }
-        self.net.lock().unwrap().lies.clear();
+        let lies = std::mem::take(&mut self.net.lock().unwrap().lies);
+        for index in 0..self.servers.len() {
+            if lies.contains_key(&self.servers[index].peer) {
+                self.cut(index);
+            }
+        }
     }
 
     fn config(&self) -> ArrayConfig {
-        let record = |server: &SimServer| ServerRecord { peer: server.peer, address: "127.0.0.1:1".parse().unwrap() };
+        let record =
+            |server: &SimServer| ServerRecord { peer: server.peer, address: "127.0.0.1:1".parse().unwrap() };
         ArrayConfig {
             segment_len_max: 8 * 1024 * 1024,
             write_time_max: Duration::from_secs(10),
@@ -221,7 +252,8 @@ impl World {
     async fn open(&mut self) -> Result<(), OpenError> {
         let dial = Arc::new(SimDial { net: Arc::clone(&self.net), from: self.relay });
         let chance = StdRng::seed_from_u64(self.chance.random());
-        let opened = Array::open_over(self.config(), self.relay, self.key.clone(), clock(), dial, chance).await;
+        let opened =
+            Array::open_over(self.config(), self.relay, self.key.clone(), clock(), dial, chance).await;
         self.say(("open", opened.as_ref().err()));
         self.array = Some(opened?);
         Ok(())
@@ -243,7 +275,7 @@ impl World {
             let len = match self.chance.random_range(0..10) {
                 0 => 0,
                 1 => self.chance.random_range(250_000..400_000),
-                2 if self.stored % 4 == 0 => 1_100_000,
+                2 if self.stored.is_multiple_of(4) => 1_100_000,
                 _ => self.chance.random_range(1..20_000),
             };
             let data = bytes(self.stored, len);
@@ -329,7 +361,8 @@ impl World {
 }
 
 fn run<F: Future<Output = ()>>(what: F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(what);
 }
 
@@ -338,7 +371,8 @@ fn seeds(default_count: u64, mut world: impl FnMut(u64)) {
     if let Some(seed) = std::env::var("LIGHTER_SEED").ok().and_then(|seed| seed.parse().ok()) {
         return world(seed);
     }
-    let count = std::env::var("LIGHTER_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(default_count);
+    let count =
+        std::env::var("LIGHTER_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(default_count);
     for seed in 0..count {
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world(seed)));
         if let Err(panic) = ran {
@@ -350,7 +384,7 @@ fn seeds(default_count: u64, mut world: impl FnMut(u64)) {
 
 #[test]
 fn bad_input_31_32_nothing_acknowledged_is_lost_whatever_fails() {
-    seeds(300, |seed| {
+    seeds(500, |seed| {
         run(async {
             let servers = if seed % 5 == 4 { 3 } else { 2 };
             let mut world = World::new(seed, servers);
@@ -367,7 +401,7 @@ fn bad_input_31_32_nothing_acknowledged_is_lost_whatever_fails() {
 async fn step(world: &mut World) {
     let count = u32::try_from(world.servers.len()).unwrap();
     let index = world.chance.random_range(0..count) as usize;
-    match world.chance.random_range(0..12) {
+    match world.chance.random_range(0..14) {
         0..=3 => {
             let count = world.chance.random_range(1..5);
             world.store(count).await;
@@ -400,6 +434,15 @@ async fn step(world: &mut World) {
             tokio::time::sleep(Duration::from_secs(10)).await;
         }
         10 => {
+            // The network, in the middle of what is on its way.
+            let lie = Lie::ALL[world.chance.random_range(0..Lie::ALL.len())];
+            match world.chance.random_range(0..3) {
+                0 => world.lie(index, lie),
+                _ => world.cut(index),
+            }
+            world.store(3).await;
+        }
+        11 => {
             world.crash_relay().await;
             if world.open().await.is_ok() {
                 world.check().await;
@@ -467,7 +510,7 @@ fn bad_input_32_power_lost_at_every_operation() {
 
 #[test]
 fn bad_input_33_a_server_that_acknowledges_wrongly_is_not_believed() {
-    for (seed, lie) in [Lie::Digest, Lie::Length, Lie::Twice, Lie::Late, Lie::Never].into_iter().enumerate() {
+    for (seed, lie) in Lie::ALL.into_iter().enumerate() {
         run(async {
             let mut world = World::new(seed as u64, 2);
             world.heal().await;
@@ -516,5 +559,63 @@ fn bad_input_33_what_a_server_acknowledged_and_lost_is_brought_back_from_the_oth
             world.crash_relay().await;
             world.finish().await;
         });
+    });
+}
+
+/// A server's disk, or its whole folder, is replaced by an empty one; what it had is on the other.
+// SPEC: B17
+#[test]
+fn a_server_that_lost_everything_is_told_from_one_that_has_nothing() {
+    seeds(30, |seed| {
+        run(async {
+            let mut world = World::new(seed, 2);
+            world.heal().await;
+            world.open().await.unwrap();
+            world.store(4).await;
+            if seed % 2 == 0 {
+                // Some of it sealed, some not.
+                world.crash_relay().await;
+                world.open().await.unwrap();
+                world.store(3).await;
+            }
+            world.crash_relay().await;
+            let (loser, other) = (usize::from(seed % 3 == 0), usize::from(seed % 3 != 0));
+            world.stop_server(loser, true).await;
+            world.stop_server(other, seed % 5 == 0).await;
+            world.servers[loser].disk = SimDisk::new(seed + 77);
+            assert!(world.start_server(loser));
+            // Alone it does not make an array that looks empty.
+            let alone = world.open().await;
+            assert!(matches!(alone, Err(OpenError::TooFewServers { reached: 0, needed: 1 })), "{alone:?}");
+            assert!(world.start_server(other));
+            world.open().await.unwrap();
+            world.until_writable().await;
+            world.check().await;
+            world.store(3).await;
+            world.check().await;
+            assert!(world.array.as_ref().unwrap().status().bad_copies > 0, "it is counted");
+            // And so it stays, whoever is there at the next start.
+            world.crash_relay().await;
+            world.stop_server(usize::try_from(seed).unwrap() % 2, true).await;
+            world.heal().await;
+            world.open().await.unwrap();
+            world.until_writable().await;
+            world.check().await;
+        });
+    });
+}
+
+#[test]
+fn with_another_array_key_nothing_is_opened_and_nothing_written() {
+    run(async {
+        let mut world = World::new(3, 2);
+        world.heal().await;
+        world.open().await.unwrap();
+        world.store(2).await;
+        world.crash_relay().await;
+        let key = std::mem::replace(&mut world.key, ArrayKey::draw(&mut StdRng::seed_from_u64(99)));
+        assert!(matches!(world.open().await, Err(OpenError::WrongKey)));
+        world.key = key;
+        world.finish().await;
     });
 }
