@@ -73,7 +73,11 @@ impl StorageServer {
             let now = (config.clock)();
             opening.spawn_blocking(move || {
                 let mut chance: StdRng = rand::make_rng();
-                Unit::open(RealDisk::open(&path)?, peer, now, &mut chance)
+                let disk = RealDisk::open(&path);
+                let opened = disk.and_then(|disk| Unit::open(disk, peer, now, &mut chance));
+                opened.map_err(|error| {
+                    io::Error::new(error.kind(), format!("unit in {}: {error}", path.display()))
+                })
             });
         }
         let (mut units, mut reports) = (Vec::new(), Vec::new());

@@ -12,6 +12,7 @@ pub mod mail;
 pub mod message;
 pub mod mutate;
 pub mod protocol;
+pub mod storage;
 
 /// A decoder under test.
 #[derive(Clone, Copy)]
@@ -25,7 +26,7 @@ pub struct Target {
 }
 
 /// Every target, by crate. `tests::every_target_has_its_libfuzzer_binary` keeps `libfuzzer/` in step.
-pub const TARGETS: &[&[Target]] = &[mail::TARGETS, message::TARGETS, protocol::TARGETS];
+pub const TARGETS: &[&[Target]] = &[mail::TARGETS, message::TARGETS, protocol::TARGETS, storage::TARGETS];
 
 #[cfg(test)]
 mod tests {
