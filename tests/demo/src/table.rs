@@ -60,12 +60,12 @@ impl Table {
             println!("{}", serde_json::to_string_pretty(&self.steps)?);
             return Ok(());
         }
-        println!("\n{:<44} {:>9} {:>14}  {:<4} what was seen", "step", "time", "bytes", "ok");
+        println!("\n{:<50} {:>9} {:>14}  {:<4} what was seen", "step", "time", "bytes", "ok");
         for step in &self.steps {
             let time = seconds(Duration::from_millis(step.ms));
             let bytes = if step.bytes == 0 { String::new() } else { grouped(step.bytes) };
             let ok = if step.verified { "yes" } else { "NO" };
-            println!("{:<44} {time:>9} {bytes:>14}  {ok:<4} {}", step.step, step.detail);
+            println!("{:<50} {time:>9} {bytes:>14}  {ok:<4} {}", step.step, step.detail);
         }
         Ok(())
     }
