@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use etcetera::BaseStrategy;
 use lighter_location::config::ConfigError;
 use lighter_location::control::{self, ControlError};
 use lighter_location::engine::EngineError;
@@ -157,8 +158,8 @@ impl Cli {
 
 /// The user's data folder (XDG base directories); where there is no home, the working folder.
 fn default_data() -> PathBuf {
-    let folders = directories::ProjectDirs::from("", "", "lighter-location");
-    folders.map_or_else(|| Config::default().data, |folders| folders.data_dir().to_owned())
+    let base = etcetera::choose_base_strategy();
+    base.map_or_else(|_| Config::default().data, |base| base.data_dir().join("lighter-location"))
 }
 
 async fn serve(mut config: Config, listen: Option<SocketAddr>, domains: Vec<String>) -> Result<(), Failure> {

@@ -48,4 +48,17 @@ impl Access {
             }
         }
     }
+
+    /// The store, for who is to be the agent: a command that has it just now is waited for.
+    ///
+    /// # Errors
+    /// Where an agent runs already, or the store cannot be opened.
+    pub async fn take(config: &Config, paths: &Paths) -> Result<Store, Failure> {
+        match Self::open(config, paths).await? {
+            Self::Alone(store) => Ok(store),
+            Self::Running(_) => {
+                Err(Failure::failed("an agent runs here already: `lighter-agent status` shows it"))
+            }
+        }
+    }
 }

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::progress::SendView;
 use crate::send::SendRequest;
 use crate::setup::SetupRequest;
-use crate::views::List;
+use crate::views::{List, harmless};
 use crate::{get, key, lookup, registration, restore, send, setup, status};
 
 /// Runs a command to its end.
@@ -41,7 +41,7 @@ pub fn run(cli: Cli) -> Exit {
 
 #[expect(clippy::print_stderr, reason = "a command tells its user why it failed")]
 fn told(failure: &Failure) -> Exit {
-    eprintln!("lighter-agent: {failure}");
+    eprintln!("lighter-agent: {}", harmless(&failure.to_string()));
     failure.exit()
 }
 
@@ -109,10 +109,7 @@ async fn serve(paths: &Paths) -> Result<Exit, Failure> {
     let config = Config::read(&paths.config)?;
     paths.make_data()?;
     let identity = key::load(&config.key, paths).await?;
-    let (folder, settings) = (paths.store(), config.store.settings());
-    let store = tokio::task::spawn_blocking(move || Store::open(&folder, settings))
-        .await
-        .map_err(Failure::failed)??;
+    let store = Access::take(&config, paths).await?;
     let control = paths.control();
     let agent = Agent::start(config, identity, store, Some(&control)).await?;
     let addresses = json!({ "quic": registration::addresses(agent.shared()), "control": control });
@@ -123,7 +120,7 @@ async fn serve(paths: &Paths) -> Result<Exit, Failure> {
 }
 
 /// An agent for one command, where none runs.
-async fn start(config: Config, paths: &Paths, store: Store) -> Result<Agent, Failure> {
+pub(crate) async fn start(config: Config, paths: &Paths, store: Store) -> Result<Agent, Failure> {
     let identity = key::load(&config.key, paths).await?;
     Ok(Agent::start(config, identity, store, Some(&paths.control())).await?)
 }
@@ -185,7 +182,7 @@ pub(crate) fn print(value: &(impl Serialize + std::fmt::Display), is_json: bool)
         text.push('\n');
         text
     } else {
-        value.to_string()
+        harmless(&value.to_string())
     };
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // Who reads only the beginning has what they wanted.

@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use etcetera::{BaseStrategy, choose_base_strategy};
 use lighter_protocol::{Mailbox, PeerId};
 use lighter_store::Settings;
 use serde::{Deserialize, Serialize};
@@ -233,6 +234,9 @@ impl Config {
 
 const HEADING: &str = "# Written by `lighter-agent setup`; see docs/OPERATING.md for what can be set.\n\n";
 
+/// The agent's folder in each of the user's base folders.
+const FOLDER: &str = "lighter-agent";
+
 /// Where things are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -248,15 +252,15 @@ impl Paths {
     /// # Errors
     /// [`ConfigError::NoHome`].
     pub fn find(config: Option<&Path>, data: Option<&Path>) -> Result<Self, ConfigError> {
-        let project = || directories::ProjectDirs::from("", "", "lighter-agent").ok_or(ConfigError::NoHome);
+        let base = || choose_base_strategy().map_err(|_| ConfigError::NoHome);
         Ok(Self {
             config: match config {
                 Some(path) => path.to_owned(),
-                None => project()?.config_dir().join("agent.toml"),
+                None => base()?.config_dir().join(FOLDER).join("agent.toml"),
             },
             data: match data {
                 Some(path) => path.to_owned(),
-                None => project()?.data_dir().to_owned(),
+                None => base()?.data_dir().join(FOLDER),
             },
         })
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use client::Client;
 pub use server::{listen, run};
 
+use crate::get::{Places, Wish};
 use crate::send::{SendEvent, SendRequest};
 use crate::views::{Lookup, Status};
 
@@ -28,6 +29,10 @@ pub(crate) enum Question {
     Delivery(DeliveryId),
     /// What the location server says of a mailbox.
     Lookup(Mailbox),
+    /// Where attachments can be, besides the store on this machine.
+    Places,
+    /// Fetch an attachment from the mailbox's store on another machine.
+    Fetch(Wish),
     /// Send a message: [`Answer::Sending`] until [`Answer::End`].
     Send(Box<SendRequest>),
 }
@@ -44,6 +49,9 @@ pub(crate) enum Answer {
     /// The manifest, and the attachments; none where the delivery is not known.
     Parts(Option<(BlobId, Vec<BlobId>)>),
     Lookup(Box<Lookup>),
+    Places(Box<Places>),
+    /// Whether it was to be had.
+    Fetched(bool),
     Sending(SendEvent),
     /// Nothing more comes.
     End,

@@ -110,10 +110,14 @@ fn scope_v6(ip: Ipv6Addr) -> Scope {
     }
 }
 
-/// Whether two private addresses are of one network: the sizes that homes and offices have.
+/// Whether two private addresses are of one network, by the sizes that homes (192.168/16: 256 addresses) and offices
+/// (65,536 addresses, or a /64) give theirs.
 fn is_same_network(own: IpAddr, other: IpAddr) -> bool {
     match (own, other) {
-        (IpAddr::V4(own), IpAddr::V4(other)) => own.is_private() && own.octets()[..2] == other.octets()[..2],
+        (IpAddr::V4(own), IpAddr::V4(other)) => {
+            let shared = if own.octets()[0] == 192 { 3 } else { 2 };
+            own.is_private() && own.octets()[..shared] == other.octets()[..shared]
+        }
         (IpAddr::V6(own), IpAddr::V6(other)) => {
             own.is_unique_local() && own.segments()[..4] == other.segments()[..4]
         }

@@ -27,6 +27,7 @@ pub mod limits;
 pub mod links;
 pub mod lookup;
 pub mod offers;
+mod output;
 pub mod progress;
 pub mod pulls;
 pub mod registration;

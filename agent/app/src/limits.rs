@@ -60,6 +60,10 @@ pub const SUBJECT_CHARS_MAX: usize = 900;
 pub const CONFIG_LEN_MAX: u64 = 64 * 1024;
 /// Bytes of a stub: placeholders and the text that stayed. What is larger is not a stub of Lighter's.
 pub const STUB_LEN_MAX: u64 = lighter_store::limits::MANIFEST_SIZE_MAX;
+/// Bytes of a line of a stub that `get` looks at: a whole field of Lighter's, if a server unfolded it.
+pub const STUB_LINE_LEN_MAX: usize = lighter_message::limits::FIELD_LEN_MAX;
+/// Names that are tried for a file before the user is asked for another one.
+pub const NAMES_TRIED_MAX: u32 = 1_000;
 /// Bytes read or written at a time where something streams through.
 pub const COPY_LEN: usize = 64 * 1024;
 /// How long an HTTP server may be silent during a download.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lighter_protocol::Mailbox;
-use lighter_transport::location::Presence;
+use lighter_transport::location::{Presence, StoreRecord};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
@@ -23,6 +23,11 @@ pub async fn ask(shared: &Handle, mailbox: Mailbox) -> Result<Lookup, Failure> {
     let Some(store) = shared.location.lookup_one(&session, &mailbox).await? else {
         return Ok(Lookup { mailbox, store: None });
     };
+    Ok(Lookup { mailbox, store: Some(looked_up(shared, store).await) })
+}
+
+/// What is known of a store, and whether it answers.
+pub(crate) async fn looked_up(shared: &Handle, store: StoreRecord) -> LookedUp {
     let reached = offers::reach(shared, &store).await;
     let answers = reached.as_ref().inspect(|connection| connection.close()).is_ok();
     let presence = match store.presence {
@@ -30,16 +35,13 @@ pub async fn ask(shared: &Handle, mailbox: Mailbox) -> Result<Lookup, Failure> {
         Presence::Offline => "offline",
         Presence::Unknown => "unknown",
     };
-    Ok(Lookup {
-        mailbox,
-        store: Some(LookedUp {
-            peer: store.peer,
-            addresses: store.addresses,
-            presence: presence.to_owned(),
-            since: store.since,
-            answers,
-        }),
-    })
+    LookedUp {
+        peer: store.peer,
+        addresses: store.addresses,
+        presence: presence.to_owned(),
+        since: store.since,
+        answers,
+    }
 }
 
 /// The session with the location server, waited for a little.

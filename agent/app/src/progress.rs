@@ -8,7 +8,7 @@ use lighter_protocol::Mailbox;
 use lighter_shell::Exit;
 
 use crate::send::SendEvent;
-use crate::views::size;
+use crate::views::{harmless, size};
 
 /// Shows a message's way, and sums up how it ended.
 #[derive(Debug)]
@@ -95,6 +95,7 @@ impl SendView {
     }
 
     fn say(&self, line: &str) {
+        let line = harmless(line);
         match &self.bars {
             Some(bars) => {
                 let _ = bars.println(line);
@@ -109,6 +110,14 @@ impl SendView {
     pub fn end(self) -> Exit {
         self.exit
     }
+}
+
+/// A bar where somebody sees it: on a terminal.
+pub(crate) fn shown(bar: ProgressBar) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    bar
 }
 
 /// A bar for one transfer.

@@ -151,7 +151,8 @@ impl Member {
     /// Notes what went wrong; gives how long to wait before trying again.
     fn failed(&mut self, error: &LocationError) -> Duration {
         match error {
-            LocationError::Stale { sequence } => {
+            // Once for each number that it names: a server that says the same again is waited for like any other.
+            LocationError::Stale { sequence } if sequence.saturating_add(1) > self.sequence_min => {
                 self.sequence_min = sequence.saturating_add(1);
                 return Duration::ZERO;
             }

@@ -18,6 +18,7 @@ use crate::cli::RestoreArgs;
 use crate::config::{Config, ConfigError, Paths};
 use crate::failure::Failure;
 use crate::limits::{COPY_LEN, STUB_LEN_MAX};
+use crate::output::{Target, Unproved, unnamed_file};
 
 /// Where a delivery's manifest and blobs are.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ enum Source {
 /// # Errors
 /// Where the stub cannot be read, is none, or a part of it is not here.
 pub async fn run(args: RestoreArgs, paths: Result<Paths, ConfigError>) -> Result<Exit, Failure> {
+    let target = args.output.as_deref().map_or_else(Target::stdout, Target::of)?;
     let stub = args.stub.filter(|path| path != Path::new("-"));
     let stub =
         tokio::task::spawn_blocking(move || read_stub(stub.as_deref())).await.map_err(Failure::failed)??;
@@ -50,14 +52,11 @@ pub async fn run(args: RestoreArgs, paths: Result<Paths, ConfigError>) -> Result
             }
         }
     };
-    let output = args.output;
-    tokio::task::spawn_blocking(move || write(stub, &source, output.as_deref()))
-        .await
-        .map_err(Failure::failed)?
+    tokio::task::spawn_blocking(move || write(stub, &source, target)).await.map_err(Failure::failed)?
 }
 
 /// The stub in a file that can be read twice: standard input is copied to an unnamed one.
-fn read_stub(path: Option<&Path>) -> Result<File, Failure> {
+pub(crate) fn read_stub(path: Option<&Path>) -> Result<File, Failure> {
     if let Some(path) = path {
         return File::open(path).map_err(|error| Failure::failed(error).when(path.display()));
     }
@@ -70,30 +69,8 @@ fn read_stub(path: Option<&Path>) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// A file that is gone when it is closed.
-fn unnamed_file() -> Result<File, Failure> {
-    use rustix::fs::{Mode, OFlags};
-    let folder = std::env::temp_dir();
-    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    match rustix::fs::open(&folder, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(file) => Ok(file.into()),
-        // A file system without unnamed files: a name that is removed at once.
-        Err(_) => {
-            let path = folder.join(format!("lighter-{:032x}", rand::random::<u128>()));
-            let opened = std::os::unix::fs::OpenOptionsExt::mode(&mut File::options(), 0o600)
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(&path);
-            let file = opened.map_err(|error| Failure::failed(error).when(folder.display()))?;
-            std::fs::remove_file(&path)?;
-            Ok(file)
-        }
-    }
-}
-
 /// What the stub says it is; none where it is no stub.
-pub(crate) fn field_of(mut stub: File) -> Result<Option<MessageField>, Failure> {
+fn field_of(mut stub: File) -> Result<Option<MessageField>, Failure> {
     stub.seek(SeekFrom::Start(0))?;
     let mut restorer = lighter_message::Restorer::new();
     let mut buffer = vec![0; COPY_LEN];
@@ -174,25 +151,13 @@ fn missing(id: BlobId) -> io::Error {
     )
 }
 
-/// Restores into a file beside the output, or an unnamed one, and gives it out only when it is proved (rule 4).
-fn write(mut stub: File, source: &Source, output: Option<&Path>) -> Result<Exit, Failure> {
-    let mut proved = unnamed_file()?;
-    let outcome = restored(&mut stub, source, &mut proved)?;
-    if let Outcome::NotAStub = outcome {
+/// Restores into a file that nobody sees, and gives it out only when it is proved (rule 4).
+fn write(mut stub: File, source: &Source, target: Target) -> Result<Exit, Failure> {
+    let unproved = Unproved::begin(target)?;
+    if restored(&mut stub, source, unproved.file())? == Outcome::NotAStub {
         tracing::warn!("this is no stub of Lighter's: it is given out as it is");
     }
-    proved.seek(SeekFrom::Start(0))?;
-    match output {
-        Some(path) => {
-            let mut file = File::create(path).map_err(|error| Failure::failed(error).when(path.display()))?;
-            io::copy(&mut proved, &mut file).map_err(|error| Failure::failed(error).when(path.display()))?;
-        }
-        None => {
-            let mut out = io::stdout().lock();
-            io::copy(&mut proved, &mut out)?;
-            out.flush()?;
-        }
-    }
+    unproved.publish()?;
     Ok(Exit::Done)
 }
 
@@ -204,9 +169,9 @@ enum Outcome {
     NotAStub,
 }
 
-fn restored(stub: &mut File, source: &Source, proved: &mut File) -> Result<Outcome, Failure> {
+fn restored(stub: &mut File, source: &Source, mut proved: &File) -> Result<Outcome, Failure> {
     let mut open = |id| source.blob(id);
-    let mut writer = BufWriter::with_capacity(COPY_LEN, &mut *proved);
+    let mut writer = BufWriter::with_capacity(COPY_LEN, proved);
     let outcome = drive::restore(&mut BufReader::with_capacity(COPY_LEN, stub), &mut open, &mut writer);
     writer.flush()?;
     drop(writer);

@@ -2,9 +2,9 @@
 //! recipient's store while the message with placeholders goes by mail, or all of it goes by mail.
 //!
 //! The order, for a recipient with a store: the store is found and pinged, the delivery is offered, the store takes it;
-//! only then its message is mailed. A store that cannot be reached, or does not take it, costs nothing: the message goes
-//! whole. From the moment that the message is mailed, the delivery is on record and is offered until it is receipted,
-//! by this process or the next one.
+//! then it is recorded as one whose message goes out, and only then its message is mailed. A store that cannot be
+//! reached, or does not take it, costs nothing: the message goes whole. What is recorded is offered until it is
+//! receipted, by this process or the next one.
 
 mod compose;
 mod mail;
@@ -34,7 +34,7 @@ use crate::limits::{
 use crate::offers::{self, Attempt, Stage};
 use crate::shared::Handle;
 use compose::Draft;
-use mail::Content;
+use mail::{Content, Fate};
 use spool::Spooled;
 
 /// Events that wait for the command to show them.
@@ -187,6 +187,16 @@ struct Sending {
 enum Way {
     Store { delivery: DeliveryId, stages: watch::Receiver<Stage> },
     Whole { why: String },
+}
+
+/// What became of a message that was handed to the mail server: the worst over all recipients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mailed {
+    All,
+    /// The mail server said so, or was not even there.
+    Refused,
+    /// It was lost before the mail server said what it did.
+    Unknown,
 }
 
 impl Sending {
@@ -356,24 +366,37 @@ impl Sending {
         stages: watch::Receiver<Stage>,
         spooled: &Arc<Spooled>,
     ) {
-        let bytes = spooled.blobs.iter().map(|blob| blob.size).sum();
-        self.tell(SendEvent::ToStore { recipient: recipient.clone(), bytes }).await;
-        let (store, of) = (self.shared.store.clone(), Arc::clone(spooled));
-        let stub = mail::content(move |writer| spool::write_stub(&store, &of, delivery, writer));
-        if !self.mail(std::slice::from_ref(&recipient), stub).await {
-            // Nobody was told of it: the delivery never was.
-            self.shared.offers.cancel(&delivery);
-            return;
-        }
-        let mailed = move |outgoing: &mut Outgoing| {
+        // On record before the mail server can have the stub: a stub without its delivery would never be whole. The
+        // other way round costs nothing: a delivery that no message speaks of is pulled, and that is all.
+        let waiting = |outgoing: &mut Outgoing| {
             if outgoing.state == OutgoingState::Preparing {
                 outgoing.state = OutgoingState::Waiting;
             }
         };
-        if let Err(error) = self.shared.blocking(move |store| store.change_outgoing(delivery, mailed)).await {
-            tracing::warn!(%delivery, %error, "that it was mailed could not be recorded");
+        let recorded = self.shared.blocking(move |store| store.change_outgoing(delivery, waiting)).await;
+        if let Err(error) = recorded {
+            self.shared.offers.cancel(&delivery);
+            let why = format!("the own store could not record it: {error}");
+            self.tell(SendEvent::Whole { recipient: recipient.clone(), why }).await;
+            self.mail(&[recipient], self.whole_content(Some(spooled))).await;
+            return;
         }
-        self.follow(recipient, stages, spooled).await;
+        let bytes = spooled.blobs.iter().map(|blob| blob.size).sum();
+        self.tell(SendEvent::ToStore { recipient: recipient.clone(), bytes }).await;
+        let (store, of) = (self.shared.store.clone(), Arc::clone(spooled));
+        let stub = mail::content(move |writer| spool::write_stub(&store, &of, delivery, writer));
+        match self.mail(std::slice::from_ref(&recipient), stub).await {
+            Mailed::All => self.follow(recipient, stages, spooled).await,
+            // The stub may have arrived: the delivery goes on, and whoever sends again makes another one.
+            Mailed::Unknown => {}
+            Mailed::Refused => {
+                self.shared.offers.cancel(&delivery);
+                let removed = self.shared.blocking(move |store| store.remove_outgoing(delivery)).await;
+                if let Err(error) = removed {
+                    tracing::warn!(%delivery, %error, "a delivery without a message stays on record");
+                }
+            }
+        }
     }
 
     /// Follows a pull until the receipt; a store that will not take it after all gets the message whole.
@@ -419,30 +442,38 @@ impl Sending {
         }
     }
 
-    /// Hands one message to the mail server; says whether it took it for everybody.
-    async fn mail(&self, recipients: &[Mailbox], content: Content) -> bool {
-        let outcomes = match mail::send(&self.smtp, &self.draft.from, recipients, content).await {
-            Ok(outcomes) => outcomes,
+    /// Hands one message to the mail server, and tells what became of it.
+    async fn mail(&self, recipients: &[Mailbox], content: Content) -> Mailed {
+        let fates = match mail::send(&self.smtp, &self.draft.from, recipients, content).await {
+            Ok(fates) => fates,
             Err(failure) => {
                 let (why, temporary) = (failure.to_string(), failure.is_temporary());
                 for recipient in recipients.iter().cloned() {
                     self.tell(SendEvent::Failed { recipient, why: why.clone(), temporary }).await;
                 }
-                return false;
+                return Mailed::Refused;
             }
         };
-        let mut all = true;
-        for (recipient, outcome) in recipients.iter().cloned().zip(outcomes) {
-            match outcome {
-                Ok(()) => self.tell(SendEvent::Mailed { recipient }).await,
-                Err(failure) => {
-                    all = false;
-                    let (why, temporary) = (failure.to_string(), failure.is_temporary());
-                    self.tell(SendEvent::Failed { recipient, why, temporary }).await;
+        let mut mailed = Mailed::All;
+        for (recipient, fate) in recipients.iter().cloned().zip(fates) {
+            let failure = match fate {
+                Fate::Taken => {
+                    self.tell(SendEvent::Mailed { recipient }).await;
+                    continue;
                 }
-            }
+                Fate::Refused(failure) => {
+                    mailed = mailed.max(Mailed::Refused);
+                    failure
+                }
+                Fate::Unknown(failure) => {
+                    mailed = Mailed::Unknown;
+                    failure
+                }
+            };
+            let (why, temporary) = (failure.to_string(), failure.is_temporary());
+            self.tell(SendEvent::Failed { recipient, why, temporary }).await;
         }
-        all
+        mailed
     }
 
     /// Forgets deliveries that were withdrawn: what the store kept for them goes, unless another one needs it.

@@ -115,8 +115,11 @@ async fn wait_on(shared: &Handle, connection: &Connection) -> Ended {
                 tracing::info!(relay = %connection.peer(), waiting = count, "session with the relay");
             }
             Ok(Response::Later(seconds)) => {
-                sleep(Duration::from_secs(u64::from(seconds)).min(RECONNECT_MAX)).await;
-                continue;
+                let pause = Duration::from_secs(u64::from(seconds.max(1))).min(RECONNECT_MAX);
+                tokio::select! {
+                    () = sleep(pause) => continue,
+                    _ = connection.closed() => return Ended::Broken,
+                }
             }
             Ok(_) => return Ended::NotAccepted,
             Err(_) => return Ended::Broken,

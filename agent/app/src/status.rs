@@ -1,11 +1,12 @@
 //! `status`: how things stand.
 
+use lighter_store::limits::DISK_RESERVE;
 use lighter_store::{Store, StoreError};
 
 use crate::config::Config;
 use crate::registration;
 use crate::shared::Handle;
-use crate::views::{OutgoingStatus, RelayStatus, Status, StoreStatus};
+use crate::views::{OutgoingStatus, RelayStatus, Status, StoreStatus, size};
 
 /// How things stand with the agent that runs.
 ///
@@ -35,7 +36,7 @@ pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
         addresses: registration::addresses(shared),
         primary: attestation.as_ref().map(|attestation| attestation.primary),
         relays: relays.collect(),
-        problem: membership.problem,
+        problem: membership.problem.or_else(|| store_problem(&store)),
         store,
         pulling: shared.pulls.count(),
         outgoing,
@@ -51,6 +52,7 @@ pub fn of_store(
     peer: lighter_protocol::PeerId,
     store: &Store,
 ) -> Result<Status, StoreError> {
+    let status = store_status(store)?;
     Ok(Status {
         mailbox: config.mailbox.clone(),
         peer,
@@ -61,8 +63,8 @@ pub fn of_store(
         addresses: Vec::new(),
         primary: None,
         relays: Vec::new(),
-        problem: None,
-        store: store_status(store)?,
+        problem: store_problem(&status),
+        store: status,
         pulling: 0,
         outgoing: sent(store)?,
     })
@@ -77,6 +79,37 @@ fn store_status(store: &Store) -> Result<StoreStatus, StoreError> {
     })
 }
 
+/// What keeps the store from taking anything more: who offers is told `Later`, and keeps it.
+fn store_problem(store: &StoreStatus) -> Option<String> {
+    if store.bytes_free <= DISK_RESERVE {
+        return Some(format!(
+            "the disk is full: nothing is pulled, and nothing is lost, until more than {} are free",
+            size(DISK_RESERVE)
+        ));
+    }
+    if store.quota.is_some_and(|quota| store.bytes_used >= quota) {
+        return Some(
+            "the quota is used up: nothing is pulled until it is raised or something is let go of".to_owned(),
+        );
+    }
+    None
+}
+
 fn sent(store: &Store) -> Result<Vec<OutgoingStatus>, StoreError> {
     Ok(store.all_outgoing()?.iter().map(OutgoingStatus::of).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_input_31_a_full_disk_and_a_used_up_quota_are_said_plainly() {
+        let room =
+            || StoreStatus { bytes_used: 5, quota: Some(10), bytes_free: DISK_RESERVE + 1, deliveries: 1 };
+        assert_eq!(store_problem(&room()), None);
+        let problem = |status: StoreStatus| store_problem(&status).unwrap();
+        assert!(problem(StoreStatus { bytes_free: DISK_RESERVE, ..room() }).contains("disk is full"));
+        assert!(problem(StoreStatus { quota: Some(5), ..room() }).contains("quota"));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lighter_message::name::{sanitize_media_type, sanitize_name};
+use lighter_message::name::{is_invisible, sanitize_media_type, sanitize_name};
 use lighter_protocol::wire::OfferedBlob;
 use lighter_protocol::{BlobId, DeliveryId, Mailbox, PeerId, UnixTime};
 use lighter_store::{Incoming, IncomingState, Outgoing, OutgoingState, Store, StoreError};
@@ -12,6 +12,11 @@ mod ids;
 mod tables;
 
 pub(crate) use tables::size;
+
+/// Text for a terminal: line ends stay, what else controls it, or changes the order of what is read, does not.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars().filter(|c| *c == '\n' || !is_invisible(*c)).collect()
+}
 
 /// How things stand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -256,5 +261,23 @@ impl OutgoingStatus {
             state: state.to_owned(),
             reason,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_input_20_21_names_and_texts_do_nothing_to_a_terminal() {
+        assert_eq!(harmless("a\u{1b}[2Jb\r\nc\u{202e}d\u{7}"), "a[2Jb\ncd");
+        let offered = OfferedBlob {
+            id: BlobId([1; 32]),
+            size: 1,
+            name: "../../\u{1b}]0;x\u{7}\u{202e}gpj.exe".to_owned(),
+            media_type: "text/html\r\nX: y".to_owned(),
+        };
+        let row = BlobRow::from(&offered);
+        assert_eq!((row.name.as_str(), row.media_type.as_str()), ("]0;xgpj.exe", "application/octet-stream"));
     }
 }

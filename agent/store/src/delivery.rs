@@ -151,6 +151,8 @@ pub(crate) enum Role {
     Attachment,
     /// Kept for somebody else to pull: the user's own, outside quota.
     Outgoing,
+    /// Kept as long as somebody works on it ([`Hold`](crate::Hold)): outside quota, and over with the process.
+    Held,
 }
 
 impl Role {
@@ -159,6 +161,7 @@ impl Role {
             Self::Manifest => 0,
             Self::Attachment => 1,
             Self::Outgoing => 2,
+            Self::Held => 3,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::disk::DiskFile;
 use crate::error::StoreError;
 use crate::layout::Pair;
 use crate::limits::BLOB_SIZE_MAX;
-use crate::store::Inner;
+use crate::store::{Hold, Inner};
 use crate::tree;
 
 /// A file on its way in: written through [`io::Write`], ended by [`finish`](Import::finish). Dropped before that, it
@@ -44,11 +44,12 @@ impl Import {
         ImportReader { import: self, position: 0 }
     }
 
-    /// Gives the blob its final place, durable. It stays if a delivery refers to it when the store is next opened.
+    /// Gives the blob its final place, durable. It stays as long as it is held, and after that if a delivery refers to
+    /// it.
     ///
     /// # Errors
     /// [`StoreError::Full`] and what else the disk says; nothing is left behind then.
-    pub fn finish(mut self, now: UnixTime) -> Result<(BlobId, u64), StoreError> {
+    pub fn finish(mut self, hold: &Hold, now: UnixTime) -> Result<(BlobId, u64), StoreError> {
         if self.closed {
             return Err(StoreError::Io {
                 doing: "ending an import",
@@ -67,7 +68,8 @@ impl Import {
         outboard_synced
             .and_then(|()| self.data.sync())
             .map_err(|source| StoreError::SyncFailed { blob, source })?;
-        self.store.place(&[(blob, self.size, self.names.clone())], now)?;
+        hold.add(blob, self.size);
+        self.store.place(&[(blob, self.size, self.names.clone())], Some(hold.id()), now)?;
         Ok((blob, self.size))
     }
 }

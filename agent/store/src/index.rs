@@ -7,7 +7,7 @@
 //! | `meta` | name | number: `format`, `used` (bytes of distinct attachments that count), counters of the agent's |
 //! | `blobs` | BlobId | `BlobRow`: size, when it was placed. A row means: complete and durable under `blobs/` |
 //! | `partials` | BlobId, size | `PartialRow`: ranges that are durable under `partial/` |
-//! | `references` | BlobId, DeliveryId, role | size. A blob without one is removed |
+//! | `references` | BlobId, DeliveryId (or a hold's number), role | size. A blob without one is removed |
 //! | `incoming` | DeliveryId | `IncomingRow` |
 //! | `outgoing` | DeliveryId | `OutgoingRow` |
 //!
@@ -168,17 +168,37 @@ impl Index {
         })
     }
 
-    /// The blobs are complete and durable; what was on record of their partial states is over.
-    pub(crate) fn place(&self, blobs: &[(BlobId, u64)], now: UnixTime) -> Result<(), IndexError> {
+    /// The blobs are complete and durable; what was on record of their partial states is over. With `hold`, they are
+    /// referred to by that from the same moment on.
+    pub(crate) fn place(
+        &self,
+        blobs: &[(BlobId, u64)],
+        hold: Option<DeliveryId>,
+        now: UnixTime,
+    ) -> Result<(), IndexError> {
         self.write(|txn| {
             let mut table = txn.open_table(BLOBS)?;
             let mut partials = txn.open_table(PARTIALS)?;
+            let mut references = txn.open_table(REFERENCES)?;
             for (blob, size) in blobs {
                 table.insert(&blob.0, encode(&BlobRow::new(*size, now)).as_slice())?;
                 partials.remove((&blob.0, *size))?;
+                if let Some(hold) = hold {
+                    references.insert((&blob.0, &hold.0, Role::Held.code()), size)?;
+                }
             }
             Ok(())
         })
+    }
+
+    /// A hold is over: gives the blobs that nobody refers to any more.
+    pub(crate) fn release(
+        &self,
+        hold: DeliveryId,
+        blobs: &[(BlobId, u64)],
+    ) -> Result<Vec<Dropped>, IndexError> {
+        let parts: Vec<_> = blobs.iter().map(|(blob, size)| (*blob, *size, Role::Held)).collect();
+        self.write(|txn| change_references(txn, hold, &parts, false))
     }
 
     /// The blob is not held any more, though deliveries may refer to it: it was damaged.
@@ -306,10 +326,11 @@ impl Index {
     }
 
     /// Removes the rows of blobs and partial blobs that no delivery refers to: what was imported and never sent, and
-    /// what a crash left between two steps.
+    /// what a crash left between two steps. For a start: holds of an earlier process are over.
     pub(crate) fn drop_unreferenced(&self) -> Result<Vec<Dropped>, IndexError> {
         self.write(|txn| {
-            let references = txn.open_table(REFERENCES)?;
+            let mut references = txn.open_table(REFERENCES)?;
+            references.retain(|(_, _, role), _| role != Role::Held.code())?;
             let mut candidates = Vec::new();
             for entry in txn.open_table(BLOBS)?.iter()? {
                 candidates.push(BlobId(*entry?.0.value()));

@@ -26,4 +26,4 @@ pub use delivery::{Incoming, IncomingState, Outgoing, OutgoingState};
 pub use error::{IndexError, OpenError, StoreError};
 pub use import::{Import, ImportReader};
 pub use partial::Partial;
-pub use store::{Admission, BlobFiles, Durable, Here, Settings, Space, Store, Wanted};
+pub use store::{Admission, BlobFiles, Durable, Here, Hold, Settings, Space, Store, Wanted};

@@ -2,6 +2,7 @@
 //! code they go to a blocking thread.
 
 mod deliveries;
+mod hold;
 mod recovery;
 
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use lighter_protocol::blob::RangeSet;
-use lighter_protocol::{BlobId, UnixTime};
+use lighter_protocol::{BlobId, DeliveryId, UnixTime};
 
 use crate::blob::StoredBlob;
 use crate::disk::{Disk, OsDisk};
@@ -24,6 +25,7 @@ use crate::partial::Partial;
 use crate::tree;
 
 pub use deliveries::{Admission, Durable, Space};
+pub use hold::Hold;
 pub use recovery::Recovered;
 
 /// What the user decides about their store.
@@ -58,6 +60,7 @@ pub(crate) struct Inner {
     /// Held while a blob gets its final place or is removed from it: files and rows change as one.
     placing: Mutex<()>,
     imports: AtomicU64,
+    holds: AtomicU64,
 }
 
 /// A blob that somebody wants to have here.
@@ -116,6 +119,7 @@ impl Store {
             partials: Mutex::default(),
             placing: Mutex::default(),
             imports: AtomicU64::new(0),
+            holds: AtomicU64::new(0),
         }));
         let recovered = store.recover()?;
         if recovered != Recovered::default() {
@@ -176,7 +180,7 @@ impl Store {
             partial.seal()?;
             ready.push((partial.blob(), partial.size(), Pair::partial(partial.blob(), partial.size())));
         }
-        self.0.place(&ready, now)
+        self.0.place(&ready, None, now)
     }
 
     /// Whether the blob is complete here. Says nothing about what the disk did to it since: [`Store::recheck`] does.
@@ -299,7 +303,12 @@ impl Inner {
     /// Renames synced files to their final place, makes that durable, and only then says so in the index.
     ///
     /// The outboard goes first: where a data file stands in `blobs/`, its outboard is there.
-    pub(crate) fn place(&self, ready: &[(BlobId, u64, Pair)], now: UnixTime) -> Result<(), StoreError> {
+    pub(crate) fn place(
+        &self,
+        ready: &[(BlobId, u64, Pair)],
+        hold: Option<DeliveryId>,
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
         if ready.is_empty() {
             return Ok(());
         }
@@ -314,7 +323,7 @@ impl Inner {
         }
         let rows: Vec<_> = ready.iter().map(|(blob, size, _)| (*blob, *size)).collect();
         self.sync_places(&rows)?;
-        Ok(self.index.place(&rows, now)?)
+        Ok(self.index.place(&rows, hold, now)?)
     }
 
     /// Makes the final places of `blobs` durable. Where that fails, nobody knows under which name their files are on

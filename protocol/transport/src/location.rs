@@ -16,5 +16,6 @@ mod sse;
 
 pub use api::{Presence, Scope, Secret, SnapshotPage, StorePresence, StoreRecord};
 pub use client::LocationClient;
+pub use connect::{HttpClient, http_client};
 pub use error::{LocationError, LocationSetupError};
 pub use presence::{PresenceEvent, PresenceEvents};

@@ -10,6 +10,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use super::socket::{Lines, ShortPath, write_line};
 use super::{Answer, Question};
 use crate::failure::Failure;
+use crate::get::{Places, Wish};
 use crate::send::{SendEvent, SendRequest};
 use crate::views::{List, Lookup, Status};
 
@@ -109,6 +110,28 @@ impl Client {
     pub async fn lookup(&mut self, mailbox: Mailbox) -> Result<Lookup, Failure> {
         match self.ask(&Question::Lookup(mailbox)).await? {
             Answer::Lookup(lookup) => Ok(*lookup),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Where attachments can be, besides the store on this machine.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub(crate) async fn places(&mut self) -> Result<Places, Failure> {
+        match self.ask(&Question::Places).await? {
+            Answer::Places(places) => Ok(*places),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Fetches from the mailbox's store on another machine; false where it does not give it.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub(crate) async fn fetch(&mut self, wish: Wish) -> Result<bool, Failure> {
+        match self.ask(&Question::Fetch(wish)).await? {
+            Answer::Fetched(fetched) => Ok(fetched),
             _ => Err(unexpected()),
         }
     }

@@ -135,8 +135,12 @@ async fn pull(
                 return Ok(());
             }
             Err(error) => {
-                let answers = vec![Answer::Later(LaterReason::Disk); offer.blobs.len().min(OFFER_BLOBS_MAX)];
-                let _ = responder.respond(&Response::Answer(answers)).await;
+                // Without an attachment there is no answer that could say `Later`.
+                let response = match offer.blobs.len().min(OFFER_BLOBS_MAX) {
+                    0 => Response::Later(super::LATER_S),
+                    count => Response::Answer(vec![Answer::Later(LaterReason::Disk); count]),
+                };
+                let _ = responder.respond(&response).await;
                 return Err(error);
             }
         }
@@ -147,6 +151,7 @@ async fn pull(
         machine,
         events: events.clone(),
         work: JoinSet::new(),
+        answering: JoinSet::new(),
         watched: JoinSet::new(),
         responders: HashMap::from([(from, responder)]),
         holders: HashMap::new(),
@@ -205,6 +210,8 @@ struct Driver<'a> {
     events: mpsc::Sender<Event>,
     /// Streams, re-reads, the sync, receipts on their way: all end with the pull.
     work: JoinSet<()>,
+    /// Answers on their way: they are sent though the pull is over, since most are when it says that nothing is pulled.
+    answering: JoinSet<()>,
     /// Who waits for the end of a holder's connection.
     watched: JoinSet<()>,
     /// Offers that are not answered yet.
@@ -223,6 +230,7 @@ impl Driver<'_> {
             for command in commands {
                 if let Command::Stop(stop) = command {
                     tracing::info!(delivery = %self.machine.offer().delivery, %stop, "pull ended");
+                    while self.answering.join_next().await.is_some() {}
                     return;
                 }
                 self.execute(command).await;
@@ -243,6 +251,7 @@ impl Driver<'_> {
                 }
             };
             while self.work.try_join_next().is_some() {}
+            while self.answering.try_join_next().is_some() {}
         }
     }
 
@@ -302,7 +311,7 @@ impl Driver<'_> {
         match command {
             Command::Answer { to, answers } => {
                 if let Some(responder) = self.responders.remove(&to) {
-                    self.work.spawn(async move {
+                    self.answering.spawn(async move {
                         if let Err(error) = responder.respond(&Response::Answer(answers)).await {
                             tracing::debug!(peer = %to, %error, "could not answer an offer");
                         }

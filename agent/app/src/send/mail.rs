@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use lighter_mail::client::{Config as SessionConfig, Event, Outcome, Session, Tls};
+use lighter_mail::client::{Config as SessionConfig, Event, Origin, Outcome, Session, Tls};
 use lighter_mail::{Address, Body, Envelope, MailFrom, Protocol, RcptTo};
 use lighter_protocol::Mailbox;
 use rustls::RootCertStore;
@@ -63,10 +63,18 @@ impl Write for PieceWriter {
     }
 }
 
-/// What became of a message, for each recipient in turn: delivered to the mail server, or why not.
-pub(super) type Outcomes = Vec<Result<(), Failure>>;
+/// What became of a message for one recipient.
+#[derive(Debug)]
+pub(super) enum Fate {
+    /// The mail server has it.
+    Taken,
+    /// The mail server said that it has not.
+    Refused(Failure),
+    /// The connection was lost before it said either.
+    Unknown(Failure),
+}
 
-/// Hands one message over.
+/// Hands one message over; gives its fate for each recipient in turn.
 ///
 /// # Errors
 /// Where there is no connection on which it can be sent.
@@ -75,7 +83,7 @@ pub(super) async fn send(
     from: &Mailbox,
     to: &[Mailbox],
     content: Content,
-) -> Result<Outcomes, Failure> {
+) -> Result<Vec<Fate>, Failure> {
     let envelope = envelope(from, to)?;
     let tls = match config.tls {
         SmtpTls::Off => Tls::Off,
@@ -92,7 +100,7 @@ pub(super) async fn send(
     };
     let outcomes = wire.send(envelope, content).await;
     wire.quit().await;
-    Ok(outcomes.iter().map(outcome).collect())
+    Ok(outcomes.iter().map(fate).collect())
 }
 
 fn envelope(from: &Mailbox, to: &[Mailbox]) -> Result<Envelope, Failure> {
@@ -112,12 +120,19 @@ fn envelope(from: &Mailbox, to: &[Mailbox]) -> Result<Envelope, Failure> {
     Ok(Envelope { mail, recipients })
 }
 
-fn outcome(outcome: &Outcome) -> Result<(), Failure> {
+fn fate(outcome: &Outcome) -> Fate {
     if outcome.is_delivered() {
-        return Ok(());
+        return Fate::Taken;
     }
+    match outcome.from {
+        Origin::Peer => Fate::Refused(not_taken(outcome)),
+        Origin::Here => Fate::Unknown(not_taken(outcome)),
+    }
+}
+
+fn not_taken(outcome: &Outcome) -> Failure {
     let message = format!("the mail server did not take it: {}", outcome.reply);
-    Err(if outcome.is_permanent() { Failure::failed(message) } else { Failure::temporary(message) })
+    if outcome.is_permanent() { Failure::failed(message) } else { Failure::temporary(message) }
 }
 
 /// Why there is no connection on which a message can be sent.
@@ -135,10 +150,10 @@ impl NotOpen {
                 Failure::temporary(format!("the mail server {server} cannot be reached: {error}"))
             }
             Self::Tls => Failure::temporary(format!("no trusted encryption with the mail server {server}")),
-            Self::Refused(why) => match outcome(&why) {
-                Err(failure) => failure,
-                Ok(()) => Failure::temporary(format!("the mail server {server} ended the connection")),
-            },
+            Self::Refused(why) if why.is_delivered() => {
+                Failure::temporary(format!("the mail server {server} ended the connection"))
+            }
+            Self::Refused(why) => not_taken(&why),
             Self::Setup(failure) => failure,
         }
     }

@@ -2,12 +2,13 @@
 //! to the byte.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use lighter_message::drive::{self, BlobSink, DriveError};
 use lighter_message::{Policy, StubContext, Summary};
 use lighter_protocol::wire::OfferedBlob;
 use lighter_protocol::{BlobId, DeliveryId, UnixTime};
-use lighter_store::{Import, Store, StoreError};
+use lighter_store::{Hold, Import, Store, StoreError};
 
 use super::compose::Draft;
 
@@ -17,6 +18,8 @@ pub(super) struct Spooled {
     pub(super) manifest: OfferedBlob,
     pub(super) blobs: Vec<OfferedBlob>,
     pub(super) summary: Summary,
+    /// The first store may receipt everything before the last message is mailed: until then, nothing goes.
+    _hold: Arc<Hold>,
 }
 
 /// Why a draft was not taken in.
@@ -31,9 +34,10 @@ pub(super) enum SpoolError {
 /// Reads the draft once. Blocks on the disk.
 pub(super) fn spool(store: &Store, draft: &Draft, policy: Policy) -> Result<Spooled, SpoolError> {
     let mut manifest = store.import()?;
-    let mut blobs = Blobs { store, open: None };
+    let hold = Arc::new(store.hold());
+    let mut blobs = Blobs { store, hold: &hold, open: None };
     let summary = drive::detach(policy, &mut draft.reader(), &mut manifest, &mut blobs)?;
-    let (id, size) = manifest.finish(UnixTime::now())?;
+    let (id, size) = manifest.finish(&hold, UnixTime::now())?;
     let manifest = OfferedBlob { id, size, name: String::new(), media_type: String::new() };
     let blobs = summary
         .parts
@@ -45,7 +49,7 @@ pub(super) fn spool(store: &Store, draft: &Draft, policy: Policy) -> Result<Spoo
             media_type: part.facts.media_type.clone(),
         })
         .collect();
-    Ok(Spooled { manifest, blobs, summary })
+    Ok(Spooled { manifest, blobs, summary, _hold: hold })
 }
 
 /// Writes one recipient's stub. Blocks on the disk.
@@ -73,6 +77,7 @@ pub(super) fn write_original(store: &Store, spooled: &Spooled, original: &mut dy
 /// Takes attachments as the detacher gives them.
 struct Blobs<'a> {
     store: &'a Store,
+    hold: &'a Hold,
     open: Option<Import>,
 }
 
@@ -93,7 +98,7 @@ impl BlobSink for Blobs<'_> {
 
     fn end(&mut self, id: BlobId, _size: u64) -> io::Result<()> {
         let import = self.open.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let (stored, _) = import.finish(UnixTime::now()).map_err(io::Error::other)?;
+        let (stored, _) = import.finish(self.hold, UnixTime::now()).map_err(io::Error::other)?;
         if stored == id {
             Ok(())
         } else {

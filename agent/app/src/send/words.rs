@@ -10,6 +10,9 @@ const WORD_LEN: usize = 45;
 const QUOTED_LINE_LEN: usize = 75;
 /// A header line that is left as it is (RFC 5322 §2.1.1).
 const HEADER_LINE_LEN: usize = 60;
+/// A piece of a parameter in RFC 2231's form: with ` filename*99*=utf-8''` in front and `;` behind it, still a line of
+/// 78 characters.
+const PIECE_LEN: usize = 54;
 
 /// A subject: as it is where that is plain and short, else as encoded words (RFC 2047).
 pub(super) fn encoded_words(text: &str) -> String {
@@ -47,7 +50,7 @@ pub(super) fn parameter(name: &str, value: &str) -> String {
     let mut pieces = Vec::new();
     let mut rest = encoded.as_str();
     while !rest.is_empty() {
-        let mut end = rest.len().min(HEADER_LINE_LEN);
+        let mut end = rest.len().min(PIECE_LEN);
         // Not within a `%XX`.
         while end < rest.len() && rest.as_bytes()[..end].iter().rev().take(2).any(|byte| *byte == b'%') {
             end -= 1;

@@ -102,10 +102,18 @@ impl Store {
     /// is what must be sent.
     ///
     /// # Errors
-    /// What the index says.
+    /// [`StoreError::NoBlob`] where a part was let go of, or found to be damaged, since the proof; else what the index
+    /// says.
     pub fn settle(&self, durable: Durable, receipt: Signed<Receipt>) -> Result<Signed<Receipt>, StoreError> {
         let mut incoming = durable.incoming;
         let delivery = incoming.delivery;
+        // Nothing is set aside or removed while the proof becomes a receipt.
+        let _placing = self.0.placing();
+        for (part, _) in incoming.parts() {
+            if self.0.index.blob_size(part.id)? != Some(part.size) {
+                return Err(StoreError::NoBlob(part.id));
+            }
+        }
         let known = self.0.index.incoming(delivery)?.ok_or(StoreError::NoDelivery(delivery))?;
         if let Some(given) = known.receipt() {
             return Ok(given.clone());

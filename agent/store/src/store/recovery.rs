@@ -7,6 +7,7 @@
 //! | after the data got its place, before the row | both in `blobs/`, no row | re-read and taken over when the blob is wanted |
 //! | after a row was removed, before its files | files that nothing refers to | removed at the start |
 //! | while the user's file was taken in | `partial/import-N` | removed at the start |
+//! | while a message was being sent | blobs that only a hold refers to | removed at the start |
 
 use std::io;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ impl Store {
         {
             // The renames may have reached the disk or not; the data was synced before them.
             self.0.sync_places(&[(blob, size)])?;
-            self.0.index.place(&[(blob, size)], now)?;
+            self.0.index.place(&[(blob, size)], None, now)?;
             return Ok(true);
         }
         self.0.index.forget_partial(blob, size)?;

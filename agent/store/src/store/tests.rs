@@ -152,7 +152,8 @@ fn the_outboard_on_disk_is_the_one_that_bao_tree_makes() {
     let store = open(&SimulatedDisk::default());
     let mut import = store.import().unwrap();
     import.write_all(&source.bytes).unwrap();
-    let (id, size) = import.finish(NOW).unwrap();
+    let hold = store.hold();
+    let (id, size) = import.finish(&hold, NOW).unwrap();
     assert_eq!((id, size), (source.id(), source.size()));
     let stored = store.open_blob(id).unwrap();
     for node in blob::tree(size).pre_order_nodes_iter() {
@@ -287,14 +288,61 @@ fn retention_lets_go_of_what_is_old_and_forgets_what_nobody_can_offer_again() {
 }
 
 #[test]
-fn an_import_that_is_not_referred_to_is_gone_at_the_next_start() {
+fn an_import_that_is_not_referred_to_goes_with_its_hold_or_at_the_next_start() {
     let disk = SimulatedDisk::default();
     let store = open(&disk);
-    let mut import = store.import().unwrap();
-    import.write_all(&[5; 40_000]).unwrap();
-    let (id, _) = import.finish(NOW).unwrap();
+    let import = |hold: &Hold| {
+        let mut import = store.import().unwrap();
+        import.write_all(&[5; 40_000]).unwrap();
+        import.finish(hold, NOW).unwrap().0
+    };
+    let hold = store.hold();
+    let id = import(&hold);
     assert!(store.holds(id).unwrap());
-    drop(store);
+    drop(hold);
+    assert!(!store.holds(id).unwrap());
+    let hold = store.hold();
+    import(&hold);
+    // The process is killed: nothing is dropped.
     let store = open(&disk.restart());
     assert!(!store.holds(id).unwrap());
+}
+
+#[test]
+fn a_held_blob_stays_when_everybody_else_lets_go_of_it() {
+    let disk = SimulatedDisk::default();
+    let store = open(&disk);
+    let bytes = vec![5; 40_000];
+    let import = |hold: &Hold| {
+        let mut import = store.import().unwrap();
+        import.write_all(&bytes).unwrap();
+        import.finish(hold, NOW).unwrap().0
+    };
+    let (first, second) = (store.hold(), store.hold());
+    let id = import(&first);
+    assert_eq!(import(&second), id);
+    drop(first);
+    assert_eq!(read_all(&store, id), bytes, "the second one still holds it");
+    assert_eq!(store.used().unwrap(), 0, "outside quota");
+    drop(second);
+    assert!(!store.holds(id).unwrap());
+    assert_eq!(disk.names(), ["index.redb"], "no file is left");
+}
+
+// Rule 4: between the proof and the receipt, a blob may turn out to be damaged.
+#[test]
+fn a_receipt_is_not_kept_for_what_is_no_longer_held() {
+    let (disk, key) = (SimulatedDisk::default(), key());
+    let store = open(&disk);
+    let (manifest, blob) = (Source::new(1, 100), Source::new(2, 50_000));
+    let offer = offer(1, &manifest, &[&blob]);
+    store.admit(&offer, PeerId::random(), NOW).unwrap();
+    pull(&store, &manifest, 9).unwrap();
+    pull(&store, &blob, 9).unwrap();
+    let durable = store.durable(offer.delivery).unwrap().unwrap();
+    disk.rot(&Pair::complete(blob.id()).data, 20_000);
+    assert!(!store.recheck(blob.id()).unwrap());
+    let receipt = Signed::sign(&durable.receipt(key.public().to_peer_id(), NOW), &key).unwrap();
+    assert!(matches!(store.settle(durable, receipt), Err(StoreError::NoBlob(_))));
+    assert!(store.incoming(offer.delivery).unwrap().unwrap().receipt().is_none());
 }

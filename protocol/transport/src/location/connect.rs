@@ -16,10 +16,15 @@ use rustls::{ClientConfig, RootCertStore};
 use super::error::LocationSetupError;
 use super::limits::{CA_FILE_LEN_MAX, CONNECT_TIMEOUT, IDLE_CONNECTIONS_MAX, IDLE_TIMEOUT};
 
-pub(super) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+/// An HTTP client: cheap to clone, connections are kept and shared.
+pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// A client for `http` and `https`. Roots are read only for `https`: a laptop without any can still use loopback.
-pub(super) fn http_client(https: bool, ca_file: Option<&Path>) -> Result<HttpClient, LocationSetupError> {
+/// A client for `http` and `https`. Roots are read only for `https`: a laptop without any can still use loopback. With
+/// `ca_file`, its certificates are trusted instead of the system's.
+///
+/// # Errors
+/// Where nothing can be trusted.
+pub fn http_client(https: bool, ca_file: Option<&Path>) -> Result<HttpClient, LocationSetupError> {
     let roots = if https { roots(ca_file)? } else { RootCertStore::empty() };
     let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()

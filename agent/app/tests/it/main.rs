@@ -1,0 +1,10 @@
+//! The agent, driven over real sockets and disks: with a location server, relays, web and mail servers of the tests' own.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod commands;
+mod gets;
+mod hostile;
+mod pulls;
+mod sends;
+mod support;

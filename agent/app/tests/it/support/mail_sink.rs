@@ -1,0 +1,99 @@
+//! A mail server that takes everything and keeps it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A message as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Mail {
+    pub(crate) from: String,
+    pub(crate) to: Vec<String>,
+    pub(crate) content: Vec<u8>,
+}
+
+/// A mail server on loopback.
+pub(crate) struct MailSink {
+    pub(crate) address: SocketAddr,
+    mails: Arc<Mutex<Vec<Mail>>>,
+}
+
+impl MailSink {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mails = Arc::new(Mutex::new(Vec::new()));
+        let kept = mails.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(session(stream, kept.clone()));
+            }
+        });
+        Self { address, mails }
+    }
+
+    pub(crate) fn mails(&self) -> Vec<Mail> {
+        self.mails.lock().unwrap().clone()
+    }
+}
+
+async fn session(stream: TcpStream, kept: Arc<Mutex<Vec<Mail>>>) -> std::io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    writer.write_all(b"220 sink\r\n").await?;
+    let mut mail = Mail { from: String::new(), to: Vec::new(), content: Vec::new() };
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if reader.read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        let reply: &[u8] = match text.split_at_checked(4).map_or("", |(verb, _)| verb) {
+            "EHLO" => b"250-sink\r\n250-PIPELINING\r\n250 8BITMIME\r\n",
+            "MAIL" => {
+                mail.from = path(&text);
+                b"250 ok\r\n"
+            }
+            "RCPT" if text.contains("nobody@") => b"550 5.1.1 nobody here\r\n",
+            "RCPT" => {
+                mail.to.push(path(&text));
+                b"250 ok\r\n"
+            }
+            "DATA" if mail.to.is_empty() => b"554 5.5.1 nobody\r\n",
+            "DATA" => {
+                writer.write_all(b"354 go on\r\n").await?;
+                loop {
+                    line.clear();
+                    if reader.read_until(b'\n', &mut line).await? == 0 {
+                        return Ok(());
+                    }
+                    if line == b".\r\n" {
+                        break;
+                    }
+                    mail.content.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
+                }
+                kept.lock().unwrap().push(mail.clone());
+                (mail.to, mail.content) = (Vec::new(), Vec::new());
+                b"250 taken\r\n"
+            }
+            "RSET" => {
+                (mail.to, mail.content) = (Vec::new(), Vec::new());
+                b"250 ok\r\n"
+            }
+            "QUIT" => {
+                writer.write_all(b"221 bye\r\n").await?;
+                return Ok(());
+            }
+            _ => b"502 what?\r\n",
+        };
+        writer.write_all(reply).await?;
+    }
+}
+
+fn path(text: &str) -> String {
+    let (_, rest) = text.split_once('<').unwrap_or_default();
+    rest.split_once('>').unwrap_or_default().0.to_owned()
+}

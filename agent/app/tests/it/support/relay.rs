@@ -1,0 +1,190 @@
+//! A relay that holds deliveries in memory: it knows sessions, offers, serves, and takes receipts.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bao_tree::io::outboard::PreOrderMemOutboard;
+use bytes::Bytes;
+use lighter_protocol::blob::GROUP;
+use lighter_protocol::wire::{Answer, Get, Offer, OfferedBlob, Request, Response};
+use lighter_protocol::{Attestation, BlobId, DeliveryId, Mailbox, Receipt, RelayRecord, Signed, UnixTime};
+use lighter_transport::location::LocationClient;
+use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity};
+use tokio::sync::watch;
+
+use super::World;
+
+/// What a relay knows.
+#[derive(Default)]
+pub(crate) struct Held {
+    pub(crate) blobs: HashMap<BlobId, Vec<u8>>,
+    pub(crate) offers: Vec<Offer>,
+    pub(crate) receipts: Vec<Signed<Receipt>>,
+    pub(crate) answers: Vec<Vec<Answer>>,
+    /// Ranges that were asked for, each.
+    pub(crate) gets: Vec<Get>,
+    /// After so many bytes of the largest blob nothing more comes.
+    pub(crate) stall_at: Option<u64>,
+    /// Other bytes are served than were asked for.
+    pub(crate) is_wrong: bool,
+    /// The name that the attachments have.
+    pub(crate) name: Option<String>,
+}
+
+/// A relay that runs until it is dropped.
+pub(crate) struct Relay {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) held: Arc<Mutex<Held>>,
+    pub(crate) sessions: watch::Receiver<usize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Relay {
+    /// Starts, and makes itself known to the location server.
+    pub(crate) async fn start(world: &World) -> Self {
+        Self::start_with(world, "http://127.0.0.1:1").await
+    }
+
+    /// As [`Relay::start`], with a web server of its own for retrieval.
+    pub(crate) async fn start_with(world: &World, retrieval_url: &str) -> Self {
+        let identity = Identity::generate();
+        let endpoint =
+            Endpoint::bind(&identity, "127.0.0.1:0".parse().unwrap(), EndpointConfig::default()).unwrap();
+        let record = RelayRecord {
+            peer: identity.peer(),
+            addresses: vec![endpoint.local_addr().unwrap()],
+            retrieval_url: retrieval_url.to_owned(),
+        };
+        world.client().put_relay(&world.token, &record).await.unwrap();
+        let held = Arc::new(Mutex::new(Held::default()));
+        let (count, sessions) = watch::channel(0);
+        let accepting =
+            Accepting { endpoint: endpoint.clone(), held: held.clone(), location: world.client(), count };
+        let task = tokio::spawn(accepting.run());
+        Self { endpoint, held, sessions, task }
+    }
+
+    /// Takes in a delivery; it is offered to the next session.
+    pub(crate) fn hold(&self, number: u8, mailbox: &Mailbox, manifest: &[u8], blobs: &[Vec<u8>]) -> Offer {
+        let mut held = self.held.lock().unwrap();
+        let name = held.name.clone().unwrap_or_else(|| "report.pdf".to_owned());
+        let mut offered = |bytes: &[u8], name: &str| {
+            let id = BlobId::of(bytes);
+            held.blobs.insert(id, bytes.to_vec());
+            OfferedBlob { id, size: bytes.len() as u64, name: name.to_owned(), media_type: "x/y".to_owned() }
+        };
+        let offer = Offer {
+            delivery: DeliveryId([number; 16]),
+            mailbox: mailbox.clone(),
+            manifest: offered(manifest, ""),
+            blobs: blobs.iter().map(|blob| offered(blob, &name)).collect(),
+            sources: Vec::new(),
+            expires: UnixTime(UnixTime::now().0 + 86_400),
+            introduction: None,
+        };
+        held.offers.push(offer.clone());
+        offer
+    }
+
+    /// Waits for so many receipts.
+    pub(crate) async fn receipts(&self, count: usize) -> Vec<Signed<Receipt>> {
+        super::eventually("receipts", async || self.held.lock().unwrap().receipts.len() >= count).await;
+        self.held.lock().unwrap().receipts.clone()
+    }
+}
+
+struct Accepting {
+    endpoint: Endpoint,
+    held: Arc<Mutex<Held>>,
+    location: LocationClient,
+    count: watch::Sender<usize>,
+}
+
+impl Accepting {
+    async fn run(self) {
+        let location = self.location.domain().await.unwrap().location;
+        while let Some(connection) = self.endpoint.accept().await {
+            let (held, count) = (self.held.clone(), self.count.clone());
+            tokio::spawn(async move {
+                while let Some(incoming) = connection.accept_request().await {
+                    let responder = incoming.responder;
+                    match incoming.request {
+                        Request::Waiting(waiting) => {
+                            let peer = connection.peer();
+                            Attestation::verify_of(&waiting.attestation, &location, &peer, UnixTime::now())
+                                .unwrap();
+                            let offers = held.lock().unwrap().offers.clone();
+                            responder.respond(&Response::Waiting(offers.len() as u64)).await.unwrap();
+                            count.send_modify(|count| *count += 1);
+                            tokio::spawn(offer_all(connection.clone(), held.clone(), offers));
+                        }
+                        Request::Get(get) => {
+                            tokio::spawn(serve(held.clone(), get, responder));
+                        }
+                        Request::Receipt(receipt) => {
+                            receipt.verify(&connection.peer()).unwrap();
+                            held.lock().unwrap().receipts.push(receipt);
+                            let _ = responder.respond(&Response::Released).await;
+                        }
+                        _ => {
+                            let _ = responder.respond(&Response::Refused).await;
+                        }
+                    }
+                }
+            });
+        }
+    }
+}
+
+async fn offer_all(connection: Connection, held: Arc<Mutex<Held>>, offers: Vec<Offer>) {
+    for offer in offers {
+        if let Ok(Response::Answer(answers)) = connection.request(&Request::Offer(offer)).await {
+            held.lock().unwrap().answers.push(answers);
+        }
+    }
+}
+
+async fn serve(held: Arc<Mutex<Held>>, get: Get, responder: lighter_transport::Responder) {
+    let (bytes, stall_at, is_wrong) = {
+        let mut held = held.lock().unwrap();
+        held.gets.push(get.clone());
+        (held.blobs.get(&get.blob).cloned(), held.stall_at, held.is_wrong)
+    };
+    let Some(mut bytes) = bytes else {
+        let _ = responder.respond(&Response::Refused).await;
+        return;
+    };
+    if let Some(first) = bytes.first_mut().filter(|_| is_wrong) {
+        // The proofs fit these bytes; the root is another blob's.
+        *first ^= 1;
+    }
+    let outboard = PreOrderMemOutboard::create(&bytes, GROUP);
+    let size = bytes.len() as u64;
+    let stall_at = stall_at.filter(|at| *at < size);
+    let _ = responder.serve(&get, size, Slow { bytes: bytes.into(), stall_at }, outboard).await;
+}
+
+/// Bytes that stop coming at some place.
+struct Slow {
+    bytes: Bytes,
+    stall_at: Option<u64>,
+}
+
+impl bao_tree::io::fsm::AsyncSliceReader for Slow {
+    async fn read_at(&mut self, offset: u64, len: usize) -> std::io::Result<Bytes> {
+        if self.stall_at.is_some_and(|at| offset >= at) {
+            std::future::pending::<()>().await;
+        }
+        bao_tree::io::fsm::AsyncSliceReader::read_at(&mut self.bytes, offset, len).await
+    }
+
+    async fn size(&mut self) -> std::io::Result<u64> {
+        Ok(self.bytes.len() as u64)
+    }
+}
