@@ -108,6 +108,7 @@ fn sort(
     tried: &mut Tried,
 ) {
     if outcome.is_delivered() {
+        tracing::info!(message = %message.id, recipient = due.hand_over.recipient, "handed on");
         tried.taken.push(due.hand_over);
         return;
     }

@@ -172,12 +172,47 @@ impl IncomingMessage {
         };
         let mut blobs = self.placed;
         blobs.push(manifest);
+        let taken = Taken::of(&message);
         match message.cause {
             None => shared.ledger.accept(message, blobs).await?,
             // What it settles must not be found due again by who asks next: nobody is to be told twice.
             Some(_) => shared.ledger.accept_applied(message, blobs).await?,
         }
+        taken.log();
         Ok(())
+    }
+}
+
+/// What the log says of a message that is taken in: how it can be followed, and nothing personal.
+struct Taken {
+    id: MessageId,
+    bytes: u64,
+    recipients: usize,
+    parts: usize,
+    deliveries: Vec<DeliveryId>,
+}
+
+impl Taken {
+    fn of(message: &Message) -> Self {
+        let deliveries = message.recipients.iter().filter_map(|recipient| match recipient.form {
+            Form::Stub { delivery, .. } => Some(delivery),
+            Form::Whole => None,
+        });
+        Self {
+            id: message.id,
+            bytes: message.original.length,
+            recipients: message.recipients.len(),
+            parts: message.parts.len(),
+            deliveries: deliveries.collect(),
+        }
+    }
+
+    fn log(&self) {
+        let Self { id, bytes, recipients, parts, deliveries } = self;
+        tracing::info!(message = %id, bytes, recipients, parts, "taken");
+        for delivery in deliveries {
+            tracing::info!(message = %id, %delivery, "its attachments wait for a store");
+        }
     }
 }
 
