@@ -302,6 +302,28 @@ mod tests {
     }
 
     #[test]
+    fn array_keys_drawn_at_once_for_one_file_end_in_one_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("array.key");
+        let texts: Vec<String> = std::thread::scope(|scope| {
+            let draw = |seed| {
+                let path = &path;
+                move || {
+                    let key = ArrayKey::load_or_create(path, &mut StdRng::seed_from_u64(seed)).unwrap();
+                    key.export().to_string()
+                }
+            };
+            let threads: Vec<_> = (0..8).map(|seed| scope.spawn(draw(seed))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(texts.iter().all(|text| *text == texts[0]));
+        // What a crash left beside it is neither used nor in the way.
+        std::fs::write(folder.path().join("array.new-0123456789abcdef"), "half a k").unwrap();
+        let again = ArrayKey::load(&path).unwrap();
+        assert_eq!(*again.export(), texts[0]);
+    }
+
+    #[test]
     fn a_wrapped_key_opens_only_where_it_belongs() {
         let chance = &mut chance();
         let array = ArrayKey::draw(chance);
