@@ -131,13 +131,40 @@ impl Partial {
     /// # Errors
     /// What the disk says.
     pub fn write_pair(&self, node: TreeNode, pair: &(blake3::Hash, blake3::Hash)) -> Result<(), StoreError> {
+        self.write_pairs([(node, *pair)])
+    }
+
+    /// Writes verified hash pairs, as [`write_pair`](Self::write_pair) does; those that lie one behind the other, as a
+    /// piece's do, in one go.
+    ///
+    /// # Errors
+    /// What the disk says; some of them may have been written.
+    pub fn write_pairs(
+        &self,
+        pairs: impl IntoIterator<Item = (TreeNode, (blake3::Hash, blake3::Hash))>,
+    ) -> Result<(), StoreError> {
         let Some(outboard) = &self.outboard else { return Ok(()) };
-        let Some(index) = blob::tree(self.size).pre_order_offset(node) else { return Ok(()) };
-        let mut bytes = [0; PAIR_LEN];
-        bytes[..32].copy_from_slice(pair.0.as_bytes());
-        bytes[32..].copy_from_slice(pair.1.as_bytes());
         self.alive()?;
-        outboard.write_at(&bytes, index * PAIR_LEN as u64).map_err(StoreError::io("writing an outboard"))
+        let tree = blob::tree(self.size);
+        let write = |run: &[u8], first: u64| {
+            outboard.write_at(run, first * PAIR_LEN as u64).map_err(StoreError::io("writing an outboard"))
+        };
+        // Pairs of the indexes from `first` to `next`, not written yet.
+        let (mut run, mut first, mut next) = (Vec::new(), 0, 0);
+        for (node, pair) in pairs {
+            let Some(index) = tree.pre_order_offset(node) else { continue };
+            if index != next && !run.is_empty() {
+                write(&run, first)?;
+                run.clear();
+            }
+            if run.is_empty() {
+                first = index;
+            }
+            run.extend_from_slice(pair.0.as_bytes());
+            run.extend_from_slice(pair.1.as_bytes());
+            next = index + 1;
+        }
+        if run.is_empty() { Ok(()) } else { write(&run, first) }
     }
 
     /// Writes verified bytes: whole groups, `offset` at a group's start. True says that a

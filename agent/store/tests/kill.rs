@@ -70,7 +70,9 @@ fn puller() {
         for at in range.step_by(GROUP_LEN as usize) {
             let end = (at + GROUP_LEN).min(size);
             println!("group {}", at / GROUP_LEN);
-            if partial.write_data(at, &bytes[at as usize..end as usize]).unwrap() {
+            partial.write_data(at, &bytes[at as usize..end as usize]).unwrap();
+            // More often than it would be due, so that kills fall into checkpoints, too.
+            if (at / GROUP_LEN) % 64 == 63 {
                 partial.checkpoint().unwrap();
             }
         }

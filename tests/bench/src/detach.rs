@@ -59,8 +59,11 @@ fn decode_and_hash(message: &[u8], size: u64) -> Result<()> {
     let mut hasher = blake3::Hasher::new();
     let mut decoded = vec![0; 1 << 16];
     let mut filled = 0;
-    for line in message.split(|byte| *byte == b'\n') {
+    let mut begin = 0;
+    for end in memchr::memchr_iter(b'\n', message) {
+        let line = &message[begin..end];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
+        begin = end + 1;
         if decoded.len() - filled < line.len() {
             hasher.update(&decoded[..filled]);
             filled = 0;

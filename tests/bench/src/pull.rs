@@ -111,9 +111,7 @@ fn into_files(runtimes: &Runtimes, contents: &Contents, store: &Store) -> Result
         async fn write(&self, piece: Piece) -> io::Result<()> {
             let partial = Arc::clone(&self.0);
             let written = spawn_blocking(move || {
-                for parent in &piece.parents {
-                    partial.write_pair(parent.node, &parent.pair)?;
-                }
+                partial.write_pairs(piece.parents.iter().map(|parent| (parent.node, parent.pair)))?;
                 partial.write_data(piece.offset, &piece.bytes)
             });
             written.await?.map(drop).map_err(io::Error::other)

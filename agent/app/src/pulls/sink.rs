@@ -27,9 +27,7 @@ impl VerifiedSink for Sink {
         let range = piece.offset..piece.offset + piece.bytes.len() as u64;
         let partial = Arc::clone(&self.partial);
         let written = spawn_blocking(move || {
-            for parent in &piece.parents {
-                partial.write_pair(parent.node, &parent.pair)?;
-            }
+            partial.write_pairs(piece.parents.iter().map(|parent| (parent.node, parent.pair)))?;
             partial.write_data(piece.offset, &piece.bytes)
         });
         let is_due = written.await.map_err(io::Error::other)?.map_err(io::Error::other)?;

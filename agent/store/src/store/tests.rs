@@ -56,14 +56,12 @@ impl Source {
                 if sent == max {
                     return Ok(sent);
                 }
-                for node in blob::tree(self.size()).pre_order_nodes_iter() {
-                    if node.chunk_range().start.to_bytes() <= at
-                        && at < node.chunk_range().end.to_bytes()
-                        && let Some(pair) = self.tree.load(node).unwrap()
-                    {
-                        partial.write_pair(node, &pair)?;
-                    }
-                }
+                let above = blob::tree(self.size()).pre_order_nodes_iter().filter(|node| {
+                    let range = node.chunk_range();
+                    range.start.to_bytes() <= at && at < range.end.to_bytes()
+                });
+                let pairs = above.filter_map(|node| Some((node, self.tree.load(node).unwrap()?)));
+                partial.write_pairs(pairs)?;
                 let until = (at + GROUP_LEN).min(self.size());
                 partial.write_data(at, &self.bytes[at as usize..until as usize])?;
                 sent += 1;

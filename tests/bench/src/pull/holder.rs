@@ -138,9 +138,11 @@ async fn answer(connection: Connection, contents: Contents, receipts: mpsc::Send
             let answered = match incoming.request {
                 Request::Get(get) => serve(&get, &contents.store, incoming.responder).await,
                 Request::Receipt(_) => {
+                    let came = Instant::now();
+                    let released = incoming.responder.respond(&Response::Released).await;
                     // Nobody may wait for it.
-                    let _ = receipts.try_send(Instant::now());
-                    incoming.responder.respond(&Response::Released).await.map_err(Into::into)
+                    let _ = receipts.try_send(came);
+                    released.map_err(Into::into)
                 }
                 _ => incoming.responder.respond(&Response::Refused).await.map_err(Into::into),
             };
