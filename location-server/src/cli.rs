@@ -179,9 +179,10 @@ async fn serve(mut config: Config, listen: Option<SocketAddr>, domains: Vec<Stri
         Failure::new(exit, error)
     })?;
     let failed = |error: std::io::Error| Failure::new(Exit::Failed, error);
+    let stop = lighter_shell::stop::requested().map_err(failed)?;
     lighter_shell::ready(&data, &Addresses { http: server.address(), url: server.url() }).map_err(failed)?;
     tokio::select! {
-        requested = lighter_shell::stop::requested() => requested.map_err(failed)?,
+        () = stop => {}
         () = server.ended() => {}
     }
     server.stop().await;

@@ -5,17 +5,21 @@ use std::io;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Returns when the program is told to stop; the service manager is told that it does.
+/// Listens from now on; the future ends when the program is told to stop, and the service manager is told that it does.
+///
+/// Called before [`ready`](crate::ready): who has read that a program is ready may stop it at once. Before that, a
+/// signal ends the program where it stands, as a crash would.
 ///
 /// # Errors
 /// Where the signals cannot be listened for.
-pub async fn requested() -> io::Result<()> {
+pub fn requested() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
+    })
 }

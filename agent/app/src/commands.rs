@@ -113,8 +113,9 @@ async fn serve(paths: &Paths) -> Result<Exit, Failure> {
     let control = paths.control();
     let agent = Agent::start(config, identity, store, Some(&control)).await?;
     let addresses = json!({ "quic": registration::addresses(agent.shared()), "control": control });
+    let stop = stop::requested()?;
     lighter_shell::ready(&paths.data, &addresses)?;
-    stop::requested().await?;
+    stop.await;
     agent.stop().await;
     Ok(Exit::Done)
 }

@@ -61,11 +61,12 @@ pub(crate) async fn run(config: Config) -> Result<(), CommandError> {
         None
     };
 
+    let stop = stop::requested().map_err(|error| CommandError::failed("listening for signals", error))?;
     lighter_shell::ready(&config.data, &addresses)
         .map_err(|error| CommandError::failed("writing down the addresses", error))?;
     tracing::info!(peer = %identity.peer(), roles = ?config.roles, "relay runs");
     // Stopped cleanly whatever the reason: what is on its way may still be acknowledged.
-    let outcome = wait(mail.as_ref()).await;
+    let outcome = wait(mail.as_ref(), stop).await;
     if let Err(error) = &outcome {
         tracing::error!(%error, "relay stops by itself");
     }
@@ -84,7 +85,7 @@ pub(crate) async fn run(config: Config) -> Result<(), CommandError> {
 }
 
 /// Until told to stop, or until the catalog's view fails: a start makes it again, going on would not.
-async fn wait(mail: Option<&mail::Mail>) -> Result<(), CommandError> {
+async fn wait(mail: Option<&mail::Mail>, stop: impl Future<Output = ()>) -> Result<(), CommandError> {
     let failed = async {
         match mail {
             Some(mail) => mail.failed().await,
@@ -92,7 +93,7 @@ async fn wait(mail: Option<&mail::Mail>) -> Result<(), CommandError> {
         }
     };
     tokio::select! {
-        stop = stop::requested() => stop.map_err(|error| CommandError::failed("listening for signals", error)),
+        () = stop => Ok(()),
         () = failed => Err(CommandError::Relay("the catalog's view failed: the next start makes it again".to_owned())),
     }
 }

@@ -6,7 +6,8 @@
 //! - [`wire`], [`server`], [`link`]: the storage protocol, and both its ends;
 //! - [`keys`], `sealing`: what is encrypted before it leaves the relay;
 //! - [`mod@array`]: the writer: placing, acknowledging, settling after failures, reading, replaying;
-//! - [`location`]: what the catalog keeps to find a blob again.
+//! - [`location`]: what the catalog keeps to find a blob again;
+//! - `sim` (feature `sim`): simulated servers, for tests of crates above.
 
 pub mod array;
 pub mod disk;
@@ -19,6 +20,8 @@ pub mod record;
 mod sealing;
 pub mod segment;
 pub mod server;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod unit;
 pub mod wire;
 

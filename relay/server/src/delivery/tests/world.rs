@@ -188,8 +188,11 @@ impl Relay {
             incoming.content(Bytes::copy_from_slice(piece)).await.unwrap();
         }
         let summary = Summary { len: content.len() as u64, eight_bit: false };
+        let before = self.counts().await.messages;
         let verdict = incoming.finish(summary).await;
         assert!(matches!(&verdict, Verdict::All(reply) if reply.is_done()), "{verdict:?}");
+        // Durable; a moment later it is in the view, too.
+        self.until("taken", |counts| counts.messages > before).await;
     }
 
     pub(super) async fn ask<R: Send + 'static>(

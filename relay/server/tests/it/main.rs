@@ -1,0 +1,9 @@
+//! `lighter-relay`, the real program as a process: its commands, its roles, what it takes and what it hands on, and what
+//! is there again after it was stopped, killed, or lost its view.
+
+mod commands;
+mod recovery;
+mod roles;
+mod sink;
+mod smtp;
+mod world;
