@@ -3,7 +3,7 @@
 
 mod client;
 mod server;
-mod socket;
+pub mod socket;
 
 use lighter_protocol::{BlobId, DeliveryId, Mailbox};
 use serde::{Deserialize, Serialize};
@@ -18,10 +18,10 @@ use crate::views::{Lookup, Status};
 /// What a command asks.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Question {
+pub enum Question {
     /// How things stand.
     Status,
-    /// What is in the store: one [`Answer::Delivery`] each, then [`Answer::End`].
+    /// What is in the store: one `Answer::Delivery` each, then `Answer::End`.
     List,
     /// Where a complete blob's file is.
     Blob(BlobId),
@@ -33,7 +33,7 @@ pub(crate) enum Question {
     Places,
     /// Fetch an attachment from the mailbox's store on another machine.
     Fetch(Wish),
-    /// Send a message: [`Answer::Sending`] until [`Answer::End`].
+    /// Send a message: `Answer::Sending` until `Answer::End`.
     Send(Box<SendRequest>),
 }
 

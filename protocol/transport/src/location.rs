@@ -12,7 +12,7 @@ mod encoding;
 mod error;
 pub mod limits;
 mod presence;
-mod sse;
+pub mod sse;
 
 pub use api::{Presence, Scope, Secret, SnapshotPage, StorePresence, StoreRecord};
 pub use client::LocationClient;

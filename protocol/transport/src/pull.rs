@@ -27,7 +27,7 @@
 //! ```
 
 mod input;
-mod verifier;
+pub mod verifier;
 
 use std::future::Future;
 use std::io;
@@ -273,7 +273,7 @@ impl<S: VerifiedSink> Stream<S> {
         verifier: &mut Verifier,
         gathering: &mut Gathering,
     ) -> Result<(), PullError> {
-        while let Some(next) = verifier.next() {
+        while let Some(next) = verifier.poll_next() {
             match next {
                 Next::Pair(node) => {
                     let mut pair = [0; PAIR_LEN];

@@ -13,10 +13,10 @@
 //! Memory for one download is a few pieces of a blob, whatever its size; how many there are at once is bounded.
 
 mod attachments;
-mod disposition;
+pub mod disposition;
 mod download;
 mod page;
-mod range;
+pub mod range;
 mod routes;
 mod status;
 

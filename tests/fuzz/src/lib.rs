@@ -8,11 +8,14 @@
 //! same way each time: a stable toolchain and some seconds are enough, so CI does it. libFuzzer (`libfuzzer/`, see
 //! `README.md`) runs one for as long as one likes, guided by coverage.
 
+pub mod kept;
 pub mod mail;
 pub mod message;
 pub mod mutate;
+pub mod programs;
 pub mod protocol;
 pub mod storage;
+pub mod transport;
 
 /// A decoder under test.
 #[derive(Clone, Copy)]
@@ -26,7 +29,15 @@ pub struct Target {
 }
 
 /// Every target, by crate. `tests::every_target_has_its_libfuzzer_binary` keeps `libfuzzer/` in step.
-pub const TARGETS: &[&[Target]] = &[mail::TARGETS, message::TARGETS, protocol::TARGETS, storage::TARGETS];
+pub const TARGETS: &[&[Target]] = &[
+    kept::TARGETS,
+    mail::TARGETS,
+    message::TARGETS,
+    programs::TARGETS,
+    protocol::TARGETS,
+    storage::TARGETS,
+    transport::TARGETS,
+];
 
 #[cfg(test)]
 mod tests {

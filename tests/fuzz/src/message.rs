@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use lighter_message::drive::{self, MemoryBlobs};
 use lighter_message::line_end::LineEnds;
-use lighter_message::{FromManifest, FromStub, Policy, StubContext, Totals};
+use lighter_message::{FromManifest, FromStub, MessageField, PartField, Policy, StubContext, Totals};
 use lighter_protocol::{BlobId, DeliveryId, UnixTime};
 
 use crate::Target;
@@ -14,6 +14,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "message_detach", run: message_detach, seeds: message_seeds },
     Target { name: "manifest", run: manifest, seeds: manifest_seeds },
     Target { name: "stub", run: stub, seeds: stub_seeds },
+    Target { name: "stub_field", run: stub_field, seeds: field_seeds },
 ];
 
 /// A message: whatever it is, manifest and stub give it back byte for byte, however it was cut.
@@ -73,6 +74,18 @@ pub fn stub(data: &[u8]) {
             "the pieces' size makes a difference"
         );
         before = Some(outcome);
+    }
+}
+
+/// The value of a field of Lighter's own: what parses is whole and has a recipe that can be followed.
+pub fn stub_field(data: &[u8]) {
+    if let Ok(field) = MessageField::parse(data) {
+        assert!(MessageField::parse(data).ok() == Some(field), "not the same twice");
+    }
+    if let Ok(field) = PartField::parse(data) {
+        assert!(field.recipe.validate(field.size).is_ok(), "a recipe that is none: {field:?}");
+        assert!(field.recipe.body_len(field.size).is_some(), "a length that cannot be: {field:?}");
+        assert!(field.header.len() <= data.len(), "more came out than went in");
     }
 }
 
@@ -147,4 +160,17 @@ fn manifest_seeds() -> Vec<Vec<u8>> {
 
 fn stub_seeds() -> Vec<Vec<u8>> {
     detached().into_iter().map(|(_, stub)| stub).collect()
+}
+
+/// The values of the stubs' own fields, unfolded or not.
+fn field_seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for stub in stub_seeds() {
+        let text = String::from_utf8_lossy(&stub).replace("\r\n ", "\n ");
+        for line in text.replace("\n ", " ").lines() {
+            let value = ["Lighter-Message:", "Lighter-Part:"].iter().find_map(|name| line.strip_prefix(name));
+            seeds.extend(value.map(|value| value.trim().as_bytes().to_vec()));
+        }
+    }
+    seeds
 }

@@ -38,15 +38,19 @@ impl ShortPath {
 
 /// Reads lines of JSON.
 #[derive(Debug)]
-pub(super) struct Lines<R>(BufReader<R>);
+pub struct Lines<R>(BufReader<R>);
 
 impl<R: AsyncRead + Unpin> Lines<R> {
-    pub(super) fn new(reader: R) -> Self {
+    /// Lines from `reader`.
+    pub fn new(reader: R) -> Self {
         Self(BufReader::new(reader))
     }
 
     /// The next line; none at the end.
-    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+    ///
+    /// # Errors
+    /// A line over its bound, one that is no `T`, or what the socket says.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         let mut line = Vec::new();
         read_bounded_line(&mut self.0, &mut line).await?;
         if line.is_empty() {

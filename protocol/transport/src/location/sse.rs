@@ -4,20 +4,20 @@ use super::limits::EVENT_LEN_MAX;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SseEvent {
+pub struct SseEvent {
     /// Its `event` field; `message` where there was none.
-    pub(super) name: String,
+    pub name: String,
     /// Its `data` lines, joined with line feeds.
-    pub(super) data: String,
+    pub data: String,
 }
 
 /// A line or an event over [`EVENT_LEN_MAX`], or text that is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SseError;
+pub struct SseError;
 
 /// Takes bytes, gives events.
 #[derive(Debug, Default)]
-pub(super) struct SseParser {
+pub struct SseParser {
     /// What has come in and is not yet parsed: `buffer[parsed..]`.
     buffer: Vec<u8>,
     parsed: usize,
@@ -28,7 +28,10 @@ pub(super) struct SseParser {
 
 impl SseParser {
     /// Takes the next bytes.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), SseError> {
+    ///
+    /// # Errors
+    /// [`SseError`]; nothing that comes after it means anything.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), SseError> {
         self.buffer.extend_from_slice(bytes);
         while let Some(end) = self.buffer[self.parsed..].iter().position(|&byte| byte == b'\n') {
             let line = self.buffer[self.parsed..self.parsed + end].to_vec();
@@ -41,7 +44,7 @@ impl SseParser {
     }
 
     /// The next whole event.
-    pub(super) fn next_event(&mut self) -> Option<SseEvent> {
+    pub fn next_event(&mut self) -> Option<SseEvent> {
         self.ready.pop_front()
     }
 

@@ -19,11 +19,16 @@ const GROUP_CHUNKS: u64 = GROUP_LEN / 1024;
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub enum Next {
     /// The pair of this node: [`PAIR_LEN`] bytes.
     Pair(TreeNode),
     /// A group of the blob's bytes.
-    Group { offset: u64, len: usize },
+    Group {
+        /// Where it begins.
+        offset: u64,
+        /// Its bytes: the last group of a blob may be shorter.
+        len: usize,
+    },
 }
 
 /// A part of the tree whose hash is proved and whose content has not come yet.
@@ -60,7 +65,7 @@ impl Subtree {
 
 /// What has been proved, and what is still to come.
 #[derive(Debug)]
-pub(super) struct Verifier {
+pub struct Verifier {
     size: u64,
     groups: u64,
     /// Groups that were asked for: ascending and apart, those that are through left out.
@@ -71,7 +76,7 @@ pub(super) struct Verifier {
 
 impl Verifier {
     /// For the blob `id`, claimed to have `size` bytes, of which `ranges` were asked for (ascending; not empty).
-    pub(super) fn new(id: BlobId, size: u64, ranges: &[(u64, u64)]) -> Self {
+    pub fn new(id: BlobId, size: u64, ranges: &[(u64, u64)]) -> Self {
         let groups = size.div_ceil(GROUP_LEN).max(1);
         let mut wanted: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
         for &(start, end) in ranges {
@@ -95,7 +100,7 @@ impl Verifier {
     }
 
     /// What comes next; `None` at the end.
-    pub(super) fn next(&mut self) -> Option<Next> {
+    pub fn poll_next(&mut self) -> Option<Next> {
         loop {
             let subtree = *self.stack.last()?;
             while self.wanted.next_if(|range| range.end <= subtree.start).is_some() {}
@@ -116,7 +121,7 @@ impl Verifier {
 
     /// The pair that [`Next::Pair`] asked for. Says whether it is the right one.
     #[must_use]
-    pub(super) fn take_pair(&mut self, pair: &[u8; PAIR_LEN]) -> bool {
+    pub fn take_pair(&mut self, pair: &[u8; PAIR_LEN]) -> bool {
         let Some(subtree) = self.stack.pop() else { return false };
         let (left, right) = halves(pair);
         let hash = if self.is_root(&subtree) {
@@ -136,7 +141,7 @@ impl Verifier {
 
     /// The bytes that [`Next::Group`] asked for. Says whether they are the right ones.
     #[must_use]
-    pub(super) fn take_group(&mut self, bytes: &[u8]) -> bool {
+    pub fn take_group(&mut self, bytes: &[u8]) -> bool {
         let Some(subtree) = self.stack.pop() else { return false };
         let hash = if self.is_root(&subtree) {
             *blake3::hash(bytes).as_bytes()
@@ -156,7 +161,7 @@ impl Verifier {
 }
 
 /// The two hashes of a pair.
-pub(super) fn halves(pair: &[u8; PAIR_LEN]) -> (ChainingValue, ChainingValue) {
+pub(crate) fn halves(pair: &[u8; PAIR_LEN]) -> (ChainingValue, ChainingValue) {
     let (mut left, mut right) = ([0; 32], [0; 32]);
     left.copy_from_slice(&pair[..32]);
     right.copy_from_slice(&pair[32..]);
@@ -195,7 +200,7 @@ mod tests {
     ) -> Result<Vec<(u64, Vec<u8>)>, &'static str> {
         let mut verifier = Verifier::new(id, size, ranges);
         let mut groups = Vec::new();
-        while let Some(next) = verifier.next() {
+        while let Some(next) = verifier.poll_next() {
             let len = if let Next::Group { len, .. } = next { len } else { PAIR_LEN };
             let (taken, rest) = stream.split_at_checked(len).ok_or("too few")?;
             stream = rest;
@@ -207,7 +212,7 @@ mod tests {
                 }
             };
             if !right {
-                assert_eq!(verifier.next(), None);
+                assert_eq!(verifier.poll_next(), None);
                 return Err("wrong");
             }
         }
@@ -281,7 +286,7 @@ mod tests {
         let outboard = PreOrderOutboard::<Vec<u8>>::create(io::Cursor::new(&bytes), GROUP).unwrap();
         let mut verifier = Verifier::new(outboard.root.into(), size, &[(0, size)]);
         let mut offsets = Vec::new();
-        while let Some(next) = verifier.next() {
+        while let Some(next) = verifier.poll_next() {
             match next {
                 Next::Pair(node) => {
                     let offset = tree.pre_order_offset(node).unwrap();
@@ -300,15 +305,15 @@ mod tests {
 
     #[test]
     fn the_empty_blob_and_ranges_beyond_the_end_have_nothing_to_send() {
-        assert_eq!(Verifier::new(BlobId::of(b""), 0, &[(0, 10)]).next(), None);
-        assert_eq!(Verifier::new(BlobId::of(b"x"), 1, &[(1, 10)]).next(), None);
+        assert_eq!(Verifier::new(BlobId::of(b""), 0, &[(0, 10)]).poll_next(), None);
+        assert_eq!(Verifier::new(BlobId::of(b"x"), 1, &[(1, 10)]).poll_next(), None);
     }
 
     #[test]
     fn the_largest_sizes_overflow_nothing() {
         for size in [1 << 40, (1 << 40) - 1, (1 << 50) + 1, u64::MAX >> 10] {
             let mut verifier = Verifier::new(BlobId([0; 32]), size, &[(0, u64::MAX)]);
-            assert!(matches!(verifier.next(), Some(Next::Pair(_))));
+            assert!(matches!(verifier.poll_next(), Some(Next::Pair(_))));
             assert!(!verifier.take_pair(&[0; PAIR_LEN]));
         }
     }

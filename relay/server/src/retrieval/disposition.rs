@@ -3,7 +3,7 @@
 use lighter_message::name::{sanitize_media_type, sanitize_name};
 
 /// The value of Content-Disposition (RFC 6266): a download, under a clean name. ASCII, in every case.
-pub(super) fn content_disposition(name: &str) -> String {
+pub fn content_disposition(name: &str) -> String {
     let name = sanitize_name(name);
     let plain: String = name.chars().map(|c| if is_quotable(c) { c } else { '_' }).collect();
     let encoded = percent_encode(&name);
@@ -21,7 +21,7 @@ fn is_quotable(c: char) -> bool {
 }
 
 /// The media type to send. Types that a browser would run are sent as bytes, should it forget that it is a download.
-pub(super) fn content_type(declared: &str) -> String {
+pub fn content_type(declared: &str) -> String {
     let media_type = sanitize_media_type(declared);
     let is_active = media_type.contains("html")
         || media_type.contains("xml")
@@ -35,7 +35,7 @@ pub(super) fn content_type(declared: &str) -> String {
 }
 
 /// Percent-encodes everything but RFC 5987's attr-char that is also unreserved in URLs (RFC 3986 §2.3).
-pub(super) fn percent_encode(text: &str) -> String {
+pub fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName};
 
 /// What to answer a GET or HEAD with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Selection {
+pub enum Selection {
     /// 200: everything.
     Whole,
     /// 206: these bytes, at least one.
@@ -26,7 +26,7 @@ pub(super) enum Selection {
 
 /// Decides by the headers of a request for something of `size` bytes with the strong entity tag `etag` (quotes
 /// included). `is_get`: ranges mean something for GET only (RFC 9110 §14.2).
-pub(super) fn select(headers: &HeaderMap, is_get: bool, size: u64, etag: &str) -> Selection {
+pub fn select(headers: &HeaderMap, is_get: bool, size: u64, etag: &str) -> Selection {
     if headers.contains_key(IF_MATCH) && !is_listed(headers, &IF_MATCH, etag, Strength::Strong) {
         return Selection::PreconditionFailed;
     }

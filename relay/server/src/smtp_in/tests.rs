@@ -110,6 +110,7 @@ impl Peer {
 
 const START: &str = "MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n";
 
+// SPEC: A20, B20
 #[tokio::test]
 async fn a_message_comes_in_and_is_answered_when_the_intake_has_it() {
     let server = Running::start(&listener(), Protocol::Smtp).await;
