@@ -107,11 +107,6 @@ impl Connection {
         canonical(self.inner.quic.remote_address())
     }
 
-    /// The present estimate of the round trip.
-    pub fn round_trip(&self) -> Duration {
-        self.inner.quic.rtt()
-    }
-
     /// Asks, and waits for the whole answer.
     ///
     /// [`Response::Refused`] and [`Response::Later`] are answers like others. A `Get` is not asked this way but by

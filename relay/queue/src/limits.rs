@@ -37,9 +37,6 @@ pub const HAND_OVERS_MAX: usize = 16;
 /// Rows asked for in one page of what is due.
 pub const DUE_PAGE_LEN: usize = 256;
 
-/// A receipted copy is kept this long, where nothing else is set (DESIGN §6).
-pub const KEEP_AFTER_RECEIPT: Duration = Duration::from_secs(14 * 24 * 3600);
-
 /// A wall clock that differs by more than this from what the monotonic one says is in doubt (DESIGN §3 rule 9).
 pub const CLOCK_DOUBT: Duration = Duration::from_secs(3600);
 /// A wall clock that jumped is believed again after it went right for this long.

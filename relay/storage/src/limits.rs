@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lighter_protocol::blob::{PORTION_LEN, portion_pairs_len};
+use lighter_protocol::blob::PORTION_LEN;
 
 /// Bytes of plaintext in one frame of the cipher (DESIGN §8).
 pub const FRAME_LEN: usize = 64 * 1024;
@@ -122,8 +122,3 @@ const _: () = assert!(RECORD_LEN_MAX <= GROUP_LEN_MAX);
 const _: () = assert!(GROUP_LEN_MAX * 2 <= CONNECTION_DATA_MAX);
 const _: () = assert!(RECORD_LEN_MAX * 2 <= LANE_DATA_MAX);
 const _: () = assert!(SEGMENT_RECORDS_MAX * 24 + 4096 <= FOOTER_LEN_MAX as u64);
-
-/// Bytes of the pairs beside a whole portion.
-pub fn pairs_len_max() -> usize {
-    portion_pairs_len(PORTION_LEN)
-}
