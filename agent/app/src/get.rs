@@ -277,7 +277,7 @@ impl Asker {
 
 /// What the agent is to fetch from the mailbox's store on another machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub(crate) struct Wish {
+pub struct Wish {
     pub(crate) delivery: DeliveryId,
     pub(crate) blob: BlobId,
     pub(crate) size: u64,
