@@ -19,7 +19,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lighter_protocol::{PeerId, UnixTime};
+use lighter_protocol::{Day, PeerId, UnixTime};
 
 use crate::disk::{Disk, DiskFile, Space};
 use crate::ids::{Epoch, SegmentId, Sequence, UnitId};
@@ -240,11 +240,18 @@ impl<D: Disk> Unit<D> {
     }
 
     /// Opens a segment: its header block and its name are durable when this returns well. Opening again what is
-    /// there and empty changes nothing.
+    /// there and empty changes nothing. One that is opened anew has records elsewhere, and counts as incomplete until it
+    /// is sealed.
     ///
     /// # Errors
     /// See [`UnitError`].
-    pub fn create(&mut self, header: SegmentHeader, epoch: Epoch, now: UnixTime) -> Result<(), UnitError> {
+    pub fn create(
+        &mut self,
+        header: SegmentHeader,
+        epoch: Epoch,
+        is_anew: bool,
+        now: UnixTime,
+    ) -> Result<(), UnitError> {
         self.check_epoch(&header.writer, epoch)?;
         if header.epoch > epoch || header.unit_of(&self.server) != Some(self.meta.unit) {
             return Err(UnitError::Unsound("a header that is not for this unit"));
@@ -258,6 +265,9 @@ impl<D: Disk> Unit<D> {
         }
         if self.shelf.len() >= UNIT_SEGMENTS_MAX {
             return Err(UnitError::NoSpace);
+        }
+        if is_anew {
+            self.miss(header.segment, header.deletion_day)?;
         }
         let name = file_name(header.segment);
         match self.create_file(&name, &header) {
@@ -436,6 +446,7 @@ impl<D: Disk> Unit<D> {
         gone_or_not_there(self.disk.remove(&file_name(segment)))?;
         self.disk.sync_dir()?;
         self.forget(segment);
+        self.complete(segment);
         Ok(())
     }
 
@@ -452,12 +463,40 @@ impl<D: Disk> Unit<D> {
         if shelved.phase() == Phase::Sealing {
             return Err(UnitError::State("being sealed"));
         }
+        self.miss(segment, shelved.header.deletion_day)?;
         let name = file_name(segment);
         gone_or_not_there(self.disk.rename(&name, &format!("{name}{ASIDE}")))?;
         self.disk.sync_dir()?;
         self.forget(segment);
         self.shelf.count_set_aside();
         Ok(())
+    }
+
+    /// How many segments have had more here than they have: as long as there are any, this unit does not tell what was
+    /// acknowledged.
+    pub fn incomplete(&self) -> u64 {
+        self.meta.incomplete.len() as u64
+    }
+
+    /// Writes down that there was more of a segment here, before it goes.
+    fn miss(&mut self, segment: SegmentId, deletion_day: Day) -> io::Result<()> {
+        if self.meta.incomplete.contains_key(&segment) {
+            return Ok(());
+        }
+        let mut next = self.meta.clone();
+        next.incomplete.insert(segment, deletion_day);
+        next.store(&self.disk)?;
+        self.meta = next;
+        Ok(())
+    }
+
+    /// The segment has everything again, or never had anything.
+    fn complete(&mut self, segment: SegmentId) {
+        if self.meta.incomplete.remove(&segment).is_some()
+            && let Err(error) = self.meta.store(&self.disk)
+        {
+            tracing::warn!(%segment, %error, "a complete segment is still written down as incomplete");
+        }
     }
 
     fn forget(&mut self, segment: SegmentId) {

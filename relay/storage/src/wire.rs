@@ -63,6 +63,8 @@ pub enum Request {
         unit: UnitId,
         /// The present epoch.
         epoch: Epoch,
+        /// It has records elsewhere, which are to be copied here.
+        is_anew: bool,
     },
     /// Append the records in the data. Answered [`Response::Appended`].
     Append {
@@ -199,6 +201,8 @@ pub struct UnitInfo {
     pub free: u64,
     /// Files put out of the way since its start.
     pub set_aside: u64,
+    /// Segments of which there was more there than there is.
+    pub incomplete: u64,
 }
 
 /// A segment, as a server describes its copy.

@@ -288,7 +288,7 @@ fn storage_request_seeds() -> Vec<Vec<u8>> {
         Request::Fence { epoch: Epoch(4) },
         Request::List { unit, after: Some(SEGMENT) },
         Request::Stat { unit, segment: SEGMENT },
-        Request::Open { unit, epoch: Epoch(3) },
+        Request::Open { unit, epoch: Epoch(3), is_anew: true },
         Request::Append { target, offset: RECORDS_AT, forward: Some(hop) },
         Request::Read { key: data_key() },
         Request::ReadRange { unit, segment: SEGMENT, offset: RECORDS_AT, length: 4096 },
@@ -315,8 +315,14 @@ fn data_key() -> DataKey {
 }
 
 fn storage_response_seeds() -> Vec<Vec<u8>> {
-    let unit =
-        UnitInfo { unit: UnitId([1; 16]), epoch: Epoch(3), total: 1 << 40, free: 1 << 39, set_aside: 0 };
+    let unit = UnitInfo {
+        unit: UnitId([1; 16]),
+        epoch: Epoch(3),
+        total: 1 << 40,
+        free: 1 << 39,
+        set_aside: 0,
+        incomplete: 0,
+    };
     let entry = IndexEntry { sequence: Sequence(5), offset: 4096, length: 112 };
     let responses = [
         Response::Hello { now: UnixTime(1_800_000_000), epoch: Epoch(3), units: vec![unit; 3] },

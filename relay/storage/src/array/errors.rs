@@ -7,8 +7,8 @@ pub enum OpenError {
     #[error("array configuration: {0}")]
     Config(&'static str),
     /// Fewer servers answered than are needed to know what was acknowledged: try again when more are there. A server
-    /// that has never heard of this writer counts only where all servers answered.
-    #[error("{reached} storage servers that know this relay answered, {needed} are needed")]
+    /// that has never heard of this writer, or has lost some of what it had, counts only where all servers answered.
+    #[error("{reached} storage servers that know what there is answered, {needed} are needed")]
     TooFewServers {
         /// Servers that answered, know this writer and were fenced.
         reached: usize,

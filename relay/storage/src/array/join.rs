@@ -25,10 +25,10 @@ struct Reached {
 
 impl Reached {
     /// Whether it may have what this writer wrote. One with a unit that has never heard of it (a new one, or one whose
-    /// disk was replaced) tells nothing of what there is.
+    /// disk was replaced) tells nothing of what there is; nor does one that has lost some of it, and has it not yet again.
     fn knows_writer(&self) -> bool {
         let units = &self.greeting.units;
-        !units.is_empty() && units.iter().all(|unit| unit.epoch > Epoch(0))
+        !units.is_empty() && units.iter().all(|unit| unit.epoch > Epoch(0) && unit.incomplete == 0)
     }
 }
 

@@ -435,7 +435,7 @@ impl Shared {
         let block: bytes::Bytes = header.encode().into();
         let opens = header.members.iter().map(async |member| {
             let link = self.state().live(&member.peer).map(|live| Arc::clone(&live.writes));
-            let request = Request::Open { unit: member.unit, epoch };
+            let request = Request::Open { unit: member.unit, epoch, is_anew: false };
             let time_max = self.config.write_time_max.min(ANSWER_TIME_MAX);
             let opened = match &link {
                 None => Err(LinkError::Closed),

@@ -264,7 +264,7 @@ impl Shared {
                 CopyState::Failed => return Err(LinkError::Refused(Refusal::Disk).into()),
             }
         }
-        let open = Request::Open { unit: copy.member.unit, epoch: target.epoch };
+        let open = Request::Open { unit: copy.member.unit, epoch: target.epoch, is_anew: true };
         copy.done(&open, vec![header.encode().into()]).await?;
         let (first, damaged) = (Sequence::ZERO, 0);
         copy.info = Some(SegmentInfo { length: RECORDS_AT, first, state: CopyState::Open, damaged });

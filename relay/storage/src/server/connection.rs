@@ -176,14 +176,14 @@ impl<D: Disk> Session<D> {
         let peer = self.peer;
         let (mut epoch, mut units) = (Default::default(), Vec::new());
         for (id, handle) in &self.shared.units {
-            let Ok((unit_epoch, space)) = handle.call(move |unit| (unit.epoch(&peer), unit.space())).await
-            else {
+            let asked = handle.call(move |unit| (unit.epoch(&peer), unit.space(), unit.incomplete())).await;
+            let Ok((unit_epoch, space, incomplete)) = asked else {
                 continue; // a unit that has stopped is none
             };
             epoch = unit_epoch.max(epoch);
             let set_aside = handle.shelf().set_aside_count();
             let (total, free) = (space.total, space.free);
-            units.push(UnitInfo { unit: *id, epoch: unit_epoch, total, free, set_aside });
+            units.push(UnitInfo { unit: *id, epoch: unit_epoch, total, free, set_aside, incomplete });
         }
         Response::Hello { now: (self.shared.clock)(), epoch, units }
     }
@@ -316,13 +316,13 @@ impl<D: Disk> Session<D> {
                 let own = found.filter(|shelved| shelved.header.writer == self.peer);
                 Ok(off_reactor(move || list(own.as_slice())).await?)
             }
-            Request::Open { unit, epoch } => {
+            Request::Open { unit, epoch, is_anew } => {
                 let header = SegmentHeader::decode(&data).map_err(|_| Refusal::Unsound)?;
                 if header.writer != self.peer {
                     return Err(Refusal::NotAllowed);
                 }
                 let now = (self.shared.clock)();
-                self.unit(unit)?.call(move |unit| unit.create(header, epoch, now)).await??;
+                self.unit(unit)?.call(move |unit| unit.create(header, epoch, is_anew, now)).await??;
                 done()
             }
             Request::Read { key } => self.read(key).await,

@@ -222,7 +222,7 @@ async fn requests_for_what_is_another_writers_or_not_there_are_refused_one_by_on
         Request::Discard { target: nowhere },
         Request::ReadRange { unit, segment, offset: 0, length: u32::MAX },
         Request::Index { unit, segment, from: u32::MAX },
-        Request::Open { unit, epoch: Epoch(1) },
+        Request::Open { unit, epoch: Epoch(1), is_anew: false },
         hello(),
     ];
     let count = requests.len() as u64;

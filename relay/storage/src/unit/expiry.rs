@@ -88,6 +88,7 @@ impl<D: Disk> Unit<D> {
         if gone > 0 {
             self.disk.sync_dir()?;
         }
+        self.meta.incomplete.retain(|_, day| day.end() > now);
         if now > self.meta.latest {
             self.meta.latest = now;
             self.meta.store(&self.disk)?;

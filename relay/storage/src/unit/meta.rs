@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use lighter_protocol::{PeerId, UnixTime};
+use lighter_protocol::{Day, PeerId, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Disk, DiskFile, replace};
@@ -30,6 +30,8 @@ pub struct UnitMeta {
     pub latest: UnixTime,
     /// Segments whose sync failed, and up to where they were good.
     pub suspects: BTreeMap<SegmentId, u64>,
+    /// Segments of which there was more here than there is: put aside, or being copied anew. With their deletion day.
+    pub incomplete: BTreeMap<SegmentId, Day>,
 }
 
 /// The file's name.
@@ -99,6 +101,7 @@ mod tests {
             epochs: BTreeMap::from([(PeerId::random(), Epoch(7))]),
             latest: UnixTime(1_700_000_000),
             suspects: BTreeMap::from([(SegmentId([5; 16]), 8192)]),
+            incomplete: BTreeMap::from([(SegmentId([6; 16]), Day(20_000))]),
         };
         meta.store(&disk).unwrap();
         meta.store(&disk).unwrap();

@@ -10,7 +10,7 @@ use rand::Rng;
 use super::meta::UnitMeta;
 use super::{ASIDE, Phase, Shelf, Shelved, Unit, Writing};
 use crate::disk::{Disk, DiskFile};
-use crate::ids::{SegmentId, UnitId};
+use crate::ids::{Class, SegmentId, UnitId};
 use crate::limits::{FILL_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEN_MAX};
 use crate::segment::footer::{SUMMARY_LEN, Summary};
 use crate::segment::header::SegmentHeader;
@@ -54,8 +54,14 @@ impl<D: Disk> Unit<D> {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "segments, but no unit.meta"));
             }
             None => {
-                let (epochs, suspects) = (BTreeMap::new(), BTreeMap::new());
-                let meta = UnitMeta { unit: UnitId::draw(chance), server, epochs, latest: now, suspects };
+                let meta = UnitMeta {
+                    unit: UnitId::draw(chance),
+                    server,
+                    epochs: BTreeMap::new(),
+                    latest: now,
+                    suspects: BTreeMap::new(),
+                    incomplete: BTreeMap::new(),
+                };
                 meta.store(&disk)?;
                 meta
             }
@@ -65,7 +71,7 @@ impl<D: Disk> Unit<D> {
         let mut report = OpenReport::default();
         for name in unit.disk.list()? {
             if let Some(segment) = segment_of(&name) {
-                unit.open_segment(&name, segment, &mut report)?;
+                unit.open_segment(&name, segment, now, &mut report)?;
             }
         }
         unit.disk.sync_dir()?;
@@ -73,7 +79,13 @@ impl<D: Disk> Unit<D> {
         Ok((unit, report))
     }
 
-    fn open_segment(&mut self, name: &str, segment: SegmentId, report: &mut OpenReport) -> io::Result<()> {
+    fn open_segment(
+        &mut self,
+        name: &str,
+        segment: SegmentId,
+        now: UnixTime,
+        report: &mut OpenReport,
+    ) -> io::Result<()> {
         let file = self.disk.open(name)?;
         let file_len = file.len()?;
         let Some(header) = read_header(&file, file_len)?.filter(|header| self.is_ours(header, segment))
@@ -83,6 +95,8 @@ impl<D: Disk> Unit<D> {
                 self.disk.remove(name)?;
                 report.removed += 1;
             } else {
+                // Which day it had is not known: no day is later than that of a year's class begun today.
+                self.miss(segment, Class::Days365.deletion_day(now.day()))?;
                 self.disk.rename(name, &format!("{name}{ASIDE}"))?;
                 self.shelf.count_set_aside();
                 report.set_aside += 1;
@@ -92,6 +106,7 @@ impl<D: Disk> Unit<D> {
         };
         if let Some(summary) = read_summary(&file, file_len, segment)? {
             report.sealed += 1;
+            self.complete(segment);
             self.shelf.put(Shelved::new(header, file, Phase::Sealed(summary), summary.length));
             return Ok(());
         }

@@ -105,6 +105,7 @@ impl<D: Disk> Unit<D> {
         }
         shelved.set_damaged(damaged);
         shelved.set_phase(Phase::Sealed(summary));
+        self.complete(segment);
         Ok(SealReport { summary, damaged: damaged as u64 })
     }
 }

@@ -32,7 +32,7 @@ fn open(disk: &SimDisk) -> io::Result<(Unit<SimDisk>, OpenReport)> {
 fn unit(disk: &SimDisk) -> Unit<SimDisk> {
     let (mut unit, _) = open(disk).unwrap();
     unit.fence(peer(1), Epoch(3)).unwrap();
-    unit.create(header(&unit), Epoch(3), now()).unwrap();
+    unit.create(header(&unit), Epoch(3), false, now()).unwrap();
     unit
 }
 
@@ -195,7 +195,7 @@ fn on_its_day_the_key_goes_first_and_then_the_file() {
     let (mut unit, _) = open(&disk).unwrap();
     assert_eq!(unit.sweep(day.end()).unwrap(), 1);
     assert!(unit.shelf().is_empty());
-    assert!(matches!(unit.create(header(&unit), Epoch(3), day.end()), Err(UnitError::Expired)));
+    assert!(matches!(unit.create(header(&unit), Epoch(3), false, day.end()), Err(UnitError::Expired)));
     assert_eq!(unit.latest(), day.end());
 }
 
@@ -216,4 +216,24 @@ fn a_unit_that_lost_its_own_file_is_refused_and_left_as_it_is() {
     let refused = open(&disk.restart());
     assert_eq!(refused.err().unwrap().kind(), io::ErrorKind::InvalidData);
     assert_eq!(disk.restart().list().unwrap(), before);
+}
+
+#[test]
+fn a_copy_that_was_put_aside_counts_as_incomplete_until_it_is_sealed_again() {
+    let disk = SimDisk::new(5);
+    let mut first = unit(&disk);
+    let one = record(1, 4096, 4096, 100);
+    let end = 4096 + one.len() as u64;
+    commit(&mut first, append_at(4096, one.clone(), 3).unwrap()).unwrap();
+    assert_eq!(first.incomplete(), 0);
+    first.set_aside(SEGMENT, &peer(1), Epoch(3)).unwrap();
+    drop(first);
+    let (mut unit, _) = open(&disk.crash()).unwrap();
+    assert_eq!(unit.incomplete(), 1, "also after a restart");
+    unit.create(header(&unit), Epoch(3), true, now()).unwrap();
+    commit(&mut unit, append_at(4096, one, 3).unwrap()).unwrap();
+    assert_eq!(unit.incomplete(), 1);
+    let job = unit.begin_seal(SEGMENT, &peer(1), Epoch(3), end).unwrap().unwrap_or_else(|_| panic!("open"));
+    unit.finish_seal(SEGMENT, job.run()).unwrap();
+    assert_eq!(unit.incomplete(), 0);
 }
