@@ -12,7 +12,7 @@ use bao_tree::io::outboard::PreOrderOutboard;
 use lighter_protocol::blob::tree;
 use lighter_protocol::wire::{Get, OfferedBlob, Request, Response};
 use lighter_protocol::{BlobId, PeerId, UnixTime};
-use lighter_store::{Settings, Store};
+use lighter_store::{Hold, Settings, Store};
 use lighter_transport::serve::FileSlices;
 use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity, Responder};
 use rand::rngs::StdRng;
@@ -27,6 +27,8 @@ use crate::settings::MIB;
 #[derive(Clone, Debug)]
 pub(super) struct Contents {
     store: Store,
+    /// Keeps both, as long as this is.
+    _hold: Arc<Hold>,
     pub(super) blob: BlobId,
     pub(super) size: u64,
     pub(super) manifest: OfferedBlob,
@@ -36,6 +38,7 @@ impl Contents {
     /// Fills a new store with `size` bytes.
     pub(super) fn make(folder: &Path, size: u64) -> Result<Self> {
         let store = Store::open(&folder.join("held"), Settings::default())?;
+        let hold = store.hold();
         let mut import = store.import()?;
         let mut chance = StdRng::seed_from_u64(1);
         let mut block = vec![0; usize::try_from(MIB)?];
@@ -43,13 +46,13 @@ impl Contents {
             chance.fill_bytes(&mut block);
             import.write_all(&block)?;
         }
-        let (blob, size) = import.finish(UnixTime::now())?;
+        let (blob, size) = import.finish(&hold, UnixTime::now())?;
         let mut import = store.import()?;
         import.write_all(b"what the message is made of")?;
-        let (id, manifest_size) = import.finish(UnixTime::now())?;
+        let (id, manifest_size) = import.finish(&hold, UnixTime::now())?;
         let manifest =
             OfferedBlob { id, size: manifest_size, name: String::new(), media_type: String::new() };
-        Ok(Self { store, blob, size, manifest })
+        Ok(Self { store, _hold: Arc::new(hold), blob, size, manifest })
     }
 
     /// The file that the large blob is in.
