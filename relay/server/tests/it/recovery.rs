@@ -75,7 +75,7 @@ async fn who_is_refused_for_good_is_reported_once_and_the_others_get_the_message
     let (reports, messages): (Vec<_>, Vec<_>) = taken.iter().partition(|taken| taken.from.is_empty());
     assert_eq!((reports.len(), messages.len()), (1, 1), "{taken:#?}");
     assert_eq!(messages[0].to, [recipients[0].clone()]);
-    assert_eq!(reports[0].to, [message.from.clone()]);
+    assert_eq!(reports[0].to, std::slice::from_ref(&message.from));
     for refused in &recipients[1..] {
         assert!(reports[0].content.contains(refused.as_str()), "{}", reports[0].content);
     }
