@@ -56,7 +56,7 @@ impl Appending {
             // No record is encrypted here.
             day_key: Some([0; _]),
         };
-        unit.create(header.clone(), EPOCH, now)?;
+        unit.create(header.clone(), EPOCH, false, now)?;
         let next = Mutex::new(Next { offset: RECORDS_AT, sequence: Sequence::first_of(EPOCH) });
         Ok(Self { unit: UnitHandle::start(unit), header, next })
     }
