@@ -147,8 +147,11 @@ impl Config {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let mut text = String::new();
         std::fs::File::open(path)
-            .and_then(|file| file.take(CONFIG_LEN_MAX).read_to_string(&mut text))
+            .and_then(|file| file.take(CONFIG_LEN_MAX + 1).read_to_string(&mut text))
             .map_err(read)?;
+        if text.len() as u64 > CONFIG_LEN_MAX {
+            return Err(ConfigError::Value("the file is too long to be a configuration"));
+        }
         toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
     }

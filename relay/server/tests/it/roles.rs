@@ -38,7 +38,7 @@ async fn a_start_that_cannot_be_says_what_to_do() {
     assert!(said.contains("/dev/null/data"), "{said}");
 }
 
-// SPEC: A16
+// SPEC: A16, B20
 #[tokio::test]
 async fn a_role_that_is_off_listens_nowhere() {
     let mut relay = Relay::with(|config| config["roles"] = json!(["location"]));
