@@ -3,7 +3,9 @@
 //! What is due is a question to the catalog, when to ask it is the queue's ([`lighter_queue::HandOvers`]); here is the
 //! loop around both, and the work itself. Everything is made from the stored manifest, at every try anew, so a crash
 //! between two steps costs nothing but a try; where the next hop took a message and the relay crashed before it wrote
-//! that down, the next hop sees it twice, as SMTP allows (RFC 5321 §6.1), and a Maildir does not.
+//! that down, the next hop sees it twice, as SMTP allows (RFC 5321 §6.1), and a Maildir does not. So that this stays the
+//! only window, nothing is handed over while the array takes no records, and what cannot be written down at once is
+//! written down later, not handed over again.
 
 mod body;
 mod outcome;
@@ -68,7 +70,7 @@ pub async fn run(parts: HandOverParts, stop: CancellationToken) {
     let (events, mut happened) = mpsc::unbounded_channel();
     loop {
         while let Some(task) = queue.poll() {
-            begin(task, &parts, &events, &mut tasks);
+            begin(task, &parts, &stop, &events, &mut tasks);
         }
         tokio::select! {
             biased;
@@ -96,15 +98,16 @@ pub async fn run(parts: HandOverParts, stop: CancellationToken) {
 fn begin(
     task: Task<DueHandOver>,
     parts: &Arc<HandOverParts>,
+    stop: &CancellationToken,
     events: &mpsc::UnboundedSender<Event>,
     tasks: &mut JoinSet<()>,
 ) {
-    let (parts, events) = (Arc::clone(parts), events.clone());
+    let (parts, stop, events) = (Arc::clone(parts), stop.clone(), events.clone());
     tasks.spawn(async move {
         let event = match task {
             Task::Fetch { count_max, except } => Event::Page(fetch(&parts, count_max, except).await),
             Task::HandOver { message, due } => {
-                outcome::hand_over(&parts, message, due).await;
+                outcome::hand_over(&parts, message, due, &stop).await;
                 Event::Done(message)
             }
         };

@@ -1,16 +1,24 @@
 //! One message's hand-overs that are due: tried, and what became of each written down.
 
+use std::time::Duration;
+
 use lighter_catalog::{
-    Body as StoredBody, Change, DueHandOver, Form, HandOver, Message, Notify as StoredNotify, Ret,
+    Body as StoredBody, Change, CommitError, DueHandOver, Form, HandOver, Message, Notify as StoredNotify,
+    Ret,
 };
 use lighter_mail::{Body, Envelope, MailFrom, Notify, OriginalRecipient, RcptTo, Reply, Return, Xtext};
 use lighter_message::StubContext;
 use lighter_protocol::{DeliveryId, MessageId, UnixTime};
 use lighter_queue::Retry;
+use tokio_util::sync::CancellationToken;
 
 use super::body::{MessageBody, StubBody, WholeBody};
 use super::{HandOverParts, report};
+use crate::ingest;
 use crate::next_hop::{HandOver as Transfer, Outcome};
+
+/// When something is tried again that can never be written down, as far as this version knows.
+const UNWRITABLE_RETRY: Duration = Duration::from_secs(24 * 3600);
 
 /// A hand-over that will not be tried again.
 pub(super) struct Failure {
@@ -28,7 +36,12 @@ struct Tried {
 }
 
 /// Tries what is due of `message`. Errors are logged: what could not be done stays due.
-pub(super) async fn hand_over(parts: &HandOverParts, id: MessageId, due: Vec<DueHandOver>) {
+pub(super) async fn hand_over(
+    parts: &HandOverParts,
+    id: MessageId,
+    due: Vec<DueHandOver>,
+    stop: &CancellationToken,
+) {
     let message = match parts.ledger.read(move |catalog| catalog.message(&id)).await {
         Ok(Some(message)) => message,
         Ok(None) => return,
@@ -37,7 +50,14 @@ pub(super) async fn hand_over(parts: &HandOverParts, id: MessageId, due: Vec<Due
             return;
         }
     };
-    let all: Vec<HandOver> = due.iter().map(|due| due.hand_over).collect();
+    if !parts.array.status().writable {
+        tracing::debug!(message = %id, "storage takes no records: nothing is handed over that cannot be written down");
+        let next = UnixTime::now().plus(super::QUESTION_RETRY);
+        for due in due {
+            put_off(parts, id, vec![due.hand_over], due.attempts, next).await;
+        }
+        return;
+    }
     let mut tried = Tried::default();
     let (whole, stubs): (Vec<_>, Vec<_>) =
         due.into_iter().partition(|due| form(&message, due.hand_over).is_none());
@@ -55,7 +75,7 @@ pub(super) async fn hand_over(parts: &HandOverParts, id: MessageId, due: Vec<Due
             transfer(parts, &message, vec![stub], MessageBody::Stub(Box::new(body)), &mut tried).await;
         }
     }
-    write_down(parts, &message, &all, tried).await;
+    write_down(parts, &message, tried, stop).await;
 }
 
 /// The delivery and ticket generation of a hand-over that goes as a stub.
@@ -172,29 +192,43 @@ fn recipients(message: &Message, due: &[DueHandOver]) -> Option<Vec<RcptTo>> {
     due.iter().map(recipient).collect()
 }
 
-/// Writes down what became of each. What cannot be written down stays due, and is tried again.
-async fn write_down(parts: &HandOverParts, message: &Message, all: &[HandOver], tried: Tried) {
+/// Writes down what became of each, however long the array is away: only a stop leaves it due, to be tried again.
+async fn write_down(parts: &HandOverParts, message: &Message, tried: Tried, stop: &CancellationToken) {
     let Tried { taken, failed, later } = tried;
-    if let Err(error) = settle(parts, message, taken, failed).await {
-        tracing::warn!(message = %message.id, error = %error, "what became of a message is not written down yet");
-        // The array may be away for a while.
-        put_off(parts, message.id, all.to_vec(), 1, UnixTime::now().plus(super::QUESTION_RETRY)).await;
-    }
     for (hand_over, attempts, next) in later {
         put_off(parts, message.id, vec![hand_over], attempts, next).await;
     }
+    while let Err(error) = settle(parts, message, &taken, &failed).await {
+        if is_final(&*error) {
+            tracing::error!(message = %message.id, %error, "what became of a message cannot be written down");
+            let all = taken.iter().copied().chain(failed.iter().map(|failure| failure.hand_over)).collect();
+            put_off(parts, message.id, all, 1, UnixTime::now().plus(UNWRITABLE_RETRY)).await;
+            return;
+        }
+        tracing::warn!(message = %message.id, %error, "what became of a message is not written down yet");
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(super::QUESTION_RETRY) => {}
+        }
+    }
+}
+
+/// Whether trying again will not do: a bound is broken.
+fn is_final(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(CommitError::Refused(_)))
+        || matches!(error.downcast_ref(), Some(ingest::Failure::Refused(_)))
 }
 
 async fn settle(
     parts: &HandOverParts,
     message: &Message,
-    taken: Vec<HandOver>,
-    failed: Vec<Failure>,
+    taken: &[HandOver],
+    failed: &[Failure],
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     if failed.is_empty() {
         if !taken.is_empty() {
             let at = UnixTime::now();
-            let change = Change::HandedOver { message: message.id, hand_overs: taken, at };
+            let change = Change::HandedOver { message: message.id, hand_overs: taken.to_vec(), at };
             parts.ledger.commit_applied(change, message.class).await?;
         }
         return Ok(());

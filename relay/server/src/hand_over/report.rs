@@ -22,12 +22,12 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(super) async fn settle(
     parts: &HandOverParts,
     message: &Message,
-    taken: Vec<HandOver>,
-    failed: Vec<Failure>,
+    taken: &[HandOver],
+    failed: &[Failure],
 ) -> Result<(), Error> {
     let sender: Option<Address> = message.envelope.reverse_path.parse().ok();
-    let (told, silent): (Vec<Failure>, Vec<Failure>) =
-        failed.into_iter().partition(|failure| sender.is_some() && wants_report(message, failure.hand_over));
+    let (told, silent): (Vec<&Failure>, Vec<&Failure>) =
+        failed.iter().partition(|failure| sender.is_some() && wants_report(message, failure.hand_over));
     if !silent.is_empty() {
         let hand_overs = silent.iter().map(|failure| failure.hand_over).collect();
         let change = Change::HandOverFailed { message: message.id, hand_overs, at: UnixTime::now() };
@@ -36,7 +36,8 @@ pub(super) async fn settle(
     match sender {
         Some(sender) if !told.is_empty() => report(parts, message, &sender, taken, &told).await,
         _ if !taken.is_empty() => {
-            let change = Change::HandedOver { message: message.id, hand_overs: taken, at: UnixTime::now() };
+            let hand_overs = taken.to_vec();
+            let change = Change::HandedOver { message: message.id, hand_overs, at: UnixTime::now() };
             Ok(parts.ledger.commit_applied(change, message.class).await?)
         }
         _ => Ok(()),
@@ -52,8 +53,8 @@ async fn report(
     parts: &HandOverParts,
     message: &Message,
     sender: &Address,
-    taken: Vec<HandOver>,
-    failed: &[Failure],
+    taken: &[HandOver],
+    failed: &[&Failure],
 ) -> Result<(), Error> {
     let addressed: Vec<(Address, Option<OriginalRecipient>, &Failure)> =
         failed.iter().filter_map(|failure| addressed(message, failure)).collect();
@@ -79,7 +80,7 @@ async fn report(
     let stamp = Stamp { host_name: &parts.hostname, now: UnixTime::now(), chance: rand::rng().random() };
     let cause = Cause::Report {
         message: message.id,
-        handed_over: taken,
+        handed_over: taken.to_vec(),
         failed: failed.iter().map(|failure| failure.hand_over).collect(),
     };
     tracing::info!(message = %message.id, recipients = failed.len(), "given up, and its sender told");

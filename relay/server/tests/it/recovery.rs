@@ -4,6 +4,7 @@
 use lighter_harness::mail::TestMessage;
 use serde_json::json;
 
+use crate::roles::storage_for;
 use crate::sink::Sink;
 use crate::world::{DOMAIN, Relay, plain, until};
 
@@ -124,4 +125,39 @@ async fn a_recipient_who_is_put_off_waits_and_the_others_do_not() {
     relay.stop().await;
     let taken = sink.taken();
     assert_eq!((taken.len(), &taken[0].to), (1, &vec![alice]));
+}
+
+// DESIGN §3 rule 5: with a storage server away nothing can be written down, so nothing is handed over again and again.
+#[tokio::test]
+async fn while_storage_takes_no_records_nothing_is_handed_over_and_then_all_of_it_once() {
+    let sink = Sink::start().await;
+    let address = sink.address;
+    let mut relay = Relay::with(|config| {
+        config["roles"] = json!(["smtp", "location"]);
+        config["next_hop"] = next_hop(&sink);
+    });
+    drop(sink);
+    let storage = storage_for(&relay, 1).await;
+    let mut other = storage_for(&relay, 1).await;
+    let servers = [storage.addresses()["storage"][0].clone(), other.addresses()["storage"][0].clone()];
+    relay.configure(|config| config["array"] = json!({ "servers": servers }));
+    relay.start().await;
+    assert_eq!(relay.send(&plain("alice", 1)).await, 250);
+    relay.stop().await;
+    other.stop().await;
+
+    let sink = Sink::start_on(address).await;
+    relay.delete_view();
+    relay.start().await;
+    assert_eq!(hand_overs_waiting(&relay).await, 1, "it is known with one server, too");
+    assert_eq!(relay.json(&["array", "status"]).await["writable"], false);
+    // Mail that is refused meanwhile gives the queue its turns.
+    for seed in 2..6 {
+        assert_eq!(relay.send(&plain("alice", seed)).await, 451);
+    }
+    assert_eq!(sink.taken().len(), 0);
+    other.start().await;
+    until("handed over", async || (hand_overs_waiting(&relay).await == 0).then_some(())).await;
+    assert_eq!(sink.taken().len(), 1);
+    relay.stop().await;
 }

@@ -52,20 +52,20 @@ async fn a_role_that_is_off_listens_nowhere() {
     relay.stop().await;
 }
 
-/// Two storage servers in one process that takes appends from `writer`.
-async fn storage_for(writer: &Relay) -> Relay {
+/// So many storage servers in one process that takes appends from `writer`.
+pub(crate) async fn storage_for(writer: &Relay, count: usize) -> Relay {
     let writer = writer.json(&["keys", "id"]).await["relay"].clone();
     let mut storage = Relay::with(|config| config["roles"] = json!(["storage"]));
-    let server = |number: u32| {
+    let server = |number: usize| {
         let path = storage.data().join(format!("server-{number}"));
         json!({ "path": path, "listen": "127.0.0.1:0" })
     };
-    let servers = json!([server(1), server(2)]);
+    let servers: Vec<Value> = (0..count).map(server).collect();
     storage.configure(|config| config["storage"] = json!({ "writers": [writer], "servers": servers }));
     storage.start().await;
     let addresses = storage.addresses();
     storage.configure(|config| {
-        for number in 0..2 {
+        for number in 0..count {
             config["storage"]["servers"][number]["listen"] = addresses["storage"][number]["address"].clone();
         }
     });
@@ -76,7 +76,7 @@ async fn storage_for(writer: &Relay) -> Relay {
 #[tokio::test]
 async fn with_storage_in_another_process_mail_waits_with_the_sender_while_that_is_down() {
     let mut relay = Relay::with(|config| config["roles"] = json!(["smtp", "location"]));
-    let mut storage = storage_for(&relay).await;
+    let mut storage = storage_for(&relay, 2).await;
     let servers = storage.addresses()["storage"].clone();
     relay.configure(|config| config["array"] = json!({ "servers": servers }));
     relay.start().await;
@@ -104,7 +104,7 @@ async fn with_storage_in_another_process_mail_waits_with_the_sender_while_that_i
 #[tokio::test]
 async fn a_storage_server_takes_nothing_from_a_relay_that_it_does_not_know() {
     let known = Relay::new();
-    let storage = storage_for(&known).await;
+    let storage = storage_for(&known, 2).await;
     let servers = storage.addresses()["storage"].clone();
     let stranger = Relay::with(|config| {
         config["roles"] = json!(["smtp", "location"]);
