@@ -14,7 +14,7 @@ mod seal;
 pub mod shelf;
 pub mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -300,20 +300,22 @@ impl<D: Disk> Unit<D> {
     /// still synced, what comes behind is refused.
     pub fn commit(&mut self, group: &[CheckedAppend]) -> Vec<Result<(), UnitError>> {
         let mut results = Vec::with_capacity(group.len());
-        let mut touched: BTreeMap<SegmentId, Result<(), ()>> = BTreeMap::new();
+        // Where what was written to each segment ends; then, whether that is durable.
+        let mut written_to: BTreeMap<SegmentId, u64> = BTreeMap::new();
         let group_len: usize = group.iter().map(CheckedAppend::len).sum();
         for append in group {
             let written = self.write(append, group_len);
             if written.is_ok() {
-                touched.insert(append.segment, Ok(()));
+                written_to.insert(append.segment, append.end);
             }
             results.push(written);
         }
-        for (segment, outcome) in &mut touched {
-            *outcome = self.sync(*segment);
-        }
+        let failed: BTreeSet<SegmentId> = written_to
+            .into_iter()
+            .filter_map(|(segment, end)| self.sync(segment, end).is_err().then_some(segment))
+            .collect();
         for (append, result) in group.iter().zip(&mut results) {
-            if result.is_ok() && touched.get(&append.segment) == Some(&Err(())) {
+            if result.is_ok() && failed.contains(&append.segment) {
                 *result = Err(UnitError::Disk(io::Error::other("sync failed")));
             }
         }
@@ -369,12 +371,12 @@ impl<D: Disk> Unit<D> {
         }
     }
 
-    fn sync(&mut self, segment: SegmentId) -> Result<(), ()> {
+    /// Makes what was written up to `end` durable, and so readable. A later write may have failed meanwhile.
+    fn sync(&mut self, segment: SegmentId, end: u64) -> Result<(), ()> {
         let shelved = self.shelf.get(segment).ok_or(())?;
         match shelved.file.sync_data() {
             Ok(()) => {
-                let next = self.writing.get(&segment).map_or(RECORDS_AT, |writing| writing.next);
-                shelved.set_readable(next);
+                shelved.set_readable(end);
                 Ok(())
             }
             Err(error) => {

@@ -151,6 +151,24 @@ fn a_segment_that_found_no_room_goes_on_once_it_was_cut() {
 }
 
 #[test]
+fn what_a_group_wrote_before_it_found_no_room_counts_and_what_was_there_stays() {
+    let disk = SimDisk::new(5);
+    let mut unit = unit(&disk);
+    let ends: Vec<u64> =
+        (1..=3).map(|count| 4096 + count * record(1, 4096, 4096, 100).len() as u64).collect();
+    commit(&mut unit, append_at(4096, record(1, 4096, 4096, 100), 3).unwrap()).unwrap();
+    let group = [(2, ends[0]), (3, ends[1])]
+        .map(|(sequence, offset)| append_at(offset, record(sequence, offset, 4096, 100), 3).unwrap());
+    disk.inject(1, Fault::NoSpace); // the second write
+    let results = unit.commit(&group);
+    assert!(matches!(results[..], [Ok(()), Err(UnitError::NoSpace)]), "{results:?}");
+    assert_eq!(unit.shelf().get(SEGMENT).unwrap().readable(), ends[1]);
+    drop(unit);
+    let (unit, _) = open(&disk.crash()).unwrap();
+    assert_eq!(unit.shelf().get(SEGMENT).unwrap().readable(), ends[1]);
+}
+
+#[test]
 fn a_sealed_segment_takes_nothing_and_is_known_after_a_restart_without_a_scan() {
     let disk = SimDisk::new(5);
     let mut unit = unit(&disk);

@@ -384,7 +384,7 @@ fn seeds(default_count: u64, mut world: impl FnMut(u64)) {
 
 #[test]
 fn bad_input_31_32_nothing_acknowledged_is_lost_whatever_fails() {
-    seeds(800, |seed| {
+    seeds(400, |seed| {
         run(async {
             let servers = if seed % 5 == 4 { 3 } else { 2 };
             let mut world = World::new(seed, servers);
