@@ -439,6 +439,11 @@ impl<D: Disk> Unit<D> {
     /// [`UnitError::State`] where it has records.
     pub fn discard(&mut self, segment: SegmentId, writer: &PeerId, epoch: Epoch) -> Result<(), UnitError> {
         let shelved = match self.owned(segment, writer, epoch) {
+            // What an opening that failed may have left behind goes, too; what is another writer's stays.
+            Err(UnitError::NoSegment) if self.shelf.get(segment).is_none() => {
+                gone_or_not_there(self.disk.remove(&file_name(segment)))?;
+                return Ok(self.disk.sync_dir()?);
+            }
             Err(UnitError::NoSegment) => return Ok(()),
             other => other?,
         };
