@@ -1,13 +1,16 @@
 //! `send`: each recipient's way on its own; what the recipient's store does not get goes whole.
 
+use std::io::Write;
 use std::path::Path;
 
-use lighter_protocol::BlobId;
+use lighter_protocol::wire::OfferedBlob;
+use lighter_protocol::{BlobId, DeliveryId, UnixTime};
+use lighter_store::{Outgoing, OutgoingState};
 use serde_json::Value;
 
 use crate::support::mail_sink::MailSink;
 use crate::support::programs::{error_text, run, run_ok};
-use crate::support::{World, bytes, file};
+use crate::support::{World, bytes, file, mailbox};
 
 /// What `send --json` said.
 fn events(output: &std::process::Output) -> Vec<Value> {
@@ -156,4 +159,63 @@ async fn what_cannot_be_sent_is_said_with_what_to_do() {
     let output = run(&paths, &send(&["alice"], &[Path::new("/nonexistent/file")]), b"").await;
     assert_eq!(output.status.code(), Some(1));
     assert!(error_text(&output).contains("/nonexistent/file"), "{}", error_text(&output));
+}
+
+/// Puts a delivery from sam to alice on record, as a process leaves it that ends in the middle.
+fn leave(
+    store: &lighter_store::Store,
+    alice: lighter_protocol::PeerId,
+    number: u8,
+    state: OutgoingState,
+) -> BlobId {
+    let hold = store.hold();
+    let take = |content: &[u8]| {
+        let mut import = store.import().unwrap();
+        import.write_all(content).unwrap();
+        let (id, size) = import.finish(&hold, UnixTime::now()).unwrap();
+        OfferedBlob { id, size, name: "a.bin".to_owned(), media_type: "x/y".to_owned() }
+    };
+    let (manifest, blob) = (take(&[number; 100]), take(&bytes(u64::from(number), 300_000)));
+    let id = blob.id;
+    let outgoing = Outgoing {
+        delivery: DeliveryId([number; 16]),
+        sender: mailbox("sam"),
+        recipient: mailbox("alice"),
+        store: alice,
+        manifest,
+        blobs: vec![blob],
+        introduction: None,
+        subject: "x".to_owned(),
+        created: UnixTime::now(),
+        expires: UnixTime(UnixTime::now().0 + 3_600),
+        state,
+    };
+    store.put_outgoing(&outgoing).unwrap();
+    id
+}
+
+// SPEC: A7, D4
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_32_what_was_mailed_is_delivered_by_the_next_process_and_what_was_not_is_forgotten() {
+    let world = World::start().await;
+    let alice = world.agent("alice", None).await;
+    let peer = alice.shared().identity.peer();
+    let paths = world.set_up("sam", None).await;
+    let store = lighter_store::Store::open(&paths.store(), lighter_store::Settings::default()).unwrap();
+    let mailed = leave(&store, peer, 1, OutgoingState::Waiting);
+    let unmailed = leave(&store, peer, 2, OutgoingState::Preparing);
+    drop(store);
+    let sam = crate::support::start(&paths).await;
+    let store = &sam.shared().store;
+    crate::support::eventually("the receipt", async || {
+        let outgoing = store.outgoing(DeliveryId([1; 16])).unwrap().unwrap();
+        matches!(outgoing.state, OutgoingState::Released(_))
+    })
+    .await;
+    assert!(alice.shared().store.open_blob(mailed).unwrap().is_intact().unwrap());
+    assert!(!store.holds(mailed).unwrap() && !store.holds(unmailed).unwrap());
+    assert!(store.outgoing(DeliveryId([2; 16])).unwrap().is_none());
+    assert_eq!(alice.shared().store.all_incoming().unwrap().len(), 1);
+    sam.stop().await;
+    alice.stop().await;
 }

@@ -9,13 +9,13 @@ pub(crate) mod web;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lighter_agent::access::Access;
 use lighter_agent::agent::Agent;
 use lighter_agent::config::{Config, Paths};
 use lighter_agent::setup::{self, SetupRequest};
 use lighter_agent::{key, shared::Handle};
 use lighter_location::LocationServer;
 use lighter_protocol::Mailbox;
-use lighter_store::Store;
 use lighter_transport::location::{LocationClient, Scope, Secret};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -89,7 +89,7 @@ pub(crate) async fn start(paths: &Paths) -> Agent {
 pub(crate) async fn start_unregistered(paths: &Paths) -> Agent {
     let config = Config::read(&paths.config).unwrap();
     let identity = key::load(&config.key, paths).await.unwrap();
-    let store = Store::open(&paths.store(), config.store.settings()).unwrap();
+    let store = Access::take(&config, paths).await.unwrap();
     Agent::start(config, identity, store, Some(&paths.control())).await.unwrap()
 }
 
