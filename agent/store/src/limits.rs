@@ -3,8 +3,8 @@
 use lighter_protocol::blob::GROUP_LEN;
 
 /// Bytes written to a partial blob after which a checkpoint is due: what a power failure can cost a pull (a killed
-/// process costs it nothing). Each checkpoint is four syncs, of data, outboard and index, beside the writing: at a
-/// quarter of this they were a fifth of the time of a pull on loopback.
+/// process costs it nothing). Each checkpoint is four syncs, of data, outboard and index, beside the writing: more often,
+/// and they hold up a fast pull (docs/performance.md).
 pub const CHECKPOINT_LEN: u64 = 32 * 1024 * 1024;
 
 /// Bytes in a blob; larger files are not mail.
