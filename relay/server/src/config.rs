@@ -116,6 +116,9 @@ pub enum NextHopConfig {
         /// Whether the connection is encrypted.
         #[serde(default)]
         tls: NextHopTls,
+        /// With `tls = "required"`: a PEM file with the issuers whose certificates count. None: the system's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tls_ca: Option<PathBuf>,
     },
     /// A mail server that speaks LMTP (RFC 2033), Dovecot for one.
     Lmtp {
@@ -124,6 +127,9 @@ pub enum NextHopConfig {
         /// Whether the connection is encrypted.
         #[serde(default)]
         tls: NextHopTls,
+        /// With `tls = "required"`: a PEM file with the issuers whose certificates count. None: the system's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tls_ca: Option<PathBuf>,
     },
 }
 

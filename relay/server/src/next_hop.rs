@@ -59,7 +59,7 @@ impl NextHop {
     /// The next hop of a configuration. `data` is the folder that a Maildir without a path lies below.
     ///
     /// # Errors
-    /// Where the address is not one, or the system's certificates cannot be read and are needed.
+    /// Where the address is not one, or the certificates to trust cannot be read and are needed.
     pub fn from_config(config: &NextHopConfig, data: &Path, host_name: &str) -> Result<Self, MailHopError> {
         use lighter_mail::Protocol::{Lmtp, Smtp};
         match config {
@@ -67,11 +67,11 @@ impl NextHop {
                 let path = path.clone().unwrap_or_else(|| data.join("maildir"));
                 Ok(Self::Maildir(Maildir::new(path, host_name)))
             }
-            NextHopConfig::Smtp { address, tls } => {
-                MailHop::new(Smtp, address, host_name, *tls).map(Self::Server)
+            NextHopConfig::Smtp { address, tls, tls_ca } => {
+                MailHop::new(Smtp, address, host_name, *tls, tls_ca.as_deref()).map(Self::Server)
             }
-            NextHopConfig::Lmtp { address, tls } => {
-                MailHop::new(Lmtp, address, host_name, *tls).map(Self::Server)
+            NextHopConfig::Lmtp { address, tls, tls_ca } => {
+                MailHop::new(Lmtp, address, host_name, *tls, tls_ca.as_deref()).map(Self::Server)
             }
         }
     }

@@ -21,6 +21,8 @@ pub struct Options {
     pub next_hop: Option<Value>,
     /// Days that a copy stays after its receipt.
     pub keep_after_receipt_days: u32,
+    /// More of the relay's configuration: tables, whose fields are put into those of the world. None: nothing more.
+    pub more: Option<Value>,
 }
 
 /// One program of the world: what it is started with, and, while it runs, its process.
@@ -380,6 +382,11 @@ async fn relay_values(
     });
     if let Some(next_hop) = &options.next_hop {
         config["next_hop"] = next_hop.clone();
+    }
+    for (table, fields) in options.more.iter().filter_map(Value::as_object).flatten() {
+        for (field, value) in fields.as_object().into_iter().flatten() {
+            config[table][field] = value.clone();
+        }
     }
     Ok(config)
 }

@@ -1,6 +1,7 @@
 //! Mail to a server by SMTP or LMTP, over connections that are used again.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use lighter_mail::client::{Config as SessionConfig, Outcome, Tls};
 use lighter_mail::{Protocol, Reply};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
@@ -28,6 +30,14 @@ pub enum MailHopError {
     /// TLS is required, and the system has no certificates to check the next hop's with.
     #[error("next hop: TLS is required, and no trusted certificate was found on this system")]
     NoRoots,
+    /// The file with the issuers to trust cannot be read, or has none in it.
+    #[error("next hop: cannot read certificates from {path}: {source}")]
+    Issuers {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: rustls::pki_types::pem::Error,
+    },
     /// The TLS configuration is not possible.
     #[error("next hop: {0}")]
     Tls(#[from] rustls::Error),
@@ -50,28 +60,23 @@ impl fmt::Debug for MailHop {
 }
 
 impl MailHop {
-    /// A mail server at `HOST:PORT`. With `Required`, its certificate must verify against the system's roots.
+    /// A mail server at `HOST:PORT`. With `Required`, its certificate must verify against the issuers in the PEM file
+    /// `issuers`, or else the system's.
     ///
     /// # Errors
-    /// Where the address is not one, or the system's certificates cannot be read and are needed.
+    /// Where the address is not one, or the certificates to trust cannot be read and are needed.
     pub fn new(
         protocol: Protocol,
         address: &str,
         host_name: &str,
         tls: NextHopTls,
+        issuers: Option<&Path>,
     ) -> Result<Self, MailHopError> {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let builder = ClientConfig::builder_with_provider(provider.clone().into())
             .with_safe_default_protocol_versions()?;
         let config = match tls {
-            NextHopTls::Required => {
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                if roots.is_empty() {
-                    return Err(MailHopError::NoRoots);
-                }
-                builder.with_root_certificates(roots).with_no_client_auth()
-            }
+            NextHopTls::Required => builder.with_root_certificates(trusted(issuers)?).with_no_client_auth(),
             NextHopTls::Opportunistic | NextHopTls::Off => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
@@ -172,6 +177,23 @@ impl MailHop {
             wire.quit().await;
         }
     }
+}
+
+/// The issuers in the PEM file, or the system's.
+fn trusted(issuers: Option<&Path>) -> Result<RootCertStore, MailHopError> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = issuers else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return if roots.is_empty() { Err(MailHopError::NoRoots) } else { Ok(roots) };
+    };
+    let unreadable = |source| MailHopError::Issuers { path: path.to_owned(), source };
+    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+        roots.add(certificate.map_err(unreadable)?)?;
+    }
+    if roots.is_empty() {
+        return Err(unreadable(rustls::pki_types::pem::Error::NoItemsFound));
+    }
+    Ok(roots)
 }
 
 /// Takes any certificate: opportunistic TLS keeps listeners out, not impostors (RFC 7435), and refusing a certificate

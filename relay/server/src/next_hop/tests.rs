@@ -43,7 +43,7 @@ impl Body for Pieces {
 }
 
 fn hop(protocol: Protocol, address: SocketAddr, tls: NextHopTls) -> MailHop {
-    MailHop::new(protocol, &address.to_string(), "relay.example", tls).unwrap()
+    MailHop::new(protocol, &address.to_string(), "relay.example", tls, None).unwrap()
 }
 
 fn codes(outcomes: &[Outcome]) -> Vec<u16> {
@@ -168,9 +168,9 @@ async fn tls_is_used_where_offered_and_checked_where_required() {
 #[tokio::test]
 async fn an_address_without_a_port_is_refused() {
     for address in ["mx.example", "mx.example:", "mx.example:99999", ":25", "a b:25"] {
-        assert!(MailHop::new(Smtp, address, "relay.example", NextHopTls::Off).is_err(), "{address}");
+        assert!(MailHop::new(Smtp, address, "relay.example", NextHopTls::Off, None).is_err(), "{address}");
     }
-    assert!(MailHop::new(Smtp, "[::1]:25", "relay.example", NextHopTls::Off).is_ok());
+    assert!(MailHop::new(Smtp, "[::1]:25", "relay.example", NextHopTls::Off, None).is_ok());
 }
 
 /// The files of a recipient's `sub` folder, with their contents.
