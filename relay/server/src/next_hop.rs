@@ -76,6 +76,14 @@ impl NextHop {
         }
     }
 
+    /// The name of the server that mail goes on to, where it is one: for reports.
+    pub fn remote(&self) -> Option<&str> {
+        match self {
+            Self::Maildir(_) => None,
+            Self::Server(server) => Some(server.host()),
+        }
+    }
+
     /// Hands one message over: an outcome for each of the envelope's recipients, in their order.
     ///
     /// A positive one says that the next hop has taken responsibility; for a Maildir, that the file and its name are on

@@ -130,20 +130,22 @@ async fn what_a_postfix_behind_refuses_is_tried_again_or_reported_and_the_rest_a
 
     let recipients = [&alice.mailbox, "plain@lighter.test", "gone@lighter.test", "busy@lighter.test"];
     send_in_chunks(&world, SENDER, &recipients, &message).await?;
-    send_in_chunks(&world, "heavy@elsewhere.example", &["plain@lighter.test"], &message).await?;
+    let heavy =
+        TestMessage { subject: "Too heavy".to_owned(), ..TestMessage::new("plain@lighter.test", 300_000, 4) };
+    send_in_chunks(&world, "heavy@elsewhere.example", &["plain@lighter.test"], &heavy.to_bytes()).await?;
     send_in_chunks(&world, SENDER, &["jörg@lighter.test"], &message).await?;
 
     let refused = folder.path().join("refused");
-    let (gone, heavy) = (
-        "gone@lighter.test 550 5.1.1 no such mailbox here\n",
-        "heavy@elsewhere.example 552 5.3.4 too heavy for us\n",
-    );
-    std::fs::write(&refused, format!("{gone}{heavy}busy@lighter.test 450 4.2.0 the mailbox is busy\n"))?;
+    let subjects = folder.path().join("refused-subjects");
+    let gone = "gone@lighter.test 550 5.1.1 no such mailbox here\n";
+    std::fs::write(&refused, format!("{gone}busy@lighter.test 450 4.2.0 the mailbox is busy\n"))?;
+    std::fs::write(&subjects, "/^Subject: Too heavy/ REJECT 5.3.4 too heavy for us\n")?;
     let main = format!(
         "smtpd_recipient_restrictions = check_recipient_access texthash:{refused}, permit_mynetworks, reject\n\
-         smtpd_end_of_data_restrictions = check_sender_access texthash:{refused}\n\
+         header_checks = regexp:{subjects}\n\
          smtpd_tls_security_level = encrypt\nsmtpd_tls_cert_file = {certificate}\nsmtpd_tls_key_file = {key}\n",
         refused = refused.display(),
+        subjects = subjects.display(),
         certificate = certificate.certificate.display(),
         key = certificate.key.display(),
     );
@@ -157,16 +159,24 @@ async fn what_a_postfix_behind_refuses_is_tried_again_or_reported_and_the_rest_a
     // Postfix has taken the internationalized one; what Dovecot thinks of it is between the two of them.
     let taken = async || Ok(postfix.log().contains("to=<jörg@lighter.test>").then_some(()));
     wait_for("Postfix to take jörg's message", taken).await?;
-    report_says(&dovecot, SENDER, &["gone@lighter.test", "Status: 5.1.1", "no such mailbox here"]).await?;
-    report_says(&dovecot, "heavy@elsewhere.example", &["plain@lighter.test", "Status: 5.3.4", "too heavy"])
-        .await?;
+    report_says(&dovecot, SENDER, &["gone@lighter.test", "Status: 5.1.1", "550 5.1.1"]).await?;
+    report_says(
+        &dovecot,
+        "heavy@elsewhere.example",
+        &["plain@lighter.test", "Status: 5.3.4", "too heavy for us"],
+    )
+    .await?;
     wait_for("one hand-over to wait", async || Ok((hand_overs(&world).await? == 1).then_some(()))).await?;
 
-    std::fs::write(&refused, format!("{gone}{heavy}"))?;
+    std::fs::write(&refused, gone)?;
     postfix.reload().await?;
     let late = arrived(&dovecot, "busy@lighter.test", 1).await?;
     ensure!(late.ends_with(&message), "not as it was sent:\n{}", head(&late));
-    wait_for("the queue to empty", async || Ok((hand_overs(&world).await? == 0).then_some(()))).await
+    wait_for("the queue to empty", async || Ok((hand_overs(&world).await? == 0).then_some(()))).await?;
+    report_says(&dovecot, SENDER, &["jörg@lighter.test"]).await?;
+    let reports = Imap::login(dovecot.imap, SENDER, Dovecot::PASSWORD).await?.count().await?;
+    ensure!(reports == 2, "{reports} reports of two failures");
+    Ok(())
 }
 
 /// A next hop as the example `name` of docs/OPERATING.md has it, at another address.

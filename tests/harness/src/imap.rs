@@ -53,7 +53,11 @@ impl Imap {
         self.fetch(number).await
     }
 
-    async fn count(&mut self) -> Result<u32> {
+    /// How many messages the INBOX has.
+    ///
+    /// # Errors
+    /// Where the server does not say.
+    pub async fn count(&mut self) -> Result<u32> {
         let answer = self.command("STATUS INBOX (MESSAGES)").await?;
         let status = answer.lines.iter().find(|line| line.contains("MESSAGES")).context("no STATUS")?;
         let digits: String = status.chars().skip_while(|c| *c != '(').filter(char::is_ascii_digit).collect();

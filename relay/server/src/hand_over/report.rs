@@ -2,6 +2,7 @@
 //! one record (so that neither a crash nor a replay reports twice, or loses the report).
 
 use lighter_catalog::{Cause, Change, HandOver, Message};
+use lighter_mail::client::Origin;
 use lighter_mail::notice::{Action, DeliveryReport, ReportedRecipient, Stamp};
 use lighter_mail::{Address, OriginalRecipient, Xtext};
 use lighter_protocol::UnixTime;
@@ -65,7 +66,7 @@ async fn report(
             orcpt: orcpt.as_ref(),
             action: Action::Failed,
             reply: &failure.outcome.reply,
-            remote: None,
+            remote: parts.next_hop.remote().filter(|_| failure.outcome.from == Origin::Peer),
         })
         .collect();
     let envid = message.envelope.envid.as_deref().and_then(|envid| Xtext::from_encoded(envid).ok());

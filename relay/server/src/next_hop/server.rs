@@ -111,6 +111,12 @@ impl MailHop {
         })
     }
 
+    /// Its host name or address.
+    pub fn host(&self) -> &str {
+        let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
     /// Hands one message over.
     pub(super) async fn deliver(&self, message: &HandOver, mut body: impl Body) -> Vec<Outcome> {
         // A kept connection may have died since: as long as no content was asked for, the next one is tried.
