@@ -153,6 +153,15 @@ async fn tls_is_used_where_offered_and_checked_where_required() {
     roots.add(trusted).unwrap();
     let trusting = required(roots.clone(), server.address);
     assert_eq!(codes(&trusting.deliver(&message(&["c@d"]), body("x\r\n")).await), [250]);
+    // The same by the configuration's file with the issuers to trust; one without any is refused at the start.
+    let by_file = |path: Option<&Path>| {
+        let address = format!("localhost:{}", server.address.port());
+        MailHop::new(Smtp, &address, "relay.example", NextHopTls::Required, path)
+    };
+    let trusting = by_file(listener_tls.tls_certificate.as_deref()).unwrap();
+    assert_eq!(codes(&trusting.deliver(&message(&["c@d"]), body("x\r\n")).await), [250]);
+    assert!(by_file(listener_tls.tls_key.as_deref()).is_err());
+    assert!(by_file(Some(&folder.path().join("missing"))).is_err());
     // A certificate from somebody else, and no TLS at all: mail waits.
     let other = tempfile::tempdir().unwrap();
     let stranger = Running::start(&certificate(other.path()).0, Smtp).await;
