@@ -86,8 +86,7 @@ fn keys(config: &Config, findings: &mut Vec<Finding>) {
         findings.push(Finding::good("array key", "not there yet: made at the first start"));
         return;
     }
-    // The file is there, so nothing is drawn or made.
-    findings.push(match ArrayKey::load_or_create(&path, &mut rand::rng()) {
+    findings.push(match ArrayKey::load(&path) {
         Err(error) => Finding::bad("array key", error.to_string()),
         Ok(_) if layout::array_key_exported(&config.data).exists() => {
             Finding::good("array key", "exported once")

@@ -82,6 +82,5 @@ fn import(data: &Path, json: bool) -> Result<(), CommandError> {
 }
 
 fn load(path: &Path) -> Result<ArrayKey, CommandError> {
-    ArrayKey::load_or_create(path, &mut rand::rng())
-        .map_err(|error| CommandError::failed(path.display().to_string(), error))
+    ArrayKey::load(path).map_err(|error| CommandError::failed(path.display().to_string(), error))
 }
