@@ -31,7 +31,6 @@ pub enum Route {
 pub struct Postfix {
     /// Where it takes mail.
     pub smtp: SocketAddr,
-    etc: PathBuf,
     log: PathBuf,
     _process: Foreground,
 }
@@ -67,15 +66,7 @@ impl Postfix {
         let log = folder.join("postfix.log");
         let command = ["postfix", "-c", &text(&etc)?, "start-fg"];
         let process = Foreground::start(As::Root, &command, &stop, &log, smtp).await?;
-        Ok(Self { smtp, etc, log, _process: process })
-    }
-
-    /// Makes it read its tables and its configuration again.
-    ///
-    /// # Errors
-    /// Where it does not.
-    pub async fn reload(&self) -> Result<()> {
-        run(As::Root, "postfix -c \"$1\" reload", &[&self.etc]).await
+        Ok(Self { smtp, log, _process: process })
     }
 
     /// What it has logged so far.
