@@ -313,15 +313,23 @@ impl Inner {
             return Ok(());
         }
         let _placing = self.placing();
+        let mut rows = Vec::with_capacity(ready.len());
         for (blob, size, from) in ready {
+            // Two pulls share a partial blob: the other one may have placed it meanwhile. An import has its own file.
+            if hold.is_none() && self.index.blob_size(*blob)?.is_some() {
+                continue;
+            }
             let to = Pair::complete(*blob);
             let failed = || StoreError::io("giving a blob its final place");
             if tree::outboard_len(*size) > 0 {
                 self.disk.rename(&from.tree, &to.tree).map_err(failed())?;
             }
             self.disk.rename(&from.data, &to.data).map_err(failed())?;
+            rows.push((*blob, *size));
         }
-        let rows: Vec<_> = ready.iter().map(|(blob, size, _)| (*blob, *size)).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
         self.sync_places(&rows)?;
         Ok(self.index.place(&rows, hold, now)?)
     }

@@ -161,6 +161,30 @@ async fn what_cannot_be_sent_is_said_with_what_to_do() {
     assert!(error_text(&output).contains("/nonexistent/file"), "{}", error_text(&output));
 }
 
+// One introduction is good for its bytes once, and the same words have the same signature.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_one_size_in_one_second_each_get_to_the_store() {
+    let world = World::start().await;
+    let sink = MailSink::start().await;
+    let alice = world.agent("alice", None).await;
+    let paths = world.set_up("sam", Some(sink.address.to_string())).await;
+    let sam = crate::support::start(&paths).await;
+    let attached = file(world.folder.path(), "a.bin", &bytes(1, 300_000));
+    let arguments = send(&["alice"], &[&attached]);
+    let outputs = tokio::join!(
+        run(&paths, &arguments, b""),
+        run(&paths, &arguments, b""),
+        run(&paths, &arguments, b""),
+        run(&paths, &arguments, b"")
+    );
+    for output in [outputs.0, outputs.1, outputs.2, outputs.3] {
+        assert!(said(&events(&output), "receipted", "alice"), "{:?}", events(&output));
+    }
+    assert_eq!(alice.shared().store.all_incoming().unwrap().len(), 4);
+    sam.stop().await;
+    alice.stop().await;
+}
+
 /// Puts a delivery from sam to alice on record, as a process leaves it that ends in the middle.
 fn leave(
     store: &lighter_store::Store,

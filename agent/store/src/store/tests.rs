@@ -181,6 +181,23 @@ fn bad_input_38_one_blob_for_many_deliveries_is_fetched_once_and_goes_with_the_l
     assert_eq!(disk.names(), ["index.redb"], "no file is left");
 }
 
+#[test]
+fn bad_input_38_two_pulls_that_finish_one_blob_at_once_both_succeed() {
+    let store = open(&SimulatedDisk::default());
+    let source = Source::new(4, 3 * GROUP_LEN as usize + 9);
+    let Wanted::Partial(partial) = store.want(source.id(), source.size(), NOW).unwrap() else {
+        panic!("not held")
+    };
+    source.feed(&partial, 9).unwrap();
+    partial.seal().unwrap();
+    // Both have looked, and seen that it is not placed yet.
+    let ready = [(source.id(), source.size(), Pair::partial(source.id(), source.size()))];
+    for _ in 0..2 {
+        store.0.place(&ready, None, NOW).unwrap();
+    }
+    assert_eq!(read_all(&store, source.id()), source.bytes);
+}
+
 // SPEC: D4
 #[test]
 fn a_replayed_offer_gets_the_receipt_that_was_given_even_after_it_was_let_go() {
