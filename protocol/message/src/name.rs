@@ -1,6 +1,11 @@
 //! File names and media types from messages, made harmless: they stand in stubs, pages, offers and on disks.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use crate::limits::NAME_LEN_MAX;
+
+/// What is not unreserved in RFC 3986 §2.3: in parameters (RFC 8187) those characters stand for themselves, too.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What a file without a usable name is called.
 const FALLBACK: &str = "attachment";
@@ -24,6 +29,11 @@ pub fn sanitize_name(given: &str) -> String {
         name.insert(0, '_');
     }
     name
+}
+
+/// A text for a path of a URL (RFC 3986 §2.1) or an extended parameter (RFC 8187 §3.2.1), from its UTF-8.
+pub fn percent_encode(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 /// A media type that is one: `type/subtype` of RFC 6838's characters, in lower case, `application/octet-stream`

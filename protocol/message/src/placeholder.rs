@@ -10,7 +10,7 @@ use time::macros::format_description;
 
 use crate::line_end::LineEnd;
 use crate::manifest::PartEntry;
-use crate::name::{sanitize_media_type, sanitize_name};
+use crate::name::{percent_encode, sanitize_media_type, sanitize_name};
 use crate::stub::StubContext;
 
 /// Characters of a line, its line end left out.
@@ -240,19 +240,6 @@ fn escape_char(c: char) -> String {
         | ']' => c.to_string(),
         c => format!("&#{};", u32::from(c)),
     }
-}
-
-/// RFC 3986's unreserved characters as they are, all else in percent form.
-pub(crate) fn percent_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 /// A name for a quoted string: ASCII, no quotes, no backslashes, short enough for a line.

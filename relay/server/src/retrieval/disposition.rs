@@ -1,6 +1,6 @@
 //! Names and types of attachments as header fields and links: hostile input, made harmless.
 
-use lighter_message::name::{sanitize_media_type, sanitize_name};
+use lighter_message::name::{percent_encode, sanitize_media_type, sanitize_name};
 
 /// The value of Content-Disposition (RFC 6266): a download, under a clean name. ASCII, in every case.
 pub fn content_disposition(name: &str) -> String {
@@ -32,19 +32,6 @@ pub fn content_type(declared: &str) -> String {
         || media_type == "application/pdf"
         || media_type == "application/x-shockwave-flash";
     if is_active { "application/octet-stream".to_owned() } else { media_type }
-}
-
-/// Percent-encodes everything but RFC 5987's attr-char that is also unreserved in URLs (RFC 3986 §2.3).
-pub fn percent_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

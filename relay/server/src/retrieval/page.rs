@@ -2,11 +2,10 @@
 
 use std::fmt::Write;
 
-use lighter_message::name::{is_invisible, sanitize_name};
+use lighter_message::name::{is_invisible, percent_encode, sanitize_name};
 use lighter_protocol::{Day, PeerId};
 
 use super::attachments::{Attachment, DeliveryView};
-use super::disposition::percent_encode;
 
 /// The stylesheet, served beside the pages: they need no inline style, and their policy allows none.
 pub(super) const STYLE: &str = include_str!("style.css");
