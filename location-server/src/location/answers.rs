@@ -8,6 +8,7 @@ use lighter_protocol::{Introduction, Mailbox, PeerId, RelayRecord, Signed, UnixT
 use lighter_transport::location::api::{IntroductionAnswer, IntroductionRequest, LookupAnswer, StoreRecord};
 use lighter_transport::location::limits::LOOKUP_NAMES_MAX;
 use lighter_transport::location::{Presence, Scope, Secret};
+use rand::RngExt;
 
 use super::{Live, Location};
 use crate::address::may_be_relay;
@@ -115,6 +116,7 @@ impl Location {
             recipient: request.recipient,
             bytes_max: request.bytes,
             expires: now.wall.plus(INTRODUCTION_LIFETIME),
+            number: rand::rng().random(),
         };
         match Signed::sign(&introduction, self.identity.keypair()) {
             Ok(signed) => Ok(IntroductionAnswer { introduction: Some(signed) }),

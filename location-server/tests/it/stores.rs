@@ -144,6 +144,8 @@ async fn people_of_a_domain_look_each_other_up_and_are_introduced() {
     let (bob, _) = world.online("bob@example.org").await;
     assert!(world.client.lookup_one(&session, &bob.mailbox).await.unwrap().is_some());
     let introduction = world.client.introduction(&session, &bob.mailbox, 1 << 30).await.unwrap().unwrap();
+    let another = world.client.introduction(&session, &bob.mailbox, 1 << 30).await.unwrap().unwrap();
+    assert_ne!(introduction.to_bytes(), another.to_bytes(), "each is good for its own bytes");
     let introduction = introduction.verify(&world.server.peer()).unwrap();
     assert_eq!((introduction.sender, introduction.sender_mailbox), (alice.identity.peer(), alice.mailbox));
     assert_eq!((introduction.recipient, introduction.bytes_max), (bob.mailbox, 1 << 30));

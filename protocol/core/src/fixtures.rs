@@ -91,6 +91,7 @@ pub(crate) fn introduction() -> Introduction {
         recipient: bob(),
         bytes_max: 40_000_000,
         expires: now().wall.plus(Duration::from_mins(10)),
+        number: 7,
     }
 }
 

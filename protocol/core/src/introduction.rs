@@ -21,6 +21,8 @@ pub struct Introduction {
     pub bytes_max: u64,
     /// At most ten minutes after it was made.
     pub expires: UnixTime,
+    /// Drawn at random: two introductions are never one, even for the same bytes in the same second.
+    pub number: u64,
 }
 
 impl Statement for Introduction {

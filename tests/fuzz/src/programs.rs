@@ -3,8 +3,9 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use lighter_agent::control::socket::Lines;
 use lighter_agent::control::{self};
+use lighter_message::name::percent_encode;
 use lighter_relay::control::Question;
-use lighter_relay::retrieval::disposition::{content_disposition, content_type, percent_encode};
+use lighter_relay::retrieval::disposition::{content_disposition, content_type};
 use lighter_relay::retrieval::range::{Selection, select};
 
 use crate::Target;

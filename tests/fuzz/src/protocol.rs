@@ -170,6 +170,7 @@ fn introduction() -> Introduction {
         recipient: bob(),
         bytes_max: 1 << 30,
         expires: UnixTime(1_800_000_600),
+        number: 5,
     }
 }
 

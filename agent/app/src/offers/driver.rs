@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lighter_protocol::offer::{Command, GiveUp, Offering, State};
 use lighter_protocol::wire::{NoReason, Offer, Request, Response};
-use lighter_protocol::{DeliveryId, PeerId, UnixTime};
+use lighter_protocol::{PeerId, UnixTime};
 use lighter_store::{Outgoing, OutgoingState};
 use lighter_transport::Connection;
 use lighter_transport::location::{LocationError, Presence, StoreRecord};
@@ -179,10 +179,7 @@ impl Driver<'_> {
         if store.presence == Presence::Offline {
             return Err(NotFound::Offline);
         }
-        let bytes = self
-            .outgoing
-            .parts()
-            .fold(slack(self.outgoing.delivery), |sum, part| sum.saturating_add(part.size));
+        let bytes = self.outgoing.parts().fold(0, |sum: u64, part| sum.saturating_add(part.size));
         let introduction = shared.location.introduction(&session, &recipient, bytes).await?;
         let introduction = introduction.ok_or(NotFound::None)?;
         self.machine.introduce(introduction.clone());
@@ -341,13 +338,6 @@ impl Driver<'_> {
         .await;
         self.stage(Attempt::Failed { why });
     }
-}
-
-/// Bytes to ask for beyond the delivery's own, at most 1 MiB. Signatures are the same for the same words: without it,
-/// two deliveries of one size to one recipient, in one second, would get one introduction, good for one of them.
-fn slack(delivery: DeliveryId) -> u64 {
-    let [first, second, third, ..] = delivery.0;
-    u64::from(u32::from_be_bytes([0, first & 0x0f, second, third]))
 }
 
 /// How long a connection stays after the receipt, for the store to read the last answer.

@@ -161,7 +161,7 @@ async fn what_cannot_be_sent_is_said_with_what_to_do() {
     assert!(error_text(&output).contains("/nonexistent/file"), "{}", error_text(&output));
 }
 
-// One introduction is good for its bytes once, and the same words have the same signature.
+// One introduction is good for its bytes once: each delivery has its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_one_size_in_one_second_each_get_to_the_store() {
     let world = World::start().await;

@@ -64,6 +64,7 @@ impl World {
             recipient: self.mailbox.clone(),
             bytes_max: 1 << 30,
             expires: self.now.wall.plus(Duration::from_mins(10)),
+            number: at as u64,
         };
         Signed::sign(&introduction, &self.location).unwrap()
     }

@@ -92,6 +92,7 @@ impl Source {
             recipient: self.mailbox(),
             bytes_max: self.below(u64::MAX),
             expires: self.time(),
+            number: self.below(u64::MAX),
         }
     }
 

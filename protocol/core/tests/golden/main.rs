@@ -29,8 +29,8 @@ const REGISTRATION_SIGNATURE: &str = "819b6bbb1bb0e4577abe7f3458e99899166db1f91e
     3539a8344b3ba0de23d483ffb4cc7f0cae38aabaf8f272a855e8ac2740828f05";
 const ATTESTATION_SIGNATURE: &str = "047df229e435a7f22e06a6d8af0c55367e399a7344a1030d06641cb2e35169a2\
     2dd3e3043a3cf768f7116c3e2e83d66a2752872845e39b01ae4e375be0819707";
-const INTRODUCTION_SIGNATURE: &str = "3d47b13533091a32acc3fa7128457c3a1e326ce97fafa57ca479c8941dd5b670\
-    398dd7aa95d02513aef7560636853833d9868e45763d74710152ce70c2b10000";
+const INTRODUCTION_SIGNATURE: &str = "19a72059ad2497a34c5898e01d12cbb10c4daf6e85004bd4c6ce99c3935955c7\
+    e699a8f11a0369f965ddaaf404edd042895122be81a402f20e5cfca5b2ff070e";
 const RECEIPT_SIGNATURE: &str = "734d2495f647cb3c5b8ff063a0e762cca723824f4f6e3e5a654731f76f80cc62\
     6197be672238610955abc7bbd888b69f72d526e0058a896c5880e67c72ae5002";
 
@@ -68,6 +68,7 @@ fn introduction_payload() -> Vec<u8> {
         BOB,                                 // recipient
         "80b48913",                          // bytes_max: 40,000,000
         "d8a8a7da06",                        // expires: 1,800,000,600
+        "ac02",                              // number: 300
     ])
 }
 
@@ -244,6 +245,6 @@ fn golden_range_set() {
 fn no_format_changed_by_accident() {
     assert_eq!(
         drawn::hash_of_encodings(500),
-        "b42a791bad41badc4801413e305a6d1318313bc47800c7b04135fe130c067ae3"
+        "212ef132178891d5e2a69281adc8de4f51de96ca96a17067560ae82d1b887cd5"
     );
 }

@@ -60,6 +60,7 @@ pub(crate) fn introduction() -> Introduction {
         recipient: bob(),
         bytes_max: 40_000_000,
         expires: UnixTime(1_800_000_600),
+        number: 300,
     }
 }
 
