@@ -31,6 +31,7 @@ mod blob;
 mod config;
 mod errors;
 mod group;
+mod hedge;
 mod join;
 mod lane;
 mod read;

@@ -20,7 +20,7 @@ pub mod record;
 mod sealing;
 pub mod segment;
 pub mod server;
-#[cfg(feature = "sim")]
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod unit;
 pub mod wire;

@@ -93,6 +93,22 @@ pub const LANE_DATA_MAX: usize = 12 * 1024 * 1024;
 pub const LANE_GROUPS_MAX: usize = 8;
 /// Portions that reading a blob fetches ahead.
 pub const READ_AHEAD: usize = 3;
+/// A read is not asked of a second copy sooner than this: what a disk's hiccup takes.
+pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(20);
+/// A read that has no answer after this is asked of the next copy as well, however slow its server usually is.
+pub const HEDGE_DELAY_MAX: Duration = Duration::from_millis(500);
+/// The same for a server of which too little is known.
+pub const HEDGE_DELAY_UNKNOWN: Duration = Duration::from_millis(100);
+/// Reads of a server whose times are remembered.
+pub const HEDGE_SAMPLES: usize = 64;
+/// Reads from which on a server's times tell something.
+pub const HEDGE_SAMPLES_MIN: usize = 8;
+/// One read in so many may be asked of a second copy while nothing is known to lag: a tenth more load at most.
+pub const HEDGE_READS: u32 = 10;
+/// Hedges that may come at once: a server that hangs is found out by the first of them.
+pub const HEDGE_BURST: u32 = 8;
+/// Pause between two probes of a server that is asked last.
+pub const PROBE_PAUSE: Duration = Duration::from_millis(250);
 /// Catalog records that a replay fetches ahead.
 pub const REPLAY_AHEAD: usize = 64;
 
@@ -118,6 +134,9 @@ const _: () = assert!(PORTION_PAYLOAD_MAX <= PAYLOAD_LEN_MAX);
 const _: () = assert!(PORTION_BYTES / FRAME_LEN + 2 + END_BYTES / FRAME_LEN < RECORD_FRAMES_MAX as usize);
 const _: () = assert!(CATALOG_RECORD_LEN_MAX + 4096 <= PAYLOAD_LEN_MAX);
 const _: () = assert!(PAYLOAD_LEN_MAX + 64 + 4 + RECORD_ALIGN <= RECORD_LEN_MAX);
+const _: () = assert!(HEDGE_SAMPLES_MIN <= HEDGE_SAMPLES);
+const _: () = assert!(HEDGE_DELAY_MIN.as_millis() <= HEDGE_DELAY_UNKNOWN.as_millis());
+const _: () = assert!(HEDGE_DELAY_UNKNOWN.as_millis() <= HEDGE_DELAY_MAX.as_millis());
 const _: () = assert!(RECORD_LEN_MAX <= GROUP_LEN_MAX);
 const _: () = assert!(GROUP_LEN_MAX * 2 <= CONNECTION_DATA_MAX);
 const _: () = assert!(RECORD_LEN_MAX * 2 <= LANE_DATA_MAX);

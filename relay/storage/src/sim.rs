@@ -131,7 +131,8 @@ impl SimServers {
         tokio::task::yield_now().await;
     }
 
-    /// From now on, everything that a server answers on a new connection is late by `delay`.
+    /// From now on, everything that a server answers is late by `delay`: on new connections, and on those that were made
+    /// since it was called first. A very long one is a server that hangs.
     ///
     /// # Panics
     /// Where there is no such server.
@@ -186,8 +187,8 @@ impl Dial for SimDial {
     fn dial<'a>(&'a self, server: &'a ServerRecord) -> Dialing<'a> {
         let net = lock(&self.net);
         let found = net.running.get(&server.peer).cloned();
-        let delay = net.delays.get(&server.peer).copied();
-        let from = self.from;
+        let is_delayed = net.delays.contains_key(&server.peer);
+        let (from, peer, net) = (self.from, server.peer, Arc::clone(&self.net));
         Box::pin(async move {
             let Running { shared, tasks } = found.ok_or(io::ErrorKind::ConnectionRefused)?;
             let (ours, theirs) = duplex(PIPE_LEN);
@@ -197,16 +198,20 @@ impl Dial for SimDial {
                     connection.serve().await;
                 }
             });
-            let Some(delay) = delay else { return Ok(Box::new(ours) as Box<dyn PeerStream>) };
+            if !is_delayed {
+                return Ok(Box::new(ours) as Box<dyn PeerStream>);
+            }
             let (near, far) = duplex(PIPE_LEN);
-            tasks.spawn(pass_on_late(far, ours, delay));
+            tasks.spawn(pass_on_late(far, ours, move || {
+                lock(&net).delays.get(&peer).copied().unwrap_or_default()
+            }));
             Ok(Box::new(near) as Box<dyn PeerStream>)
         })
     }
 }
 
 /// Joins the two; what comes from the server comes late.
-async fn pass_on_late(client: DuplexStream, server: DuplexStream, delay: Duration) {
+async fn pass_on_late(client: DuplexStream, server: DuplexStream, delay: impl Fn() -> Duration) {
     let (mut from_client, to_client) = split(client);
     let (from_server, mut to_server) = split(server);
     tokio::select! {
@@ -218,7 +223,7 @@ async fn pass_on_late(client: DuplexStream, server: DuplexStream, delay: Duratio
 async fn copy_late(
     mut from: ReadHalf<DuplexStream>,
     mut to: WriteHalf<DuplexStream>,
-    delay: Duration,
+    delay: impl Fn() -> Duration,
 ) -> io::Result<()> {
     let mut piece = vec![0; PIPE_LEN];
     loop {
@@ -226,7 +231,10 @@ async fn copy_late(
         if len == 0 {
             return Ok(());
         }
-        tokio::time::sleep(delay).await;
+        let delay = delay();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         to.write_all(piece.get(..len).unwrap_or_default()).await?;
     }
 }

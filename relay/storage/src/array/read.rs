@@ -1,29 +1,36 @@
 //! Reading: a record from whichever copy is right, and blobs from their records.
 //!
 //! A copy is asked with its DataKey; the answer counts only if its checksums, its place, the cipher's tags and, for
-//! blobs, the hash of the portion are right. Otherwise the next copy is asked. What is given out is right, or an error.
+//! blobs, the hash of the portion are right. Otherwise the next copy is asked; one that is slow is overtaken by the next
+//! (`hedge`). What is given out is right, or an error.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use lighter_protocol::PeerId;
 use lighter_protocol::blob::{
     ChainingValue, HashedPortion, PORTION_LEN, Portion, PortionSource, PortionTree,
 };
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
 use super::ReadError;
+use super::hedge::Hedges;
 use super::state::Shared;
 use crate::ids::DataKey;
 use crate::keys::DayKey;
 use crate::limits::READ_AHEAD;
-use crate::link::LinkError;
+use crate::link::{Link, LinkError};
 use crate::location::{BlobLocation, RecordPlace, StoredBlob};
 use crate::record::{Record, UncheckedRecord};
 use crate::sealing::{self, OpenedPortion};
-use crate::unit::worker::off_reactor;
+use crate::unit::worker::{Stopped, off_reactor};
 use crate::wire::{Refusal, Request};
 
 impl Shared {
@@ -68,20 +75,67 @@ impl Shared {
             }
         };
         let mut keys = self.keys_of(&place);
-        // Portions are spread over the copies; one record is always asked of the same one first.
+        // Portions are spread over the copies; one record is always asked of the same one first, if that is well.
         let count = keys.len().max(1);
         keys.rotate_left(usize::try_from(place.offset / PORTION_LEN % count as u64).unwrap_or(0));
-        let (mut is_away, mut is_expired) = (false, false);
-        for (tried, key) in keys.into_iter().enumerate() {
-            match self.read_copy(key).await {
+        let live = self.state().live_peers();
+        self.hedges.order(&mut keys, |key| key.server, |server| live.contains(server));
+        self.probe(&keys, &live);
+        self.race(place, keys, |bytes| {
+            let (open, day_key) = (open.clone(), Arc::clone(&day_key));
+            off_reactor(move || {
+                let record = UncheckedRecord::new(&bytes).check(place.segment, place.offset).ok()?;
+                open(&record, &day_key)
+            })
+        })
+        .await
+    }
+
+    /// Asks one copy after the other: the next one as soon as an answer is bad, or, beside those that are out, when the
+    /// answer has taken too long. The first answer that `verify` finds right counts; what is still out then is dropped.
+    async fn race<T, V>(
+        &self,
+        place: RecordPlace,
+        keys: Vec<DataKey>,
+        verify: impl Fn(Bytes) -> V,
+    ) -> Result<T, ReadError>
+    where
+        V: Future<Output = Result<Option<T>, Stopped>>,
+    {
+        let (mut is_away, mut is_expired, mut has_failed) = (false, false, false);
+        let mut rest = VecDeque::from(keys);
+        let mut asked = FuturesUnordered::new();
+        // Copies whose answer is out, in the order in which they were asked.
+        let mut out: Vec<DataKey> = Vec::new();
+        loop {
+            if out.is_empty() {
+                let Some(key) = rest.pop_front() else { break };
+                out.push(key);
+                asked.push(self.ask(key));
+            }
+            let patience = out.last().map(|key| self.hedges.delay(&key.server)).unwrap_or_default();
+            let (key, answer) = tokio::select! {
+                biased;
+                Some(answered) = asked.next() => answered,
+                () = sleep(patience), if !rest.is_empty() => {
+                    if let (Some(slow), Some(next)) = (out.last(), rest.front())
+                        && self.hedges.may_hedge(&slow.server, &next.server)
+                        && let Some(key) = rest.pop_front()
+                    {
+                        self.counters.hedged.fetch_add(1, Ordering::Relaxed);
+                        out.push(key);
+                        asked.push(self.ask(key));
+                    }
+                    continue;
+                }
+            };
+            let turn = out.iter().position(|asked| *asked == key).unwrap_or(0);
+            match answer {
                 Ok(bytes) => {
-                    let (open, day_key) = (open.clone(), Arc::clone(&day_key));
-                    let opened = off_reactor(move || {
-                        let record = UncheckedRecord::new(&bytes).check(place.segment, place.offset).ok()?;
-                        open(&record, &day_key)
-                    });
-                    if let Some(opened) = opened.await.map_err(|_| ReadError::Unavailable)? {
-                        if tried > 0 {
+                    if let Some(opened) = verify(bytes).await.map_err(|_| ReadError::Unavailable)? {
+                        let now = Instant::now();
+                        out.drain(..turn).for_each(|slow| self.hedges.overtaken(slow.server, now));
+                        if has_failed {
                             self.counters.fallovers.fetch_add(1, Ordering::Relaxed);
                         }
                         return Ok(opened);
@@ -95,6 +149,13 @@ impl Shared {
                 }
                 Err(LinkError::Closed | LinkError::TimedOut | LinkError::Wrong) => is_away = true,
             }
+            has_failed = true;
+            out.remove(turn);
+            // What is out beside is slow: the copy that comes after the bad one is not made to wait for it.
+            if let Some(key) = rest.pop_front() {
+                out.push(key);
+                asked.push(self.ask(key));
+            }
         }
         Err(match (is_expired, is_away) {
             (true, _) => ReadError::Expired,
@@ -103,11 +164,28 @@ impl Shared {
         })
     }
 
-    async fn read_copy(&self, key: DataKey) -> Result<Bytes, LinkError> {
+    /// Asks one copy, and remembers how long it took.
+    async fn ask(&self, key: DataKey) -> (DataKey, Result<Bytes, LinkError>) {
         let link = self.state().live(&key.server).map(|live| Arc::clone(&live.reads));
-        let link = link.ok_or(LinkError::Closed)?;
-        let bytes = link.done(&Request::Read { key }, Vec::new(), self.config.write_time_max).await?;
-        if bytes.len() == key.length as usize { Ok(bytes) } else { Err(LinkError::Wrong) }
+        let answer = match link {
+            Some(link) => read_copy(&link, &key, self.config.write_time_max, &self.hedges).await,
+            None => Err(LinkError::Closed),
+        };
+        (key, answer)
+    }
+
+    /// Reads from a server that others are preferred to, beside the read that is wanted and without waiting for it, when
+    /// that is due: so it is noticed that it is well again.
+    fn probe(&self, keys: &[DataKey], live: &[PeerId]) {
+        let servers: Vec<_> = keys.iter().map(|key| key.server).filter(|peer| live.contains(peer)).collect();
+        if servers.len() < 2 {
+            return;
+        }
+        let due = self.hedges.probe(&servers, Instant::now());
+        let Some(key) = keys.iter().find(|key| Some(key.server) == due).copied() else { return };
+        let Some(link) = self.state().live(&key.server).map(|live| Arc::clone(&live.reads)) else { return };
+        let (time_max, hedges) = (self.config.write_time_max, Arc::clone(&self.hedges));
+        tokio::spawn(async move { read_copy(&link, &key, time_max, &hedges).await });
     }
 
     /// Opens the blob's last record: its upper tree, and the last portion.
@@ -133,6 +211,24 @@ impl Shared {
         });
         opened.await
     }
+}
+
+/// One copy's bytes, not yet verified.
+async fn read_copy(
+    link: &Link,
+    key: &DataKey,
+    time_max: Duration,
+    hedges: &Hedges,
+) -> Result<Bytes, LinkError> {
+    let asked = Instant::now();
+    let answer = link.done(&Request::Read { key: *key }, Vec::new(), time_max).await;
+    match &answer {
+        Ok(bytes) if bytes.len() != key.length as usize => return Err(LinkError::Wrong),
+        Ok(_) => hedges.answered(key.server, asked.elapsed()),
+        Err(LinkError::TimedOut) => hedges.overtaken(key.server, Instant::now()),
+        Err(_) => {}
+    }
+    answer
 }
 
 /// How a portion is found to be right.

@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::hedge::Hedges;
 use super::{ArrayConfig, Clock, ServerRecord};
 use crate::ids::{Class, Epoch, SegmentId, Sequence};
 use crate::keys::{ArrayKey, DayKey};
@@ -40,11 +41,14 @@ pub(super) struct Shared {
     /// Another writer has taken over.
     fenced: AtomicBool,
     pub(super) counters: Counters,
+    /// Who is asked first, and when the next is asked as well.
+    pub(super) hedges: Arc<Hedges>,
 }
 
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) fallovers: AtomicU64,
+    pub(super) hedged: AtomicU64,
     pub(super) bad_copies: AtomicU64,
     pub(super) written_bytes: AtomicU64,
     pub(super) read_bytes: AtomicU64,
@@ -150,6 +154,7 @@ impl Shared {
             changed: Notify::new(),
             fenced: AtomicBool::new(false),
             counters: Counters::default(),
+            hedges: Arc::default(),
         }
     }
 

@@ -24,6 +24,10 @@ pub struct ArrayStatus {
     pub bad_copies: u64,
     /// Reads that were answered from another copy than the first one asked, because that was wrong, missing or away.
     pub fallovers: u64,
+    /// Reads for which another copy was asked as well, because the one asked first took too long.
+    pub hedged: u64,
+    /// Servers that were overtaken and have not answered quickly since: others are read from first.
+    pub lagging: usize,
     /// Bytes of records written and acknowledged on all copies since the start, counted once.
     pub written_bytes: u64,
     /// Bytes of blobs read and verified since the start.
@@ -65,6 +69,8 @@ impl Shared {
             unsealed: state.segments.values().filter(|entry| is_unsealed(entry.stage)).count(),
             bad_copies: get(&self.counters.bad_copies),
             fallovers: get(&self.counters.fallovers),
+            hedged: get(&self.counters.hedged),
+            lagging: self.hedges.lagging(),
             written_bytes: get(&self.counters.written_bytes),
             read_bytes: get(&self.counters.read_bytes),
         }

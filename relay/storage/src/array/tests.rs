@@ -1,7 +1,8 @@
-//! The array against real servers (`real`) and simulated ones (`sim`).
+//! The array against real servers (`real`) and simulated ones (`sim`, `slow`).
 
 mod real;
 mod sim;
+mod slow;
 
 use super::*;
 use lighter_protocol::{BlobId, UnixTime};
