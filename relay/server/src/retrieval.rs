@@ -6,9 +6,11 @@
 //! - `GET /healthz`, `GET /metrics`.
 //!
 //! What comes out of mail is hostile: bytes go out as a download, in a sandbox, never as what they say they are where
-//! a browser could run it, from an origin that serves nothing else; names are cleaned and escaped. A ticket that is
-//! unknown, revoked or expired is one answer. Whose copy was let go of is told which store has it (410), since only who
-//! holds the ticket can ask.
+//! a browser could run it, from an origin that serves nothing else; names are cleaned and escaped.
+//!
+//! What cannot be had: a ticket that is unknown or revoked gets one answer (404). Who holds a good one is told more, since
+//! nobody else can ask: that its day is over (410, until the catalog forgets the message a week later), which store has what
+//! was let go of (410), that no server answers now (503, with when to try again), that no copy is right (502).
 //!
 //! Memory for one download is a few pieces of a blob, whatever its size; how many there are at once is bounded.
 

@@ -24,6 +24,8 @@ use crate::progress;
 
 /// The field in which a relay names the store that has what it let go of.
 const STORE_FIELD: &str = "lighter-store";
+/// On a relay's 410: the last day on which it could be had.
+const EXPIRED_FIELD: &str = "lighter-expired";
 
 /// A link to an attachment.
 pub(super) struct Relay {
@@ -169,6 +171,9 @@ impl Relay {
         match response.status() {
             StatusCode::OK => download.begin_again()?,
             StatusCode::PARTIAL_CONTENT if goes_on_at(response.headers(), download.have) => {}
+            StatusCode::GONE if response.headers().contains_key(EXPIRED_FIELD) => {
+                return Err(Missing::Nothing);
+            }
             StatusCode::GONE => return Err(Missing::At(store_of(response.headers()))),
             StatusCode::NOT_FOUND => return Err(Missing::Nothing),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => return Err(Missing::Later),

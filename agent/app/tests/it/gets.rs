@@ -152,6 +152,7 @@ async fn the_user_is_told_where_it_is_when_the_relay_has_let_go_of_it() {
     for (status, fields, said, code) in [
         ("410 Gone", format!("Lighter-Store: {store}\r\n"), store.as_str(), 1),
         ("410 Gone", String::new(), "withdrawn", 1),
+        ("410 Gone", "Lighter-Expired: 2026-11-20\r\n".to_owned(), "the time to fetch it is over", 1),
         ("404 Not Found", String::new(), "the time to fetch it is over", 1),
         ("503 Service Unavailable", "Retry-After: 9\r\n".to_owned(), "try again", 75),
     ] {

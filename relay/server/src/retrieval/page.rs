@@ -58,11 +58,30 @@ pub(super) fn gone<B>(view: &DeliveryView<B>, store: &PeerId) -> String {
     document("These files have moved", &body)
 }
 
-/// One page for tickets that are unknown, revoked and expired.
+/// One page for tickets that are unknown and revoked.
 pub(super) fn not_found() -> String {
-    let body = "<h1>This link opens nothing</h1>\n<p>It may have expired, have been withdrawn, or not have been copied \
-                whole. If the files matter, ask the sender to send them again.</p>\n";
+    let body = "<h1>This link opens nothing</h1>\n<p>It may have been withdrawn, have expired long ago, or not have been \
+                copied whole. If the files matter, ask the sender to send them again.</p>\n";
     document("This link opens nothing", body)
+}
+
+/// Their day is over.
+pub(super) fn expired(day: Day) -> String {
+    let body = format!(
+        "<h1>These files have expired</h1>\n<p>They could be had here until <time datetime=\"{}\">{}</time>, and have \
+         been deleted since. If they matter, ask the sender to send them again.</p>\n",
+        iso_date(day),
+        long_date(day)
+    );
+    document("These files have expired", &body)
+}
+
+/// Every copy was reached, and none is right.
+pub(super) fn damaged() -> String {
+    let body = "<h1>This file is damaged</h1>\n<p>None of the copies that the mail server keeps is whole, and a wrong one \
+                is not given out. Those who run the server have been told. If the file matters, ask the sender to send \
+                it again.</p>\n";
+    document("This file is damaged", body)
 }
 
 /// The message was withdrawn.
@@ -168,7 +187,8 @@ fn date(day: Day) -> Option<time::Date> {
     time::Date::from_julian_day(julian_day).ok()
 }
 
-fn iso_date(day: Day) -> String {
+/// As 2026-11-21.
+pub(super) fn iso_date(day: Day) -> String {
     date(day).map_or_else(String::new, |date| date.to_string())
 }
 

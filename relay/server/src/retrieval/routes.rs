@@ -13,7 +13,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use lighter_location::http::ClientAddress;
 use lighter_location::rate::{NetworkRates, Rate, TooMany};
-use lighter_protocol::{Ticket, UnixTime};
+use lighter_protocol::{Day, Ticket, UnixTime};
 use tokio::sync::Semaphore;
 
 use super::attachments::{Attachments, DeliveryView, Opened, RetrievalError};
@@ -23,6 +23,8 @@ use crate::limits::{DOWNLOADS_MAX, RETRIEVAL_LATER_SECONDS, WRONG_TICKETS_PER_S}
 
 /// On an answer that says where the bytes have gone: the PeerId of the store that has them, for programs.
 const STORE_FIELD: HeaderName = HeaderName::from_static("lighter-store");
+/// On an answer that says that their day is over: which one it was, for programs.
+const EXPIRED_FIELD: HeaderName = HeaderName::from_static("lighter-expired");
 
 /// Pages: nothing but their own stylesheet, in no frame.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; \
@@ -134,14 +136,18 @@ async fn bytes<A: Attachments, S: Status>(
     let Some(attachment) = attachment else { return not_found() };
     // A browser gives up on nothing sooner than on waiting without a word.
     let Ok(permit) = shared.downloads.clone().try_acquire_owned() else { return later() };
-    match download::answer(&shared.attachments, attachment, &asked, permit).await {
+    match download::answer(&shared.attachments, attachment, view.accepted, &asked, permit).await {
         Ok(mut response) => {
             let policy = HeaderValue::from_static(BYTES_POLICY);
             response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
             response
         }
-        Err(RetrievalError::Expired) => not_found(),
-        Err(error) => {
+        Err(RetrievalError::Expired) => expired(view.expires),
+        Err(RetrievalError::Damaged) => {
+            tracing::error!(blob = %attachment.id, "no copy of an attachment is right");
+            (StatusCode::BAD_GATEWAY, Html(page::damaged())).into_response()
+        }
+        Err(error @ RetrievalError::Unavailable) => {
             tracing::error!(blob = %attachment.id, %error, "an attachment cannot be given out");
             later()
         }
@@ -173,7 +179,7 @@ async fn find<A: Attachments, S: Status>(
         }
         Opened::Withdrawn => Err((StatusCode::GONE, Html(page::withdrawn())).into_response()),
         // Over since the end of its last day, whether the rows are swept away yet or not.
-        Opened::Here if view.expires.end() <= UnixTime::now() => Err(not_found()),
+        Opened::Here if view.expires.end() <= UnixTime::now() => Err(expired(view.expires)),
         Opened::Here => Ok(view),
     }
 }
@@ -184,7 +190,12 @@ fn count_wrong<A, S>(shared: &Shared<A, S>, asked: &Parts) -> Result<(), TooMany
     shared.wrong.lock().unwrap_or_else(PoisonError::into_inner).take(address, Instant::now())
 }
 
-/// The one answer for unknown, revoked and expired tickets, and for paths that are none.
+/// The ticket was good, and its day is over: 410, not 404 (RFC 9110 §15.5.11). Only who was given the ticket hears it.
+fn expired(day: Day) -> Response {
+    (StatusCode::GONE, [(EXPIRED_FIELD, page::iso_date(day))], Html(page::expired(day))).into_response()
+}
+
+/// The one answer for unknown and revoked tickets, and for paths that are none.
 fn not_found() -> Response {
     (StatusCode::NOT_FOUND, Html(page::not_found())).into_response()
 }

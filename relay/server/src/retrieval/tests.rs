@@ -31,8 +31,8 @@ enum Blob {
     Zeros,
     /// Breaks after the first piece.
     Broken,
-    /// Cannot be read.
-    Unreadable,
+    /// Cannot be read, for this reason.
+    Unreadable(RetrievalError),
 }
 
 /// Pieces of at most 1 MiB, as the array gives them.
@@ -68,7 +68,7 @@ impl Pieces for MemoryPieces {
         let piece = match &self.blob {
             Blob::Bytes(bytes) => bytes.slice(place(start)..place(end)),
             Blob::Broken if self.given > 0 => return Err(RetrievalError::Damaged),
-            Blob::Unreadable => return Err(RetrievalError::Unavailable),
+            Blob::Unreadable(error) => return Err(*error),
             Blob::Zeros | Blob::Broken => Bytes::from(vec![0; place(end - start)]),
         };
         self.range.start = end;
@@ -283,6 +283,38 @@ async fn bad_input_40_ranges_come_as_asked_or_are_refused() {
 }
 
 #[tokio::test]
+async fn rfc_9110_13_what_the_client_has_is_told_without_reading_it() {
+    let world = world(view(vec![text("a.txt", "text/plain", b"0123456789")])).await;
+    let first = world.get(&file_path(0)).await;
+    let (etag, modified) = (first.field("etag").unwrap(), first.field("last-modified").unwrap());
+    world.read.store(0, Ordering::Relaxed);
+    for method in ["GET", "HEAD"] {
+        for fields in [
+            format!("if-none-match: {etag}\r\n"),
+            format!("if-none-match: W/{etag}\r\nrange: bytes=0-0\r\n"),
+            format!("if-modified-since: {modified}\r\n"),
+        ] {
+            let answer = world.ask(method, &file_path(0), &fields).await;
+            assert_eq!((answer.status, answer.body.len()), (304, 0), "{fields}");
+            // §15.4.5: what a cache has to know again.
+            assert_eq!((answer.field("etag"), answer.field("last-modified")), (Some(etag), Some(modified)));
+            assert_eq!(answer.field("cache-control"), first.field("cache-control"));
+        }
+        let refused = world.ask(method, &file_path(0), "if-match: \"other\"\r\n").await;
+        assert_eq!((refused.status, refused.body.len()), (412, 0));
+    }
+    assert_eq!(world.read.load(Ordering::Relaxed), 0, "no byte of the file was read");
+    // §13.1.5: a download that broke off goes on by tag and by date alike.
+    for validator in [etag, modified] {
+        let fields = format!("range: bytes=4-\r\nif-range: {validator}\r\n");
+        let rest = world.ask("GET", &file_path(0), &fields).await;
+        assert_eq!((rest.status, rest.text()), (206, "456789"), "{validator}");
+    }
+    let page = world.ask("GET", &page_path(0), &format!("if-none-match: {etag}\r\n")).await;
+    assert_eq!(page.status, 200, "the page is none of the files");
+}
+
+#[tokio::test]
 async fn bad_input_40_head_of_everything_has_the_fields_and_no_body() {
     let world = world(view(vec![attachment("film.mp4", "video/mp4", Blob::Zeros, 5 << 30)])).await;
     let answer = world.ask("HEAD", &file_path(0), "range: bytes=0-0\r\n").await;
@@ -319,10 +351,8 @@ async fn a_download_holds_a_few_pieces_in_memory_however_large_it_is() {
 }
 
 #[tokio::test]
-async fn bad_input_34_unknown_forged_revoked_and_expired_tickets_get_one_answer() {
-    let mut expired = view(vec![text("a", "text/plain", b"a")]);
-    expired.expires = lighter_protocol::Day(UnixTime::now().day().0 - 1);
-    let world = world_of(vec![view(vec![text("a", "text/plain", b"a")]), expired], false).await;
+async fn bad_input_34_unknown_forged_and_revoked_tickets_get_one_answer() {
+    let world = world(view(vec![text("a", "text/plain", b"a")])).await;
     let unknown = world.get(&page_path(9)).await;
     assert_eq!(unknown.status, 404);
     let no_date = |answer: &Answer| {
@@ -344,6 +374,26 @@ async fn bad_input_34_unknown_forged_revoked_and_expired_tickets_get_one_answer(
         let answer = world.get(&path).await;
         assert_eq!((no_date(&answer), &answer.body), (no_date(&unknown), &unknown.body), "{path}");
     }
+}
+
+#[tokio::test]
+async fn bad_input_34_what_has_expired_is_gone_and_not_unknown() {
+    // SPEC: C11
+    let mut over = view(vec![text("a", "text/plain", b"a")]);
+    over.expires = lighter_protocol::Day(UnixTime::now().day().0 - 1);
+    // The catalog believes that it is there, and its segment has had its day.
+    let gone = view(vec![attachment("b", "text/plain", Blob::Unreadable(RetrievalError::Expired), 10)]);
+    let world = world_of(vec![gone, over], false).await;
+    for path in [file_path(0), page_path(1), format!("{}0/a", page_path(1)), format!("{}7/a", page_path(1))] {
+        for fields in ["", "range: bytes=0-0\r\n", "if-none-match: \"x\"\r\n"] {
+            let answer = world.ask("GET", &path, fields).await;
+            assert_eq!(answer.status, 410, "{path}");
+            assert!(answer.text().contains("have expired"), "{}", answer.text());
+            assert!(answer.field("lighter-expired").is_some_and(|day| day.len() == 10));
+            assert!(answer.field("etag").is_none() && answer.field("content-disposition").is_none());
+        }
+    }
+    assert_eq!(world.ask("HEAD", &page_path(1), "").await.status, 410);
 }
 
 #[tokio::test]
@@ -383,8 +433,9 @@ async fn when_the_relay_has_let_go_the_user_is_told_which_store_has_it() {
 #[tokio::test]
 async fn what_cannot_be_read_is_told_with_a_status_and_what_breaks_off_with_the_connection() {
     let world = world(view(vec![
-        attachment("a", "text/plain", Blob::Unreadable, 10),
+        attachment("a", "text/plain", Blob::Unreadable(RetrievalError::Unavailable), 10),
         attachment("b", "text/plain", Blob::Broken, 3 * PIECE),
+        attachment("c", "text/plain", Blob::Unreadable(RetrievalError::Damaged), 10),
     ]))
     .await;
     let answer = world.get(&file_path(0)).await;
@@ -393,6 +444,9 @@ async fn what_cannot_be_read_is_told_with_a_status_and_what_breaks_off_with_the_
     let answer = world.get(&file_path(1)).await;
     assert_eq!((answer.status, answer.field("content-length")), (200, Some("3145728")));
     assert!(answer.body.len() as u64 <= PIECE, "the client sees that it is not whole");
+    let answer = world.get(&file_path(2)).await;
+    assert_eq!((answer.status, answer.field("retry-after")), (502, None), "trying again does not help");
+    assert!(answer.text().contains("is damaged"));
 }
 
 #[tokio::test]
