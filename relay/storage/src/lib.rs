@@ -4,6 +4,7 @@
 //! - [`record`], [`segment`]: the format on disk, and reading it back after a crash;
 //! - [`disk`]: the seam below; [`mod@unit`]: one folder with its segments, its group commit and its expiry;
 //! - [`wire`], [`server`], [`link`]: the storage protocol, and both its ends;
+//! - [`table`], [`placing`]: which servers there are, and which of them take a new segment's copies;
 //! - [`keys`], `sealing`: what is encrypted before it leaves the relay;
 //! - [`mod@array`]: the writer: placing, acknowledging, settling after failures, reading, replaying;
 //! - [`location`]: what the catalog keeps to find a blob again;
@@ -16,12 +17,14 @@ pub mod keys;
 pub mod limits;
 pub mod link;
 pub mod location;
+pub mod placing;
 pub mod record;
 mod sealing;
 pub mod segment;
 pub mod server;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod table;
 pub mod unit;
 pub mod wire;
 
@@ -29,4 +32,6 @@ pub use array::*;
 pub use ids::{Class, DataKey, Epoch, SegmentId, Sequence, UnitId};
 pub use keys::{ArrayKey, ArrayKeyError};
 pub use location::{BlobLocation, RecordPlace, StoredBlob};
+pub use placing::Policy;
 pub use server::{ServerConfig, ServerCounters, StorageServer};
+pub use table::{Change, ChangeError, Label, Place, ServerEntry, ServerState, Shared, Table, TableError};

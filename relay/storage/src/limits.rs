@@ -73,6 +73,20 @@ pub const NEWCOMERS_MAX: usize = 256;
 pub const SERVERS_MAX: usize = 1024;
 /// Units of one server.
 pub const UNITS_MAX: usize = 256;
+/// Bytes of the name of a machine, a disk or a network path.
+pub const LABEL_LEN_MAX: usize = 64;
+/// Groups of servers: a second one takes over where the first does not take a write, and so on.
+pub const GROUPS_MAX: u8 = 8;
+/// Relays and places named in the mirroring table, all together.
+pub const MIRRORS_MAX: usize = 4096;
+/// Names that copies may share.
+pub const ALLOWED_MAX: usize = 256;
+/// Servers remembered after they went.
+pub const GONE_MAX: usize = 1024;
+/// Bytes of an encoded table.
+pub const TABLE_LEN_MAX: usize = 1024 * 1024;
+/// Looks at a candidate that a search for members may take: it ends in a few milliseconds, whatever servers share.
+pub const PLACING_LOOKS_MAX: usize = 1 << 22;
 /// Segments in one page of a list; units in one hello.
 pub const PAGE_MAX: usize = 512;
 /// Entries in one page of a segment's index.
@@ -138,6 +152,13 @@ const _: () = assert!(HEDGE_SAMPLES_MIN <= HEDGE_SAMPLES);
 const _: () = assert!(HEDGE_DELAY_MIN.as_millis() <= HEDGE_DELAY_UNKNOWN.as_millis());
 const _: () = assert!(HEDGE_DELAY_UNKNOWN.as_millis() <= HEDGE_DELAY_MAX.as_millis());
 const _: () = assert!(RECORD_LEN_MAX <= GROUP_LEN_MAX);
+/// The encodings of a server, an entry of the mirroring table, a name and a server that is gone, rounded up.
+const TABLE_PARTS_MAX: usize = SERVERS_MAX * (64 + 32 + 3 * (LABEL_LEN_MAX + 2) + 8)
+    + MIRRORS_MAX * 96
+    + ALLOWED_MAX * (LABEL_LEN_MAX + 8)
+    + GONE_MAX * 64;
+const _: () = assert!(TABLE_PARTS_MAX + 64 <= TABLE_LEN_MAX);
+const _: () = assert!(TABLE_LEN_MAX <= DATA_LEN_MAX);
 const _: () = assert!(GROUP_LEN_MAX * 2 <= CONNECTION_DATA_MAX);
 const _: () = assert!(RECORD_LEN_MAX * 2 <= LANE_DATA_MAX);
 const _: () = assert!(SEGMENT_RECORDS_MAX * 24 + 4096 <= FOOTER_LEN_MAX as u64);

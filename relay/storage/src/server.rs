@@ -5,6 +5,7 @@
 //! proved. Everyone else is refused at the first request.
 
 mod connection;
+mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;

@@ -12,6 +12,7 @@ pub mod meta;
 mod open;
 mod seal;
 pub mod shelf;
+mod tables;
 pub mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -125,6 +125,13 @@ pub enum Request {
         /// Which segment, and under which epoch.
         target: Target,
     },
+    /// Which is the latest table that I put here? Answered [`Response::Done`], with it as data; none: no data.
+    GetTable,
+    /// Keep the table in the data in place of an earlier one. Answered [`Response::Done`]: durable on every unit.
+    PutTable {
+        /// The present epoch: that of the table, too.
+        epoch: Epoch,
+    },
 }
 
 /// A segment, as a change names it.

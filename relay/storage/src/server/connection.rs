@@ -30,7 +30,7 @@ use crate::wire::{
     CopyState, Frame, Hop, OutFrame, Refusal, Request, Response, SegmentInfo, Target, UnitInfo, VERSION,
 };
 
-type Answer = Result<(Response, Vec<Bytes>), Refusal>;
+pub(super) type Answer = Result<(Response, Vec<Bytes>), Refusal>;
 
 /// A connection whose peer was told that it may go on.
 pub(crate) struct Welcomed<D: Disk> {
@@ -134,10 +134,10 @@ enum Work {
     ToDo(Request, Bytes),
 }
 
-struct Session<D: Disk> {
-    peer: PeerId,
-    is_writer: bool,
-    shared: Arc<Shared<D>>,
+pub(super) struct Session<D: Disk> {
+    pub(super) peer: PeerId,
+    pub(super) is_writer: bool,
+    pub(super) shared: Arc<Shared<D>>,
 }
 
 impl<D: Disk> Clone for Session<D> {
@@ -362,6 +362,8 @@ impl<D: Disk> Session<D> {
                 self.owned(&target)?.call(move |unit| unit.set_aside(segment, &writer, epoch)).await??;
                 done()
             }
+            Request::GetTable => self.table().await,
+            Request::PutTable { epoch } => self.put_table(epoch, &data).await,
             Request::Hello { .. } | Request::Ping | Request::Append { .. } => Err(Refusal::Malformed),
         }
     }
