@@ -11,6 +11,7 @@ use lighter_protocol::{Day, DeliveryId, MessageId, UnixTime};
 
 use crate::limits::GRACE_DAYS;
 use crate::message::{Cause, Form, HandOver, Message};
+use crate::references;
 use crate::rows::{
     Counts, Delivery, DeliveryState, HandOverState, Progress, decode, encode, hand_over_at_end,
     hand_over_key, purge_key,
@@ -270,9 +271,27 @@ impl<'a> Rows<'a> {
         } else {
             self.tables.remove(Table::Deliveries, &id.0)?;
         }
+        let is_kept = |row: Option<&Delivery>| row.is_some_and(|row| row.state.is_kept());
         let mut progress = progress(self.tables, &message)?;
         progress.deliveries = step(progress.deliveries, before.is_some(), after.is_some());
-        self.tables.put(Table::Progress, &message.0, &encode(&progress)?)
+        progress.kept = step(progress.kept, is_kept(before), is_kept(after));
+        self.set_progress(&message, progress)
+    }
+
+    /// Puts how much of a message is open; where that decides whether it refers to its blobs, references are taken, or
+    /// given up.
+    fn set_progress(&mut self, id: &MessageId, after: Progress) -> Result<()> {
+        let refers = (progress(self.tables, id)?.refers(), after.refers());
+        self.tables.put(Table::Progress, &id.0, &encode(&after)?)?;
+        if refers.0 == refers.1 {
+            return Ok(());
+        }
+        let Some(message) = message(self.tables, id)? else { return Ok(()) };
+        if refers.1 {
+            references::take(self.tables, &mut self.counts, &message)
+        } else {
+            references::give_up(self.tables, &mut self.counts, &message)
+        }
     }
 
     fn set_hand_over(
@@ -298,7 +317,7 @@ impl<'a> Rows<'a> {
         if was_due != is_due {
             let mut progress = progress(self.tables, message)?;
             progress.due = step(progress.due, was_due, is_due);
-            self.tables.put(Table::Progress, &message.0, &encode(&progress)?)?;
+            self.set_progress(message, progress)?;
             self.counts.hand_overs =
                 if is_due { self.counts.hand_overs + 1 } else { self.counts.hand_overs.saturating_sub(1) };
         }
@@ -349,6 +368,6 @@ pub(crate) fn hand_overs(tables: &dyn Tables, id: &MessageId) -> Result<Vec<(Han
     Ok(found)
 }
 
-fn progress(tables: &dyn Tables, id: &MessageId) -> Result<Progress> {
+pub(crate) fn progress(tables: &dyn Tables, id: &MessageId) -> Result<Progress> {
     tables.get(Table::Progress, &id.0)?.map_or_else(|| Ok(Progress::default()), |row| decode(&row))
 }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use lighter_storage::{Array, Class, PlacedBlob, ReadError, Sequence, WriteError};
+use lighter_storage::{Array, Class, PlacedBlob, ReadError, Sequence, StoredBlob, WriteError};
 
 use crate::{Log, LogError};
 
@@ -20,6 +20,18 @@ impl Log for Array {
             WriteError::InDoubt => LogError::InDoubt(Box::new(error)),
             error => LogError::Unavailable(Box::new(error)),
         })
+    }
+
+    fn stored(blob: &PlacedBlob) -> &StoredBlob {
+        blob.stored()
+    }
+
+    fn is_kept(&self, blob: &StoredBlob) -> bool {
+        self.is_whole(&blob.location)
+    }
+
+    async fn is_readable(&self, blob: &StoredBlob) -> bool {
+        self.blob_tree(blob).await.is_ok()
     }
 
     async fn replay(

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use lighter_protocol::{Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
-use lighter_storage::Sequence;
+use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
+use lighter_storage::{Sequence, StoredBlob};
 
 use crate::message::{HandOver, Message};
+use crate::references::CopyKey;
 use crate::rows::{Counts, Deadline, Delivery, HandOverState, Position};
 use crate::tables::Result;
 use crate::{Change, Checkpoint};
@@ -105,11 +106,41 @@ pub trait Catalog: Send + Sync + 'static {
     /// As above.
     fn purge(&self, today: Day, count_max: usize) -> Result<Purged>;
 
+    /// Messages in the order of their ids, behind `after`, and for each whether it still refers to its blobs; at most
+    /// `count_max`.
+    ///
+    /// # Errors
+    /// As above.
+    fn messages(&self, after: Option<&MessageId>, count_max: usize) -> Result<Vec<(Message, bool)>>;
+
+    /// Copies of a blob that messages refer to and that are kept at least to the end of `until`, those first that go
+    /// first; at most `count_max`.
+    ///
+    /// # Errors
+    /// As above.
+    fn copies_of(&self, blob: &BlobId, until: Day, count_max: usize) -> Result<Vec<StoredBlob>>;
+
+    /// All copies of attachments that messages refer to, in the order of their keys, behind `after`; at most
+    /// `count_max`.
+    ///
+    /// # Errors
+    /// As above.
+    fn copies(&self, after: Option<&CopyKey>, count_max: usize) -> Result<Vec<KeptCopy>>;
+
     /// How many of what there are.
     ///
     /// # Errors
     /// As above.
     fn counts(&self) -> Result<Counts>;
+}
+
+/// A copy of an attachment that messages refer to; its mirrors are the same copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptCopy {
+    /// What it is, and where it lies.
+    pub blob: StoredBlob,
+    /// How often messages name it.
+    pub references: u64,
 }
 
 /// A hand-over whose time has come.

@@ -13,6 +13,10 @@ use proptest::prelude::*;
 use crate::limits::{GRACE_DAYS, NOTICE_DAYS_BEFORE, WHOLE_DAYS_BEFORE};
 use crate::*;
 
+pub(crate) mod references;
+
+use references::*;
+
 /// A time in the middle of a day.
 pub(crate) const NOW: UnixTime = UnixTime(20_000 * 86_400 + 43_200);
 
@@ -121,9 +125,10 @@ pub(crate) fn everything(catalog: &dyn Catalog) -> String {
         .collect();
     let due = catalog.due(far, 1_000, &BTreeSet::new()).unwrap();
     let deadlines = catalog.deadlines(far, 1_000).unwrap();
+    let copies = catalog.copies(None, 1_000).unwrap();
     let counts = catalog.counts().unwrap();
     format!(
-        "{waiting:#?}{messages:#?}{hand_overs:#?}{deliveries:#?}{tickets:#?}{due:#?}{deadlines:#?}{counts:#?}"
+        "{waiting:#?}{messages:#?}{hand_overs:#?}{deliveries:#?}{tickets:#?}{due:#?}{deadlines:#?}{copies:#?}{counts:#?}"
     )
 }
 
@@ -144,7 +149,17 @@ fn an_accepted_message_is_there_with_all_that_follows_from_it(catalog: &dyn Cata
         due.iter().map(|due| due.hand_over).collect::<Vec<_>>(),
         [HandOver::first(0), HandOver::first(1)]
     );
-    let counts = Counts { messages: 1, hand_overs: 2, waiting: 1, waiting_bytes: 1_000, ..Counts::default() };
+    let counts = Counts {
+        messages: 1,
+        hand_overs: 2,
+        waiting: 1,
+        waiting_bytes: 1_000,
+        references: 1,
+        references_bytes: 1_000,
+        copies: 1,
+        copies_bytes: 1_000,
+        ..Counts::default()
+    };
     assert_eq!(catalog.counts().unwrap(), counts);
 }
 
@@ -414,6 +429,11 @@ proptest! {
             .flat_map(|of| catalog.waiting(of, None, 100).unwrap()).collect();
         prop_assert_eq!(counts.waiting, u64::try_from(waiting.len()).unwrap());
         prop_assert_eq!(counts.waiting_bytes, waiting.iter().map(|row| row.size).sum::<u64>());
+        let expected = expected(&catalog);
+        prop_assert_eq!(counts.references, expected.values().map(|(_, times)| times).sum::<u64>());
+        prop_assert_eq!(counts.copies, u64::try_from(expected.len()).unwrap());
+        let copies = catalog.copies(None, 1_000).unwrap().into_iter().map(|copy| (copy.blob, copy.references));
+        prop_assert_eq!(copies.collect::<Vec<_>>(), expected.into_values().collect::<Vec<_>>());
         prop_assert_eq!(counts.hand_overs, u64::try_from(catalog.due(UnixTime(u64::MAX), 1_000, &BTreeSet::new()).unwrap().len()).unwrap());
     }
 }
@@ -450,6 +470,11 @@ macro_rules! contract_of {
                 purging_forgets_what_the_servers_have_dropped_and_names_what_was_open,
                 changes_up_to_the_checkpoint_are_ignored,
                 clearing_forgets_everything,
+                a_copy_is_found_until_the_last_message_has_given_it_up,
+                a_message_that_waits_for_anything_refers_to_its_blobs,
+                copies_come_in_order_each_once_those_that_go_first_first,
+                the_same_attachment_twice_in_a_message_counts_twice,
+                a_message_that_names_what_another_brought_stands_alone,
             ]
         );
     };

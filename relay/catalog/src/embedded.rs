@@ -2,7 +2,7 @@
 //!
 //! # Format
 //! One redb table of bytes for each of [`Table`]; the file's name carries the version of the rows. Another version is
-//! another file: the old one is left behind, and the view made again.
+//! another file: the old one is removed, and the view made again.
 //!
 //! # Sync
 //! The log is the truth, so the view may be behind it: transactions between checkpoints are not synced, and a crash
@@ -27,7 +27,9 @@ use crate::view::View;
 pub type EmbeddedCatalog = View<Embedded>;
 
 /// Version of keys and rows, in the file's name.
-const FILE_NAME: &str = "catalog-1.redb";
+const FILE_NAME: &str = "catalog-2.redb";
+/// Names of files of earlier versions.
+const FORMER_NAMES: [&str; 1] = ["catalog-1.redb"];
 
 impl EmbeddedCatalog {
     /// Opens the view in `folder`, or begins an empty one where there is none, or a damaged one.
@@ -65,6 +67,9 @@ impl Embedded {
         };
         let embedded = Self { database, path };
         embedded.write(true, |_| Ok(()))?; // every table exists from here on
+        for former in FORMER_NAMES {
+            let _ = fs::remove_file(folder.join(former)); // it can be made again, and nobody reads it any more
+        }
         Ok(embedded)
     }
 
@@ -134,6 +139,7 @@ fn definition(table: Table) -> Definition {
         Table::Deadlines => "deadlines",
         Table::Due => "due",
         Table::Purge => "purge",
+        Table::References => "references",
     })
 }
 

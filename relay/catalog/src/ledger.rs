@@ -26,10 +26,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lighter_storage::{Class, Sequence};
+use lighter_storage::{Class, Sequence, StoredBlob};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::limits::{APPLY_QUEUE_LEN_MAX, DOUBT_RETRY_MS, DOUBTS_MAX};
+use crate::one_copy::{BlobLocks, Claims, named};
 use crate::{Catalog, CatalogError, Change, ChangeError, Checkpoint, EmbeddedCatalog, Mark, Message};
 
 mod applier;
@@ -51,6 +52,15 @@ pub trait Log: Send + Sync + 'static {
         class: Class,
         blobs: Vec<Self::Blob>,
     ) -> impl Future<Output = Result<Sequence, LogError>> + Send;
+
+    /// What a change says of `blob`.
+    fn stored(blob: &Self::Blob) -> &StoredBlob;
+
+    /// Whether all promised copies of what lies there are there, as far as is known without reading.
+    fn is_kept(&self, blob: &StoredBlob) -> bool;
+
+    /// Whether it can be read: a look at one of its copies.
+    fn is_readable(&self, blob: &StoredBlob) -> impl Future<Output = bool> + Send;
 
     /// Visits the changes with sequence numbers from `from` on (included), in their order, until `visit` breaks.
     fn replay(
@@ -119,6 +129,7 @@ struct Shared<L> {
     open: Arc<Mutex<Open>>,
     queue: mpsc::Sender<Entry>,
     doubts: Mutex<Vec<Doubt>>,
+    locks: BlobLocks,
     settling: AtomicBool,
     failed: watch::Receiver<bool>,
 }
@@ -129,7 +140,25 @@ struct Entry {
     sequence: Sequence,
     mark: Mark,
     change: Change,
+    claims: Claims,
     applied: Option<oneshot::Sender<()>>,
+}
+
+/// What goes with a change on its way to the log.
+struct Submission<B> {
+    /// Placed in the log before it, and named by it.
+    blobs: Vec<B>,
+    /// Held until the view has it.
+    claims: Claims,
+    /// Told when the view has it.
+    applied: Option<oneshot::Sender<()>>,
+}
+
+impl<B> Submission<B> {
+    /// Nothing goes with it.
+    fn alone() -> Self {
+        Self { blobs: Vec::new(), claims: Claims::default(), applied: None }
+    }
 }
 
 /// A change whose fate is not known, and what settles it.
@@ -212,7 +241,8 @@ impl<L: Log> Ledger<L> {
             Applier { catalog: Arc::clone(&catalog), open: Arc::clone(&open), observer: observer.into() };
         tokio::spawn(applier.run(entries, fail));
         let doubts = Mutex::default();
-        let shared = Shared { log, catalog, open, queue, doubts, settling: AtomicBool::new(false), failed };
+        let (locks, settling) = (BlobLocks::default(), AtomicBool::new(false));
+        let shared = Shared { log, catalog, open, queue, doubts, locks, settling, failed };
         Self { shared: Arc::new(shared) }
     }
 
@@ -223,17 +253,17 @@ impl<L: Log> Ledger<L> {
     /// # Errors
     /// Says what may be answered.
     pub async fn commit(&self, change: Change, class: Class) -> Result<(), CommitError> {
-        self.commit_with(change, class, Vec::new(), None).await
+        self.submit(change, class, Submission::alone()).await
     }
 
     /// Makes a message exist, with the blobs that it names: all of it is durable on return, by one sync on each copy
-    /// where they share a class.
+    /// where they share a class. Of a part that is here already, and kept as long, that copy is named instead of the one
+    /// in `blobs`, which is an orphan then (SPEC D8).
     ///
     /// # Errors
     /// As with [`Self::commit`].
     pub async fn accept(&self, message: Message, blobs: Vec<L::Blob>) -> Result<(), CommitError> {
-        let class = message.class;
-        self.commit_with(Change::Accepted(Box::new(message)), class, blobs, None).await
+        self.accept_with(message, blobs, None).await
     }
 
     /// Makes a message exist as [`Self::accept`] does, and returns when the view has it and what it settles: who asks
@@ -242,8 +272,11 @@ impl<L: Log> Ledger<L> {
     /// # Errors
     /// As with [`Self::commit`].
     pub async fn accept_applied(&self, message: Message, blobs: Vec<L::Blob>) -> Result<(), CommitError> {
-        let class = message.class;
-        self.applied(Change::Accepted(Box::new(message)), class, blobs).await
+        let (applied, wait) = oneshot::channel();
+        self.accept_with(message, blobs, Some(applied)).await?;
+        // Where the view failed meanwhile, the change is made all the same: the next start replays it.
+        let _ = wait.await;
+        Ok(())
     }
 
     /// Makes a change as [`Self::commit`] does, and returns when the view has it.
@@ -251,23 +284,30 @@ impl<L: Log> Ledger<L> {
     /// # Errors
     /// As with [`Self::commit`].
     pub async fn commit_applied(&self, change: Change, class: Class) -> Result<(), CommitError> {
-        self.applied(change, class, Vec::new()).await
-    }
-
-    async fn applied(&self, change: Change, class: Class, blobs: Vec<L::Blob>) -> Result<(), CommitError> {
         let (applied, wait) = oneshot::channel();
-        self.commit_with(change, class, blobs, Some(applied)).await?;
-        // Where the view failed meanwhile, the change is made all the same: the next start replays it.
-        let _ = wait.await;
+        self.submit(change, class, Submission { applied: Some(applied), ..Submission::alone() }).await?;
+        let _ = wait.await; // as above
         Ok(())
     }
 
-    async fn commit_with(
+    async fn accept_with(
+        &self,
+        mut message: Message,
+        blobs: Vec<L::Blob>,
+        applied: Option<oneshot::Sender<()>>,
+    ) -> Result<(), CommitError> {
+        let claims = self.claim(&mut message).await;
+        let blobs = named::<L>(&message, blobs);
+        let class = message.class;
+        let change = Change::Accepted(Box::new(message));
+        self.submit(change, class, Submission { blobs, claims, applied }).await
+    }
+
+    async fn submit(
         &self,
         change: Change,
         class: Class,
-        blobs: Vec<L::Blob>,
-        applied: Option<oneshot::Sender<()>>,
+        with: Submission<L::Blob>,
     ) -> Result<(), CommitError> {
         let bytes = change.encode()?;
         if *self.shared.failed.borrow() || lock(&self.shared.doubts).len() >= DOUBTS_MAX {
@@ -275,7 +315,7 @@ impl<L: Log> Ledger<L> {
         }
         let this = self.clone();
         // A task of its own: a caller that goes away must not leave a change in the log that the view lacks.
-        let task = tokio::spawn(async move { this.append(change, bytes, class, blobs, applied).await });
+        let task = tokio::spawn(async move { this.append(change, bytes, class, with).await });
         task.await.unwrap_or(Err(CommitError::Unavailable(None)))
     }
 
@@ -284,16 +324,16 @@ impl<L: Log> Ledger<L> {
         change: Change,
         bytes: Vec<u8>,
         class: Class,
-        blobs: Vec<L::Blob>,
-        applied: Option<oneshot::Sender<()>>,
+        with: Submission<L::Blob>,
     ) -> Result<(), CommitError> {
+        let Submission { blobs, claims, applied } = with;
         // Room in the view's queue first: once the change is durable, nothing is waited for.
         let room = self.shared.queue.reserve().await.map_err(|_| CommitError::Unavailable(None))?;
         let number = lock(&self.shared.open).begin();
         let mark = Mark::of(&bytes);
         match self.shared.log.append(bytes, class, blobs).await {
             Ok(sequence) => {
-                room.send(Entry { number, sequence, mark, change, applied });
+                room.send(Entry { number, sequence, mark, change, claims, applied });
                 Ok(())
             }
             Err(error @ LogError::Unavailable(_)) => {
@@ -348,7 +388,8 @@ impl<L: Log> Ledger<L> {
         let mark = Mark::of(&bytes);
         match self.shared.log.append(bytes, class, Vec::new()).await {
             Ok(sequence) => {
-                room.send(Entry { number, sequence, mark, change, applied: None });
+                let claims = Claims::default();
+                room.send(Entry { number, sequence, mark, change, claims, applied: None });
                 true
             }
             Err(_) => {
@@ -377,6 +418,11 @@ impl<L: Log> Ledger<L> {
     pub async fn failed(&self) {
         let mut failed = self.shared.failed.clone();
         let _ = failed.wait_for(|failed| *failed).await;
+    }
+
+    /// The locks of the blobs that messages on their way name.
+    pub(crate) fn locks(&self) -> &BlobLocks {
+        &self.shared.locks
     }
 
     /// The log.

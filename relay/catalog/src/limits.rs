@@ -31,6 +31,12 @@ pub const WHOLE_DAYS_BEFORE: u32 = 1;
 /// Rows that one query gives at most; more are asked for with a cursor.
 pub const PAGE_LEN_MAX: usize = 1_000;
 
+/// Copies of a blob that are looked at for one that can be referred to: there is one for each retention class and day,
+/// and another where one was not whole just then.
+pub const COPIES_LOOKED_AT_MAX: usize = 8;
+/// How long reading a copy may take that a message is to refer to, in milliseconds; then it is written again.
+pub const COPY_READ_TIME_MAX_MS: u64 = 2_000;
+
 /// Changes that one write of the view takes together.
 pub const BATCH_LEN_MAX: usize = 256;
 /// Changes that wait for the view; a writer waits when there are more, so memory stays bounded.

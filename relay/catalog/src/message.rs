@@ -239,6 +239,11 @@ impl Message {
         Ok(())
     }
 
+    /// Every blob that it names: the manifest, then the parts.
+    pub fn blobs(&self) -> impl Iterator<Item = &StoredBlob> {
+        std::iter::once(&self.manifest).chain(self.parts.iter().map(|part| &part.blob))
+    }
+
     /// Bytes in the detached parts together.
     pub fn parts_size(&self) -> u64 {
         self.parts.iter().fold(0, |sum, part| sum.saturating_add(part.blob.size))

@@ -78,6 +78,11 @@ impl DeliveryState {
         matches!(self, Self::Waiting | Self::Lapsing | Self::LastChance)
     }
 
+    /// Whether the relay may still need the blobs: it has not let go of the delivery.
+    pub(crate) fn is_kept(self) -> bool {
+        !matches!(self, Self::Released { .. })
+    }
+
     /// Whether the relay hands the blobs out, over QUIC and by ticket.
     pub fn is_readable(self) -> bool {
         !matches!(self, Self::Withdrawn | Self::Released { .. })
@@ -182,13 +187,23 @@ impl HandOverState {
 }
 
 /// How much of a message is open: with nothing open and no delivery it is forgotten at once, with deliveries when its
-/// time is over.
+/// time is over. It refers to its blobs as long as a hand-over is due or the store of a delivery may still want them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// Hand-overs due.
     pub(crate) due: u32,
     /// Deliveries, in whatever state.
     pub(crate) deliveries: u32,
+    /// Those of them that the relay has not let go of.
+    pub(crate) kept: u32,
+}
+
+impl Progress {
+    /// Whether the message refers to its blobs. Once it does not, it never does again: a delivery that was let go of
+    /// stays so, and a hand-over becomes due again only for a delivery that was not.
+    pub(crate) fn refers(self) -> bool {
+        self.due > 0 || self.kept > 0
+    }
 }
 
 /// How many of what there are: kept with every change, so that asking costs nothing.
@@ -206,6 +221,14 @@ pub struct Counts {
     pub receipted: u64,
     /// Deliveries let go of.
     pub released: u64,
+    /// Attachments that messages refer to, each as often as it is named.
+    pub references: u64,
+    /// Bytes in them.
+    pub references_bytes: u64,
+    /// Copies of attachments that are kept for them (SPEC D8), mirrors counted once.
+    pub copies: u64,
+    /// Bytes in them.
+    pub copies_bytes: u64,
 }
 
 impl Counts {

@@ -18,6 +18,7 @@
 //! | Deadlines | time u64, delivery | nothing: an index |
 //! | Due | time u64, message, recipient u32, lapsed u8 | nothing: an index |
 //! | Purge | day u32, message | nothing: an index |
+//! | References | blob, deletion day u32, segment, offset u64 of its first record, message | how often it is named u32 |
 
 use std::ops::ControlFlow;
 
@@ -34,11 +35,12 @@ pub(crate) enum Table {
     Deadlines,
     Due,
     Purge,
+    References,
 }
 
 impl Table {
     /// All of them.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Meta,
         Self::Messages,
         Self::Progress,
@@ -49,6 +51,7 @@ impl Table {
         Self::Deadlines,
         Self::Due,
         Self::Purge,
+        Self::References,
     ];
 }
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use lighter_protocol::{Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
-use lighter_storage::Sequence;
+use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
+use lighter_storage::{Sequence, StoredBlob};
 
 use crate::apply::{self, Rows};
-use crate::catalog::{Catalog, DueHandOver, Purged};
+use crate::catalog::{Catalog, DueHandOver, KeptCopy, Purged};
 use crate::limits::PAGE_LEN_MAX;
 use crate::message::{HandOver, Message};
+use crate::references::{self, CopyKey};
 use crate::rows::{
     self, Counts, Deadline, Delivery, HandOverState, Position, decode, delivery_at_end, encode,
     hand_over_at_end, split_time,
@@ -173,6 +174,31 @@ impl<E: Engine> Catalog for View<E> {
             rows.finish()?;
             Ok(Purged { count, open })
         })
+    }
+
+    fn messages(&self, after: Option<&MessageId>, count_max: usize) -> Result<Vec<(Message, bool)>> {
+        let from = after.map(|id| behind(id.0.to_vec())).unwrap_or_default();
+        self.engine.read(|tables| {
+            let ids = page(tables, Table::Messages, &from, count_max, |key| {
+                let id = key.try_into().map_err(|_| CatalogError::Damaged("key without a message"))?;
+                Ok(Some(MessageId(id)))
+            })?;
+            let mut found = Vec::with_capacity(ids.len());
+            for id in &ids {
+                let row = apply::message(tables, id)?;
+                let message = row.ok_or(CatalogError::Damaged("a message that was there is not"))?;
+                found.push((message, apply::progress(tables, id)?.refers()));
+            }
+            Ok(found)
+        })
+    }
+
+    fn copies_of(&self, blob: &BlobId, until: Day, count_max: usize) -> Result<Vec<StoredBlob>> {
+        self.engine.read(|tables| references::copies_of(tables, blob, until, count_max.min(PAGE_LEN_MAX)))
+    }
+
+    fn copies(&self, after: Option<&CopyKey>, count_max: usize) -> Result<Vec<KeptCopy>> {
+        self.engine.read(|tables| references::copies(tables, after, count_max.min(PAGE_LEN_MAX)))
     }
 
     fn counts(&self) -> Result<Counts> {

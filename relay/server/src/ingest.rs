@@ -5,9 +5,12 @@
 //! when it and all that it names is durable does the sender get its `250` (DESIGN §3 rule 1). Whatever fails before
 //! leaves blobs that no record names; they go with their segment.
 //!
+//! An attachment that is here already is not kept twice (`attachments`).
+//!
 //! Memory for one message is one block of the detacher and what a blob's writer has on its way, whatever the size.
 
 mod admit;
+mod attachments;
 mod decide;
 mod incoming;
 

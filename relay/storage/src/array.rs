@@ -36,6 +36,7 @@ mod join;
 mod lane;
 mod read;
 mod replay;
+mod segments;
 mod settle;
 mod state;
 mod status;
@@ -58,6 +59,7 @@ pub use config::{ArrayConfig, Clock, ServerRecord, wall_clock};
 pub use errors::{OpenError, ReadError, WriteError};
 pub use read::{BlobPortions, BlobReader};
 pub use replay::{CatalogEntry, Replay, ReplayAlarms};
+pub use segments::{CopyFault, CopyStatus, SegmentState, SegmentStatus};
 pub use status::{ArrayStatus, ServerStatus};
 
 use crate::ids::{Class, DataKey, Sequence};

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Entry, Observer, Open, lock};
 use crate::limits::{BATCH_LEN_MAX, CHECKPOINT_CHANGES_MAX, CHECKPOINT_INTERVAL_MS};
+use crate::one_copy::Claims;
 use crate::{Catalog, CatalogError, Checkpoint, Mark};
 
 /// Takes changes from the log to the view, in batches, and syncs that now and then.
@@ -52,7 +53,13 @@ impl Applier {
         let mut done = Vec::with_capacity(batch.len());
         for entry in batch.drain(..) {
             changes.push((entry.sequence, entry.change));
-            done.push((entry.number, entry.sequence, entry.mark, entry.applied));
+            done.push(Done {
+                number: entry.number,
+                sequence: entry.sequence,
+                mark: entry.mark,
+                _claims: entry.claims,
+                applied: entry.applied,
+            });
         }
         let catalog = Arc::clone(&self.catalog);
         let to = sync.then(|| self.safe_with(&done));
@@ -62,13 +69,13 @@ impl Applier {
         });
         let changes = work.await.unwrap_or(Err(CatalogError::Damaged("applying did not end")))?;
         let mut open = lock(&self.open);
-        for (number, sequence, mark, _) in &done {
-            open.applied(*number, *sequence, *mark);
+        for entry in &done {
+            open.applied(entry.number, entry.sequence, entry.mark);
         }
         drop(open);
-        for ((_, change), (.., applied)) in changes.iter().zip(done) {
+        for ((_, change), entry) in changes.iter().zip(done) {
             (self.observer)(change);
-            if let Some(applied) = applied {
+            if let Some(applied) = entry.applied {
                 let _ = applied.send(());
             }
         }
@@ -76,15 +83,25 @@ impl Applier {
     }
 
     /// The checkpoint as it is once `done` is in the view.
-    fn safe_with(&self, done: &[(u64, Sequence, Mark, Option<oneshot::Sender<()>>)]) -> Checkpoint {
+    fn safe_with(&self, done: &[Done]) -> Checkpoint {
         let open = lock(&self.open);
         let mut after = Open { floors: open.floors.clone(), last: open.last, next: open.next };
         drop(open);
-        for (number, sequence, mark, _) in done {
-            after.applied(*number, *sequence, *mark);
+        for entry in done {
+            after.applied(entry.number, entry.sequence, entry.mark);
         }
         after.safe()
     }
+}
+
+/// What is left of an entry when its change is in the view.
+struct Done {
+    number: u64,
+    sequence: Sequence,
+    mark: Mark,
+    /// Others that name the same blobs may go on now: they find what this message brought.
+    _claims: Claims,
+    applied: Option<oneshot::Sender<()>>,
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -18,6 +18,10 @@ struct State {
     next: u64,
     faults: Vec<Fault>,
     gate: Option<watch::Receiver<bool>>,
+    /// Copies that are not there, by segment.
+    lost: Vec<u8>,
+    /// Blobs that came with changes.
+    brought: Vec<StoredBlob>,
 }
 
 /// What goes wrong with the next append.
@@ -44,11 +48,17 @@ impl TestLog {
 }
 
 impl Log for TestLog {
-    type Blob = ();
+    type Blob = StoredBlob;
 
-    async fn append(&self, change: Vec<u8>, _class: Class, _blobs: Vec<()>) -> Result<Sequence, LogError> {
+    async fn append(
+        &self,
+        change: Vec<u8>,
+        _class: Class,
+        blobs: Vec<StoredBlob>,
+    ) -> Result<Sequence, LogError> {
         let (sequence, fault, gate) = {
             let mut state = lock(&self.state);
+            state.brought.extend(blobs);
             let fault = state.faults.pop();
             state.next += 3; // numbers have gaps: portions take some
             let sequence = Sequence(state.next);
@@ -65,6 +75,19 @@ impl Log for TestLog {
             Some(Fault::Unavailable) => Err(LogError::Unavailable("fault".into())),
             Some(Fault::DoubtIn | Fault::DoubtOut) => Err(LogError::InDoubt("fault".into())),
         }
+    }
+
+    fn stored(blob: &StoredBlob) -> &StoredBlob {
+        blob
+    }
+
+    fn is_kept(&self, blob: &StoredBlob) -> bool {
+        let segment = blob.location.place(0).map(|place| place.segment.0[0]);
+        !lock(&self.state).lost.iter().any(|lost| Some(*lost) == segment)
+    }
+
+    async fn is_readable(&self, blob: &StoredBlob) -> bool {
+        self.is_kept(blob)
     }
 
     async fn replay(
@@ -165,7 +188,7 @@ async fn a_damaged_view_is_set_aside_and_made_again() {
         let before = said(&ledger).await;
         until_closed(ledger).await;
         drop(reopen(&log, folder.path()).await);
-        let path = folder.path().join("catalog-1.redb");
+        let path = folder.path().join("catalog-2.redb");
         let bytes = loop {
             // The file is let go of by the applier's task.
             tokio::task::yield_now().await;
@@ -319,3 +342,5 @@ async fn the_observer_is_told_of_each_change_when_the_view_has_it() {
     ledger.commit_applied(change.clone(), Class::Days30).await.unwrap();
     assert_eq!(*lock(&seen), [change]);
 }
+
+mod one_copy;

@@ -32,10 +32,12 @@ impl Admit {
     pub(super) fn recipient(&self, peer: IpAddr, recipient: &Address) -> Result<(), Reply> {
         let domain = recipient.domain().to_lowercase();
         let is_ours = domain.is_empty() || self.domains.contains(&domain);
-        if is_ours || self.trusted.iter().any(|network| network.contains(peer)) {
-            return Ok(());
-        }
-        Err(NO_RELAYING)
+        if is_ours || self.trusts(peer) { Ok(()) } else { Err(NO_RELAYING) }
+    }
+
+    /// Whether `peer` is a mail server in front of this one, whose senders have their answers from it.
+    pub(super) fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(peer))
     }
 }
 

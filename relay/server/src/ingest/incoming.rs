@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lighter_catalog::limits::GRACE_DAYS;
 use lighter_catalog::message::shorten;
 use lighter_catalog::{Cause, CommitError, Envelope as StoredEnvelope, Form, Message, Part, Recipient};
 use lighter_mail::trace::Received;
 use lighter_mail::{Address, Envelope, RcptTo, Reply};
 use lighter_message::{Detacher, Event, Policy, Summary as Detached};
 use lighter_protocol::ticket::TicketKey;
-use lighter_protocol::{DeliveryId, Mailbox, MessageId, UnixTime};
-use lighter_storage::{BlobWriter, PlacedBlob, WriteError};
+use lighter_protocol::{Day, DeliveryId, Mailbox, MessageId, UnixTime};
+use lighter_storage::{BlobWriter, Class, StoredBlob, WriteError};
 use rand::RngExt;
 
+use super::attachments::Attachments;
 use super::{STORAGE_UNAVAILABLE, Shared, TAKEN, TOO_MUCH};
 use crate::intake::{Incoming, MailPeer, Summary, Verdict};
 
@@ -27,10 +29,7 @@ pub struct IncomingMessage {
     cause: Option<Cause>,
     detacher: Detacher,
     manifest: BlobWriter,
-    /// The attachment that is open.
-    blob: Option<BlobWriter>,
-    /// The attachments that are whole, in the order of the manifest.
-    placed: Vec<PlacedBlob>,
+    attachments: Attachments,
     /// What is known of the message once it has gone by.
     detached: Option<Detached>,
 }
@@ -44,7 +43,9 @@ impl IncomingMessage {
         let policy = if endowed.iter().any(Option::is_some) { parts.policy } else { Policy::nothing() };
         let id = MessageId(rand::rng().random());
         let trace = received(peer, &envelope, &parts.hostname, &id);
-        Self::new(shared, id, envelope, endowed, trace, None, policy)
+        let may_skip = parts.admit.trusts(peer.address.ip());
+        let attachments = Attachments::new(parts.array.clone(), parts.ledger.clone(), parts.class, may_skip);
+        Self::new(shared, id, (envelope, endowed), trace, None, Detacher::new(policy), attachments)
     }
 
     /// A message that the relay writes itself, from the null path (RFC 5321 §4.5.5); it settles `cause` by coming into
@@ -52,33 +53,23 @@ impl IncomingMessage {
     pub(super) fn begin_own(shared: Arc<Shared>, recipient: &Address, cause: Cause) -> Self {
         let id = MessageId(rand::rng().random());
         let envelope = lighter_mail::notice::envelope(recipient);
-        Self::new(shared, id, envelope, vec![None], String::new(), Some(cause), Policy::nothing())
+        let parts = &shared.parts;
+        let attachments = Attachments::new(parts.array.clone(), parts.ledger.clone(), parts.class, false);
+        let detacher = Detacher::new(Policy::nothing());
+        Self::new(shared, id, (envelope, vec![None]), String::new(), Some(cause), detacher, attachments)
     }
 
     fn new(
         shared: Arc<Shared>,
         id: MessageId,
-        envelope: Envelope,
-        endowed: Vec<Option<Mailbox>>,
+        (envelope, endowed): (Envelope, Vec<Option<Mailbox>>),
         trace: String,
         cause: Option<Cause>,
-        policy: Policy,
+        detacher: Detacher,
+        attachments: Attachments,
     ) -> Self {
         let manifest = shared.parts.array.create_blob(shared.parts.class);
-        let detacher = Detacher::new(policy);
-        Self {
-            shared,
-            id,
-            envelope,
-            endowed,
-            trace,
-            cause,
-            detacher,
-            manifest,
-            blob: None,
-            placed: Vec::new(),
-            detached: None,
-        }
+        Self { shared, id, envelope, endowed, trace, cause, detacher, manifest, attachments, detached: None }
     }
 
     /// Takes `content` as the whole message; it is durable on return.
@@ -94,17 +85,10 @@ impl IncomingMessage {
         while let Some(event) = self.detacher.poll_event() {
             match event {
                 Event::Manifest(bytes) => self.manifest.write(&bytes).await?,
-                Event::BlobStart { .. } => self.blob = Some(self.new_blob()),
-                Event::BlobData(bytes) => self.open_blob()?.write(&bytes).await?,
+                Event::BlobStart { .. } => self.attachments.start(),
+                Event::BlobData(bytes) => self.attachments.write(&bytes).await?,
                 Event::BlobRestart { len } => self.restart(len).await?,
-                Event::BlobEnd { id, .. } => {
-                    let placed = self.blob.take().ok_or(Failure::OutOfOrder)?.finish().await?;
-                    // Two hashes of the same bytes, one on each side of the storage's buffers: they must agree.
-                    if placed.stored().id != id {
-                        return Err(Failure::OutOfOrder);
-                    }
-                    self.placed.push(placed);
-                }
+                Event::BlobEnd { id, .. } => self.attachments.end(id).await?,
                 Event::End(detached) => self.detached = Some(*detached),
             }
         }
@@ -114,8 +98,7 @@ impl IncomingMessage {
     /// The part proved irregular: what was stored decoded is read back and goes, as it stood, into a new blob. The
     /// first copy is an orphan, and goes with its segment.
     async fn restart(&mut self, len: u64) -> Result<(), Failure> {
-        let orphan = self.blob.replace(self.new_blob()).ok_or(Failure::OutOfOrder)?;
-        let mut reader = orphan.read_back(0..len).await?;
+        let mut reader = self.attachments.restart(len).await?;
         while let Some(piece) = reader.next().await.map_err(|_| Failure::Unavailable)? {
             self.detacher.replay(&piece).map_err(|_| Failure::OutOfOrder)?;
             // Only what the replay gives: a further restart cannot come before it is over.
@@ -124,22 +107,15 @@ impl IncomingMessage {
         Ok(())
     }
 
-    fn new_blob(&self) -> BlobWriter {
-        self.shared.parts.array.create_blob(self.shared.parts.class)
-    }
-
-    fn open_blob(&mut self) -> Result<&mut BlobWriter, Failure> {
-        self.blob.as_mut().ok_or(Failure::OutOfOrder)
-    }
-
     /// Ends the manifest and writes the record that makes the message exist; it is durable on return.
     async fn accept(mut self, summary: Summary) -> Result<(), Failure> {
         self.detacher.finish();
         self.drain().await?;
         let detached = self.detached.take().ok_or(Failure::OutOfOrder)?;
         let manifest = self.manifest.finish().await?;
-        let parts = detached.parts.iter().zip(&self.placed).map(|(part, placed)| Part {
-            blob: placed.stored().clone(),
+        let (named, mut placed) = self.attachments.into_parts();
+        let parts = detached.parts.iter().zip(&named).map(|(part, blob)| Part {
+            blob: blob.clone(),
             name: shorten(&part.facts.name, lighter_catalog::limits::NAME_LEN_MAX).to_owned(),
             media_type: shorten(&part.facts.media_type, lighter_catalog::limits::NAME_LEN_MAX).to_owned(),
         });
@@ -161,26 +137,31 @@ impl IncomingMessage {
                 .recipients
                 .iter()
                 .zip(self.endowed)
-                .map(|(rcpt, store)| {
-                    recipient(rcpt, store.filter(|_| !self.placed.is_empty()), &shared.tickets)
-                })
+                .map(|(rcpt, store)| recipient(rcpt, store.filter(|_| !named.is_empty()), &shared.tickets))
                 .collect(),
             parts: parts.collect(),
             class: shared.class,
-            expires: now.day().plus(shared.class.days()),
+            expires: expires(shared.class, now.day(), named.iter().chain([manifest.stored()])),
             cause: self.cause,
         };
-        let mut blobs = self.placed;
-        blobs.push(manifest);
+        placed.push(manifest);
         let taken = Taken::of(&message);
         match message.cause {
-            None => shared.ledger.accept(message, blobs).await?,
+            None => shared.ledger.accept(message, placed).await?,
             // What it settles must not be found due again by who asks next: nobody is to be told twice.
-            Some(_) => shared.ledger.accept_applied(message, blobs).await?,
+            Some(_) => shared.ledger.accept_applied(message, placed).await?,
         }
         taken.log();
         Ok(())
     }
+}
+
+/// The last day of the promise: as many days as the class has, and not more than what was stored yesterday, before
+/// midnight, is readable for. So a message never outlives what it names.
+fn expires<'b>(class: Class, today: Day, blobs: impl Iterator<Item = &'b StoredBlob>) -> Day {
+    let days = blobs.filter_map(|blob| blob.location.deletion_day());
+    let readable = days.map(|day| Day(day.0.saturating_sub(GRACE_DAYS)));
+    readable.min().unwrap_or(Day(u32::MAX)).min(today.plus(class.days()))
 }
 
 /// What the log says of a message that is taken in: how it can be followed, and nothing personal.

@@ -198,18 +198,8 @@ impl Shared {
         }
         let last = blob.location.len() - 1;
         let place = blob.location.place(last).ok_or(ReadError::Range)?;
-        let (id, size) = (blob.id, blob.size);
-        let opened = self.read_record(place, move |record, day_key| {
-            let opened = sealing::open_portion(record.payload, day_key).ok()?;
-            let end = opened.end.as_ref()?;
-            if opened.index != last || end.id != id || end.size != size {
-                return None;
-            }
-            let tree = PortionTree::new(id, size, end.portions.clone()).ok()?;
-            let is_right = opened.data.is_empty() && size == 0 || opened.is_proved_by(&tree);
-            is_right.then_some((tree, opened))
-        });
-        opened.await
+        let blob = blob.clone();
+        self.read_record(place, move |record, day_key| open_end(&blob, record, day_key)).await
     }
 }
 
@@ -229,6 +219,22 @@ async fn read_copy(
         Err(_) => {}
     }
     answer
+}
+
+/// What a blob's last record proves: its upper tree, and the last portion. None where it proves nothing.
+pub(super) fn open_end(
+    blob: &StoredBlob,
+    record: &Record<'_>,
+    day_key: &DayKey,
+) -> Option<(PortionTree, OpenedPortion)> {
+    let opened = sealing::open_portion(record.payload, day_key).ok()?;
+    let end = opened.end.as_ref()?;
+    if opened.index + 1 != blob.location.len() || end.id != blob.id || end.size != blob.size {
+        return None;
+    }
+    let tree = PortionTree::new(blob.id, blob.size, end.portions.clone()).ok()?;
+    let is_right = opened.data.is_empty() && blob.size == 0 || opened.is_proved_by(&tree);
+    is_right.then_some((tree, opened))
 }
 
 /// How a portion is found to be right.

@@ -1,0 +1,203 @@
+//! What each segment is, where its copies are, and whether what lies in it is there on as many as were promised.
+
+use std::collections::BTreeMap;
+
+use lighter_protocol::{Day, PeerId};
+
+use super::read::open_end;
+use super::state::{Entry, Shared, Stage, State};
+use super::{Array, ReadError};
+use crate::ids::{Class, DataKey, SegmentId, UnitId};
+use crate::link::LinkError;
+use crate::location::{BlobLocation, RecordPlace, StoredBlob};
+use crate::record::UncheckedRecord;
+use crate::segment::RECORDS_AT;
+use crate::unit::worker::off_reactor;
+use crate::wire::{CopyState, Refusal, Request};
+
+/// A segment, as the array knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentStatus {
+    /// Which.
+    pub segment: SegmentId,
+    /// The retention class of what lies in it.
+    pub class: Class,
+    /// The day on which it was opened.
+    pub storage_day: Day,
+    /// At the end of this day it is deleted.
+    pub deletion_day: Day,
+    /// Bytes of its records, on each copy.
+    pub records_len: u64,
+    /// Whether it is still written.
+    pub state: SegmentState,
+    /// Its copies, also those that are away.
+    pub copies: Vec<CopyStatus>,
+}
+
+/// Whether a segment is still written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentState {
+    /// It is being written.
+    Open,
+    /// Nothing is added any more; it is not yet sealed on all members.
+    Closing,
+    /// It never changes again.
+    Sealed,
+}
+
+/// One copy of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyStatus {
+    /// The server that has it, or should have it.
+    pub server: PeerId,
+    /// The server's unit.
+    pub unit: UnitId,
+    /// Whether the server is there and the copy has all records that count.
+    pub whole: bool,
+    /// Whether it is sealed.
+    pub sealed: bool,
+}
+
+/// What is wrong with one copy of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CopyFault {
+    /// Its server is away, or did not answer in time.
+    #[error("its server is away")]
+    Away,
+    /// Its day is over.
+    #[error("expired")]
+    Expired,
+    /// The server does not have it.
+    #[error("missing")]
+    Missing,
+    /// It does not verify.
+    #[error("damaged")]
+    Damaged,
+}
+
+impl Array {
+    /// All segments, in the order of their ids.
+    pub fn segments(&self) -> Vec<SegmentStatus> {
+        let state = self.inner.shared.state();
+        state.segments.values().map(|entry| entry.status(&state)).collect()
+    }
+
+    /// Where the records of a blob lie now, in its order.
+    pub fn places(&self, location: &BlobLocation) -> Vec<RecordPlace> {
+        location.places().collect()
+    }
+
+    /// Whether as many copies as are promised of what lies there are there: as far as is known without reading.
+    pub fn is_whole(&self, location: &BlobLocation) -> bool {
+        let shared = &self.inner.shared;
+        if location.is_empty() || !location.is_sound() {
+            return false;
+        }
+        let places = self.places(location);
+        let state = shared.state();
+        let mut ends: BTreeMap<SegmentId, u64> = BTreeMap::new();
+        for place in places {
+            let end = ends.entry(place.segment).or_default();
+            *end = (*end).max(place.offset + u64::from(place.length));
+        }
+        ends.iter().all(|(segment, end)| {
+            let Some(entry) = state.segments.get(segment) else { return false };
+            let copies = entry.copies(&state).iter().filter(|copy| copy.whole).count();
+            *end <= entry.length && entry.day_key.is_some() && copies >= shared.config.copies
+        })
+    }
+
+    /// Bytes of the catalog's own records in a segment.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn catalog_len(&self, segment: SegmentId) -> Result<u64, ReadError> {
+        let index = self.inner.shared.catalog_index(segment).await?;
+        let entries = index.map(|(.., entries)| entries).unwrap_or_default();
+        Ok(entries.iter().map(|entry| u64::from(entry.length)).sum())
+    }
+
+    /// Reads the last record of a blob, which proves its id, from each of its copies, and says what is wrong with each.
+    ///
+    /// # Errors
+    /// [`ReadError::Range`] for a location that cannot be.
+    pub async fn verify_copies(
+        &self,
+        blob: &StoredBlob,
+    ) -> Result<Vec<(DataKey, Result<(), CopyFault>)>, ReadError> {
+        let last = blob.location.len().checked_sub(1).filter(|_| blob.location.is_sound());
+        let place =
+            last.and_then(|last| self.places(&blob.location).get(usize::try_from(last).ok()?).copied());
+        let place = place.ok_or(ReadError::Range)?;
+        let mut verdicts = Vec::new();
+        for key in self.inner.shared.keys_of(&place) {
+            verdicts.push((key, self.inner.shared.verify_copy(blob, place, key).await));
+        }
+        Ok(verdicts)
+    }
+}
+
+impl Shared {
+    async fn verify_copy(
+        &self,
+        blob: &StoredBlob,
+        place: RecordPlace,
+        key: DataKey,
+    ) -> Result<(), CopyFault> {
+        let (link, day_key) = {
+            let state = self.state();
+            let link = state.live(&key.server).map(|live| live.reads.clone());
+            (link, state.segments.get(&place.segment).and_then(|entry| entry.day_key.clone()))
+        };
+        if place.deletion_day.end() <= (self.clock)() {
+            return Err(CopyFault::Expired);
+        }
+        let (link, day_key) = (link.ok_or(CopyFault::Away)?, day_key.ok_or(CopyFault::Damaged)?);
+        let read = link.done(&Request::Read { key }, Vec::new(), self.config.write_time_max).await;
+        let bytes = read.map_err(|error| match error {
+            LinkError::Refused(Refusal::Expired) => CopyFault::Expired,
+            LinkError::Refused(Refusal::NoSegment) => CopyFault::Missing,
+            LinkError::Refused(_) | LinkError::Wrong => CopyFault::Damaged,
+            LinkError::Closed | LinkError::TimedOut => CopyFault::Away,
+        })?;
+        let blob = blob.clone();
+        let is_right = off_reactor(move || {
+            let record = UncheckedRecord::new(&bytes).check(place.segment, place.offset).ok()?;
+            open_end(&blob, &record, &day_key).map(drop)
+        });
+        is_right.await.map_err(|_| CopyFault::Away)?.ok_or(CopyFault::Damaged)
+    }
+}
+
+impl Entry {
+    fn status(&self, state: &State) -> SegmentStatus {
+        let header = &self.header;
+        SegmentStatus {
+            segment: header.segment,
+            class: header.class,
+            storage_day: header.storage_day,
+            deletion_day: header.deletion_day,
+            records_len: self.length.saturating_sub(RECORDS_AT),
+            state: match self.stage {
+                Stage::Active => SegmentState::Open,
+                Stage::Found | Stage::Closing => SegmentState::Closing,
+                Stage::Settled => SegmentState::Sealed,
+            },
+            copies: self.copies(state),
+        }
+    }
+
+    fn copies(&self, state: &State) -> Vec<CopyStatus> {
+        let members = self.header.members.iter().zip(&self.copies);
+        let copies = members.map(|(member, info)| {
+            let sealed = info.is_some_and(
+                |info| matches!(info.state, CopyState::Sealed(summary) if summary.length == self.length),
+            );
+            // While it is written, every member has acknowledged what counts.
+            let has_all = sealed || self.stage == Stage::Active;
+            let whole = has_all && state.live(&member.peer).is_some();
+            CopyStatus { server: member.peer, unit: member.unit, whole, sealed }
+        });
+        copies.collect()
+    }
+}
