@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use lighter_storage::{Array, Class, PlacedBlob, ReadError, Sequence, StoredBlob, WriteError};
+use lighter_storage::{Array, Class, PlacedBlob, ReadError, ReplayAlarms, Sequence, StoredBlob, WriteError};
 
 use crate::{Log, LogError};
 
@@ -38,23 +38,23 @@ impl Log for Array {
         &self,
         from: Sequence,
         visit: &mut (dyn FnMut(Sequence, &[u8]) -> ControlFlow<()> + Send),
-    ) -> Result<(), LogError> {
+    ) -> Result<ReplayAlarms, LogError> {
         let unavailable = |error: ReadError| LogError::Unavailable(Box::new(error));
         // The array gives what comes after a number.
         let mut replay = Self::replay(self, Sequence(from.0.saturating_sub(1)));
         while let Some(entry) = replay.next().await.map_err(unavailable)? {
             if visit(entry.sequence, &entry.record).is_break() {
-                return Ok(());
+                return Ok(replay.alarms());
             }
         }
         let alarms = replay.alarms();
-        if alarms != lighter_storage::ReplayAlarms::default() {
+        if alarms != ReplayAlarms::default() {
             tracing::error!(
                 alarms.gaps,
                 alarms.unreadable,
                 "records are missing from the catalog's log: what they told is lost"
             );
         }
-        Ok(())
+        Ok(alarms)
     }
 }

@@ -9,7 +9,7 @@ use crate::message::{HandOver, Message};
 use crate::references::CopyKey;
 use crate::rows::{Counts, Deadline, Delivery, HandOverState, Position};
 use crate::tables::Result;
-use crate::{Change, Checkpoint};
+use crate::{Change, Checkpoint, Disagreement, EmbeddedCatalog};
 
 /// The view of the log: which messages exist, who waits for them, what is due.
 ///
@@ -126,6 +126,19 @@ pub trait Catalog: Send + Sync + 'static {
     /// # Errors
     /// As above.
     fn copies(&self, after: Option<&CopyKey>, count_max: usize) -> Result<Vec<KeptCopy>>;
+
+    /// Compares this view with one that was made from the log alone. `looked` is called when a moment of this view is
+    /// fixed that is compared, and returns when `log` has everything up to then; where it says no, nothing is compared.
+    ///
+    /// # Errors
+    /// As above; not for a single row that cannot be read, which is a disagreement.
+    fn compare(
+        &self,
+        log: &EmbeddedCatalog,
+        today: Day,
+        looked: &mut dyn FnMut() -> bool,
+        found: &mut dyn FnMut(Disagreement),
+    ) -> Result<()>;
 
     /// How many of what there are.
     ///

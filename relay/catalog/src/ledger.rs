@@ -26,18 +26,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lighter_storage::{Class, Sequence, StoredBlob};
-use tokio::sync::{mpsc, oneshot, watch};
+use lighter_storage::{Class, ReplayAlarms, Sequence, StoredBlob};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, oneshot, watch};
 
 use crate::limits::{APPLY_QUEUE_LEN_MAX, DOUBT_RETRY_MS, DOUBTS_MAX};
 use crate::one_copy::{BlobLocks, Claims, named};
 use crate::{Catalog, CatalogError, Change, ChangeError, Checkpoint, EmbeddedCatalog, Mark, Message};
 
 mod applier;
+mod audit;
 mod replay;
 
 use applier::Applier;
+pub use audit::{Audit, AuditError};
 use replay::catch_up;
+pub use replay::rebuild;
 
 /// The log of changes: the array, or a simulated one.
 pub trait Log: Send + Sync + 'static {
@@ -62,12 +65,13 @@ pub trait Log: Send + Sync + 'static {
     /// Whether it can be read: a look at one of its copies.
     fn is_readable(&self, blob: &StoredBlob) -> impl Future<Output = bool> + Send;
 
-    /// Visits the changes with sequence numbers from `from` on (included), in their order, until `visit` breaks.
+    /// Visits the changes with sequence numbers from `from` on (included), in their order, until `visit` breaks. Gives
+    /// what was found to be wrong with the log on the way.
     fn replay(
         &self,
         from: Sequence,
         visit: &mut (dyn FnMut(Sequence, &[u8]) -> ControlFlow<()> + Send),
-    ) -> impl Future<Output = Result<(), LogError>> + Send;
+    ) -> impl Future<Output = Result<ReplayAlarms, LogError>> + Send;
 }
 
 /// Why the log did not do it.
@@ -130,6 +134,8 @@ struct Shared<L> {
     queue: mpsc::Sender<Entry>,
     doubts: Mutex<Vec<Doubt>>,
     locks: BlobLocks,
+    /// Shared by each change from its beginning until the view has it; who has it alone finds nothing under way.
+    gate: Arc<RwLock<()>>,
     settling: AtomicBool,
     failed: watch::Receiver<bool>,
 }
@@ -141,6 +147,7 @@ struct Entry {
     mark: Mark,
     change: Change,
     claims: Claims,
+    under_way: OwnedRwLockReadGuard<()>,
     applied: Option<oneshot::Sender<()>>,
 }
 
@@ -242,7 +249,8 @@ impl<L: Log> Ledger<L> {
         tokio::spawn(applier.run(entries, fail));
         let doubts = Mutex::default();
         let (locks, settling) = (BlobLocks::default(), AtomicBool::new(false));
-        let shared = Shared { log, catalog, open, queue, doubts, locks, settling, failed };
+        let gate = Arc::default();
+        let shared = Shared { log, catalog, open, queue, doubts, locks, gate, settling, failed };
         Self { shared: Arc::new(shared) }
     }
 
@@ -329,11 +337,12 @@ impl<L: Log> Ledger<L> {
         let Submission { blobs, claims, applied } = with;
         // Room in the view's queue first: once the change is durable, nothing is waited for.
         let room = self.shared.queue.reserve().await.map_err(|_| CommitError::Unavailable(None))?;
+        let under_way = Arc::clone(&self.shared.gate).read_owned().await;
         let number = lock(&self.shared.open).begin();
         let mark = Mark::of(&bytes);
         match self.shared.log.append(bytes, class, blobs).await {
             Ok(sequence) => {
-                room.send(Entry { number, sequence, mark, change, claims, applied });
+                room.send(Entry { number, sequence, mark, change, claims, under_way, applied });
                 Ok(())
             }
             Err(error @ LogError::Unavailable(_)) => {
@@ -384,12 +393,13 @@ impl<L: Log> Ledger<L> {
     async fn append_once(&self, change: Change, class: Class) -> bool {
         let Ok(bytes) = change.encode() else { return true };
         let Ok(room) = self.shared.queue.reserve().await else { return false };
+        let under_way = Arc::clone(&self.shared.gate).read_owned().await;
         let number = lock(&self.shared.open).begin();
         let mark = Mark::of(&bytes);
         match self.shared.log.append(bytes, class, Vec::new()).await {
             Ok(sequence) => {
                 let claims = Claims::default();
-                room.send(Entry { number, sequence, mark, change, claims, applied: None });
+                room.send(Entry { number, sequence, mark, change, claims, under_way, applied: None });
                 true
             }
             Err(_) => {

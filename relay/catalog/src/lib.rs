@@ -14,6 +14,7 @@ mod array;
 mod catalog;
 mod change;
 mod checkpoint;
+mod compare;
 #[cfg(test)]
 mod contract;
 mod embedded;
@@ -30,8 +31,9 @@ mod view;
 pub use catalog::{Catalog, DueHandOver, KeptCopy, Purged};
 pub use change::{Change, ChangeError};
 pub use checkpoint::{Checkpoint, Mark};
+pub use compare::{Difference, Disagreement, Subject};
 pub use embedded::{Embedded, EmbeddedCatalog};
-pub use ledger::{CommitError, Ledger, Log, LogError, Observer, OpenError};
+pub use ledger::{Audit, AuditError, CommitError, Ledger, Log, LogError, Observer, OpenError, rebuild};
 pub use memory::{Memory, MemoryCatalog};
 pub use message::{Body, Cause, Envelope, Form, HandOver, Message, Notify, Part, Recipient, Ret, Summary};
 pub use references::CopyKey;

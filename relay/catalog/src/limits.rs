@@ -37,6 +37,14 @@ pub const COPIES_LOOKED_AT_MAX: usize = 8;
 /// How long reading a copy may take that a message is to refer to, in milliseconds; then it is written again.
 pub const COPY_READ_TIME_MAX_MS: u64 = 2_000;
 
+/// Disagreements between view and log that are told one by one; beyond, they are counted.
+pub const DISAGREEMENTS_MAX: usize = 1_000;
+/// How long changes are held up for a look at the view when nothing is under way, in milliseconds; and, where something
+/// still is then, how long they go on before the next try.
+pub const AUDIT_PAUSE_MAX_MS: u64 = 500;
+/// Tries for that look.
+pub const AUDIT_TRIES_MAX: usize = 60;
+
 /// Changes that one write of the view takes together.
 pub const BATCH_LEN_MAX: usize = 256;
 /// Changes that wait for the view; a writer waits when there are more, so memory stays bounded.

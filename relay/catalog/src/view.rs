@@ -8,6 +8,8 @@ use lighter_storage::{Sequence, StoredBlob};
 
 use crate::apply::{self, Rows};
 use crate::catalog::{Catalog, DueHandOver, KeptCopy, Purged};
+use crate::compare::{self, Disagreement};
+use crate::embedded::EmbeddedCatalog;
 use crate::limits::PAGE_LEN_MAX;
 use crate::message::{HandOver, Message};
 use crate::references::{self, CopyKey};
@@ -29,6 +31,12 @@ pub struct View<E> {
 impl<E> View<E> {
     pub(crate) fn over(engine: E) -> Self {
         Self { engine }
+    }
+
+    /// Its rows, to be spoilt.
+    #[cfg(test)]
+    pub(crate) fn engine(&self) -> &E {
+        &self.engine
     }
 }
 
@@ -199,6 +207,21 @@ impl<E: Engine> Catalog for View<E> {
 
     fn copies(&self, after: Option<&CopyKey>, count_max: usize) -> Result<Vec<KeptCopy>> {
         self.engine.read(|tables| references::copies(tables, after, count_max.min(PAGE_LEN_MAX)))
+    }
+
+    fn compare(
+        &self,
+        log: &EmbeddedCatalog,
+        today: Day,
+        looked: &mut dyn FnMut() -> bool,
+        found: &mut dyn FnMut(Disagreement),
+    ) -> Result<()> {
+        self.engine.read(|ours| {
+            if !looked() {
+                return Ok(());
+            }
+            log.engine.read(|theirs| compare::compare(ours, theirs, today, found))
+        })
     }
 
     fn counts(&self) -> Result<Counts> {

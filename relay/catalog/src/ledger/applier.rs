@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lighter_storage::Sequence;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedRwLockReadGuard, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::{Entry, Observer, Open, lock};
@@ -57,7 +57,7 @@ impl Applier {
                 number: entry.number,
                 sequence: entry.sequence,
                 mark: entry.mark,
-                _claims: entry.claims,
+                _held: (entry.claims, entry.under_way),
                 applied: entry.applied,
             });
         }
@@ -100,7 +100,7 @@ struct Done {
     sequence: Sequence,
     mark: Mark,
     /// Others that name the same blobs may go on now: they find what this message brought.
-    _claims: Claims,
+    _held: (Claims, OwnedRwLockReadGuard<()>),
     applied: Option<oneshot::Sender<()>>,
 }
 

@@ -94,13 +94,13 @@ impl Log for TestLog {
         &self,
         from: Sequence,
         visit: &mut (dyn FnMut(Sequence, &[u8]) -> ControlFlow<()> + Send),
-    ) -> Result<(), LogError> {
+    ) -> Result<ReplayAlarms, LogError> {
         for (sequence, bytes) in lock(&self.state).records.iter().filter(|(sequence, _)| *sequence >= from) {
             if visit(*sequence, bytes).is_break() {
                 break;
             }
         }
-        Ok(())
+        Ok(ReplayAlarms::default())
     }
 }
 
@@ -343,4 +343,5 @@ async fn the_observer_is_told_of_each_change_when_the_view_has_it() {
     assert_eq!(*lock(&seen), [change]);
 }
 
+mod audit;
 mod one_copy;

@@ -5,11 +5,12 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use lighter_catalog::{
-    Catalog, CatalogError, Change, Checkpoint, CopyKey, Counts, Deadline, Delivery, DueHandOver, HandOver,
-    HandOverState, KeptCopy, Ledger, Log, LogError, MemoryCatalog, Message, Position, Purged,
+    Catalog, CatalogError, Change, Checkpoint, CopyKey, Counts, Deadline, Delivery, Disagreement,
+    DueHandOver, EmbeddedCatalog, HandOver, HandOverState, KeptCopy, Ledger, Log, LogError, MemoryCatalog,
+    Message, Position, Purged,
 };
 use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
-use lighter_storage::{Array, Class, PlacedBlob, Sequence, StoredBlob};
+use lighter_storage::{Array, Class, PlacedBlob, ReplayAlarms, Sequence, StoredBlob};
 use tokio::sync::watch;
 
 /// The array as the log of one life of the relay: when that ends, nothing of it writes any more.
@@ -66,7 +67,7 @@ impl Log for MortalLog {
         &self,
         from: Sequence,
         visit: &mut (dyn FnMut(Sequence, &[u8]) -> ControlFlow<()> + Send),
-    ) -> Result<(), LogError> {
+    ) -> Result<ReplayAlarms, LogError> {
         let Some(array) = self.array() else { return std::future::pending().await };
         Log::replay(&array, from, visit).await
     }
@@ -189,6 +190,16 @@ impl Catalog for MortalView {
 
     fn copies(&self, after: Option<&CopyKey>, count_max: usize) -> Result<Vec<KeptCopy>, CatalogError> {
         self.view.copies(after, count_max)
+    }
+
+    fn compare(
+        &self,
+        log: &EmbeddedCatalog,
+        today: Day,
+        looked: &mut dyn FnMut() -> bool,
+        found: &mut dyn FnMut(Disagreement),
+    ) -> Result<(), CatalogError> {
+        self.view.compare(log, today, looked, found)
     }
 
     fn counts(&self) -> Result<Counts, CatalogError> {
