@@ -32,6 +32,7 @@ mod config;
 mod errors;
 mod group;
 mod hedge;
+mod health;
 mod join;
 mod lane;
 mod read;
@@ -129,9 +130,7 @@ impl Array {
             let found = shared.find_tail(class).await;
             let tail =
                 found.map_err(|_| OpenError::TooFewServers { reached, needed: shared.config.quorum() })?;
-            if let Some(state) = shared.state().classes.get_mut(&class) {
-                state.tail = tail;
-            }
+            shared.state().tails.insert(class, tail);
         }
         Ok(Self { inner: Arc::new(Inner::start(shared)) })
     }
@@ -160,8 +159,8 @@ impl Array {
         let mut needs = Vec::new();
         for blob in blobs {
             for durability in blob.durability() {
-                // Only within a segment does the order of records do. A segment of another class has none with ours.
-                if self.inner.shared.class_of(durability.segment) != Some(class) {
+                // Only within a class does the order of records do: its lane makes them durable in that order.
+                if durability.class != class {
                     durability.clone().known().await.map_err(|_| WriteError::NotDurable)?;
                 }
                 needs.push(durability.clone());
@@ -184,7 +183,7 @@ impl Array {
     /// something that was never acknowledged and is gone: it must be built again from the start.
     pub fn last_catalog_sequence(&self) -> Sequence {
         let state = self.inner.shared.state();
-        state.classes.values().map(|class| class.tail.sequence).max().unwrap_or_default()
+        state.tails.values().map(|tail| tail.sequence).max().unwrap_or_default()
     }
 
     /// Reads `range` of a blob. Every byte is verified before it is given out: record checksum, cipher tag and BLAKE3

@@ -37,6 +37,9 @@ pub const SEGMENT_RECORDS_MAX: u64 = 1 << 20;
 pub const SEGMENT_HEADER_LEN: usize = 4096;
 /// Members that hold a segment's copies.
 pub const MEMBERS_MAX: usize = 8;
+/// Segments that a later one's header closes: what fits into its block. Each failure of a member closes one for each
+/// class that was being written, and it counts until its copies are mended.
+pub const CLOSED_MAX: usize = 100;
 /// Segments of one unit: 1 PiB of full ones; bounds what a server keeps in memory about them.
 pub const UNIT_SEGMENTS_MAX: usize = 1 << 20;
 /// Bytes of a footer: 24 for each catalog record of a segment that has nothing else.

@@ -443,7 +443,9 @@ impl<D: Disk> Unit<D> {
             // What an opening that failed may have left behind goes, too; what is another writer's stays.
             Err(UnitError::NoSegment) if self.shelf.get(segment).is_none() => {
                 gone_or_not_there(self.disk.remove(&file_name(segment)))?;
-                return Ok(self.disk.sync_dir()?);
+                self.disk.sync_dir()?;
+                self.complete(segment);
+                return Ok(());
             }
             Err(UnitError::NoSegment) => return Ok(()),
             other => other?,

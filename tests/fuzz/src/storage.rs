@@ -236,6 +236,7 @@ fn header_seeds() -> Vec<Vec<u8>> {
         writer: peer(1),
         members: (0..members).map(|at| Member { peer: peer(2 + at), unit: UnitId([at; 16]) }).collect(),
         day_key,
+        closed: Vec::new(),
     };
     vec![header(2, Some([9; 60])).encode().to_vec(), header(8, None).encode().to_vec()]
 }

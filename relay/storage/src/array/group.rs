@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::WriteError;
 use super::state::Shared;
-use crate::ids::{DataKey, Epoch, SegmentId};
+use crate::ids::{Class, DataKey, Epoch, SegmentId};
 use crate::limits::ANSWER_TIME_MAX;
 use crate::link::{Link, LinkError, Pending};
 use crate::segment::header::{Member, SegmentHeader};
@@ -24,7 +24,10 @@ use crate::wire::{Hop, Refusal, Request, Response};
 /// Whether a group is on stable storage on all members: shared by all that wait for it.
 #[derive(Clone, Debug)]
 pub(super) struct Durability {
+    /// Where it was placed at first.
     pub(super) segment: SegmentId,
+    /// Whose lane has it on its way.
+    pub(super) class: Class,
     outcome: watch::Receiver<Option<Result<(), WriteError>>>,
 }
 
@@ -32,9 +35,9 @@ pub(super) struct Durability {
 pub(super) type Outcome = watch::Sender<Option<Result<(), WriteError>>>;
 
 impl Durability {
-    pub(super) fn new(segment: SegmentId) -> (Outcome, Self) {
+    pub(super) fn new(segment: SegmentId, class: Class) -> (Outcome, Self) {
         let (outcome, receiver) = watch::channel(None);
-        (outcome, Self { segment, outcome: receiver })
+        (outcome, Self { segment, class, outcome: receiver })
     }
 
     /// What is known now.
@@ -66,6 +69,7 @@ pub(super) struct Group {
 pub(super) struct Sent {
     /// For each request: the members that its answer must cover, and the answer.
     asked: Vec<(Vec<Member>, Result<Pending, LinkError>)>,
+    since: Instant,
     deadline: Instant,
     header: Arc<SegmentHeader>,
     offset: u64,
@@ -73,11 +77,20 @@ pub(super) struct Sent {
     digest: u32,
 }
 
+/// A group that every member acknowledged.
+#[derive(Debug)]
+pub(super) struct Acknowledged {
+    /// How long each took.
+    pub(super) took: Vec<(Member, Duration)>,
+}
+
 /// A group that not every member acknowledged.
 #[derive(Debug)]
 pub(super) struct Failed {
     /// Members that did not.
     pub(super) members: Vec<Member>,
+    /// Members of a chain that did not answer in time: one of them is to blame.
+    pub(super) suspects: Vec<Member>,
     /// Whether it was the way between two members that failed.
     pub(super) is_chain: bool,
     /// The later epoch that was the reason.
@@ -88,7 +101,8 @@ impl Shared {
     /// Sends a group to all members. Groups of one lane reach each member in the order of these calls.
     pub(super) async fn send_group(&self, group: Group, is_chained: bool) -> Sent {
         let Group { header, offset, len, digest, records } = group;
-        let deadline = Instant::now() + self.config.write_time_max;
+        let since = Instant::now();
+        let deadline = since + self.state().patience(&header.members, &self.config, since);
         let mut asked = Vec::new();
         for (members, hop) in self.routes(&header, is_chained) {
             let (link, target) = {
@@ -104,7 +118,7 @@ impl Shared {
             };
             asked.push((members, pending));
         }
-        Sent { asked, deadline, header, offset, len, digest }
+        Sent { asked, since, deadline, header, offset, len, digest }
     }
 
     /// Whether groups may go along chains now.
@@ -138,10 +152,10 @@ async fn send(
 }
 
 impl Sent {
-    /// Waits for all acknowledgements: the key of each copy.
+    /// Waits for all acknowledgements.
     // SPEC: B12, C3, C4
-    pub(super) async fn acknowledged(self) -> Result<Vec<DataKey>, Failed> {
-        let Self { asked, deadline, header, offset, len, digest } = self;
+    pub(super) async fn acknowledged(self) -> Result<Acknowledged, Failed> {
+        let Self { asked, since, deadline, header, offset, len, digest } = self;
         let answers = asked.into_iter().map(async |(members, pending)| {
             let answer = match pending {
                 Ok(pending) => {
@@ -160,36 +174,56 @@ impl Sent {
                 });
                 judge(&response, expected.collect(), digest)
             });
-            (members, judged)
+            (members, judged, since.elapsed())
         });
-        let mut keys = Vec::new();
-        let mut failed = Failed { members: Vec::new(), is_chain: false, fenced_by: None };
-        for (members, judged) in join_all(answers).await {
+        let mut acknowledged = Acknowledged { took: Vec::new() };
+        let mut failed =
+            Failed { members: Vec::new(), suspects: Vec::new(), is_chain: false, fenced_by: None };
+        for (members, judged, time) in join_all(answers).await {
             match judged {
-                Ok(acknowledged) => keys.extend(acknowledged),
+                Ok(()) => acknowledged.took.extend(members.into_iter().map(|member| (member, time))),
                 Err(error) => {
                     tracing::warn!(server = %members[0].peer, %error, "a write was not acknowledged");
-                    if let LinkError::Refused(Refusal::Fenced { present }) = error {
-                        failed.fenced_by = failed.fenced_by.max(Some(present));
-                    }
-                    let is_chain = error == LinkError::Refused(Refusal::Chain);
-                    failed.is_chain |= is_chain;
-                    // The first of a chain that answers is not at fault: the next one may be.
-                    failed.members.extend(&members[usize::from(is_chain && members.len() > 1)..]);
+                    failed.add(members, error);
                 }
             }
         }
-        if failed.members.is_empty() { Ok(keys) } else { Err(failed) }
+        if failed.is_none() { Ok(acknowledged) } else { Err(failed) }
+    }
+}
+
+impl Failed {
+    fn is_none(&self) -> bool {
+        self.members.is_empty() && self.suspects.is_empty()
+    }
+
+    fn add(&mut self, members: Vec<Member>, error: LinkError) {
+        if let LinkError::Refused(Refusal::Fenced { present }) = error {
+            self.fenced_by = self.fenced_by.max(Some(present));
+        }
+        match error {
+            // The first of a chain that answers is not at fault: the next one may be.
+            LinkError::Refused(Refusal::Chain) => {
+                self.is_chain = true;
+                self.members.extend(&members[usize::from(members.len() > 1)..]);
+            }
+            LinkError::TimedOut if members.len() > 1 => {
+                self.is_chain = true;
+                self.suspects.extend(members);
+            }
+            // The first was asked, and did not answer as it should.
+            _ => self.members.extend(members.first()),
+        }
     }
 }
 
 /// An acknowledgement of another place, length or content is none.
-fn judge(response: &Response, mut expected: Vec<DataKey>, digest: u32) -> Result<Vec<DataKey>, LinkError> {
+fn judge(response: &Response, mut expected: Vec<DataKey>, digest: u32) -> Result<(), LinkError> {
     let Response::Appended { keys, digest: theirs } = response else { return Err(LinkError::Wrong) };
     let mut keys = keys.clone();
     keys.sort_unstable();
     expected.sort_unstable();
-    if keys == expected && *theirs == digest { Ok(keys) } else { Err(LinkError::Wrong) }
+    if keys == expected && *theirs == digest { Ok(()) } else { Err(LinkError::Wrong) }
 }
 
 /// After a chain broke, groups go directly for this long.

@@ -13,7 +13,7 @@ use super::{OpenError, ServerRecord};
 use crate::ids::{Epoch, SegmentId, UnitId};
 use crate::limits::{ANSWER_TIME_MAX, PAGE_MAX, SEGMENT_HEADER_LEN};
 use crate::link::{Greeting, Link, LinkError};
-use crate::segment::header::SegmentHeader;
+use crate::segment::header::{Member, SegmentHeader};
 use crate::wire::{Refusal, Request, Response};
 
 /// Connected, not yet fenced.
@@ -130,15 +130,17 @@ impl Shared {
                     *copy = None;
                 }
             }
+            entry.moved.retain(|holder, _| holder.peer != server);
         }
-        for (header, info) in found {
+        for (unit, header, info) in found {
             if header.writer == self.peer {
-                state.see_copy(&server, header, info, &self.key);
+                state.see_copy(Member { peer: server, unit }, header, info, &self.key);
             }
         }
         state.servers[index].live = Some(live);
         drop(state);
         self.changed.notify_one();
+        self.joined.notify_waiters();
         tracing::info!(%server, "storage server taken in");
         Ok(())
     }
@@ -235,7 +237,12 @@ impl Live {
 
 type Found = Vec<(SegmentHeader, crate::wire::SegmentInfo)>;
 
-async fn list(link: &Link, unit: UnitId, found: &mut Found) -> Result<(), LinkError> {
+/// Everything of ours that a unit has.
+async fn list(
+    link: &Link,
+    unit: UnitId,
+    found: &mut Vec<(UnitId, SegmentHeader, crate::wire::SegmentInfo)>,
+) -> Result<(), LinkError> {
     let mut after: Option<SegmentId> = None;
     loop {
         let page = list_page(link, &Request::List { unit, after }).await?;
@@ -246,7 +253,7 @@ async fn list(link: &Link, unit: UnitId, found: &mut Found) -> Result<(), LinkEr
             return Err(LinkError::Wrong);
         }
         after = next;
-        found.extend(page);
+        found.extend(page.into_iter().map(|(header, info)| (unit, header, info)));
         if is_last {
             return Ok(());
         }

@@ -8,32 +8,37 @@
 //! - Groups on their way are all of one segment and go the same way, one behind the other. So a record is durable only if all records
 //!   before it in its segment are, and a catalog record that stands behind the blobs that it names needs no wait of its
 //!   own.
-//! - A segment in which a write failed takes no other: it is closed at the length that all members acknowledged, and
-//!   the class is not written again before that is so on all of them (`settle`).
+//! - A segment in which a write failed takes no other: it is closed at the length that all members acknowledged, which
+//!   the header of the next one says durably before that has a record. What was on its way is placed again there
+//!   ([`go_on`]), so that this order stays.
 
-use std::collections::VecDeque;
+mod go_on;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use lighter_protocol::Day;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::WriteError;
-use super::group::{CHAIN_PAUSE, Durability, Failed, Group, Outcome};
-use super::state::{Entry, Shared, Stage};
-use crate::ids::{Class, DataKey, Epoch, SegmentId, Sequence};
-use crate::keys::{BlobKey, DayKey, WrappedKey};
-use crate::limits::{ANSWER_TIME_MAX, GROUP_LEN_MAX, LANE_GROUPS_MAX, SEGMENT_RECORDS_MAX};
+use super::group::{Acknowledged, Durability, Failed, Group, Outcome};
+use super::state::{Continued, Entry, Shared, Stage};
+use crate::ids::{Class, Epoch, SegmentId, Sequence};
+use crate::keys::{BlobKey, DayKey, WRAPPED_LEN, WrappedKey};
+use crate::limits::{CLOSED_MAX, GROUP_LEN_MAX, LANE_GROUPS_MAX, SEGMENT_RECORDS_MAX};
 use crate::link::LinkError;
 use crate::location::RecordPlace;
-use crate::record::{AppendDigest, UnplacedRecord, record_len};
+use crate::record::{AppendDigest, RECORD_HEADER_LEN, RecordHeader, UnplacedRecord, record_len};
 use crate::sealing;
 use crate::segment::RECORDS_AT;
-use crate::segment::header::SegmentHeader;
+use crate::segment::header::{Closed, Member, SegmentHeader};
 use crate::wire::{Refusal, Request};
 
 /// Something to be placed.
@@ -100,10 +105,24 @@ struct Active {
 /// A group on its way.
 struct OnItsWay {
     outcome: Outcome,
+    /// The records as they were sent.
+    records: Vec<Bytes>,
     end: u64,
     /// The catalog's end, once this group is durable.
     tail: sealing::Link,
     _rooms: Vec<OwnedSemaphorePermit>,
+}
+
+/// A segment to be opened.
+struct Plan {
+    storage_day: Day,
+    deletion_day: Day,
+    day_key: Arc<DayKey>,
+    wrapped: WrappedKey,
+    /// What its first catalog record links to.
+    tail: sealing::Link,
+    /// Until then, members are waited for.
+    until: Instant,
 }
 
 pub(super) struct Lane {
@@ -116,7 +135,11 @@ pub(super) struct Lane {
     on_their_way: VecDeque<OnItsWay>,
     /// How those go.
     is_chained: bool,
-    acknowledgements: FuturesOrdered<BoxFuture<'static, Result<Vec<DataKey>, Failed>>>,
+    acknowledgements: FuturesOrdered<BoxFuture<'static, Result<Acknowledged, Failed>>>,
+    /// Since when no group was acknowledged although some were sent.
+    failing_since: Option<Instant>,
+    /// Segments in which those on their way were placed before: the one being opened takes their records over.
+    unfinished: Vec<Closed>,
 }
 
 impl Lane {
@@ -130,6 +153,8 @@ impl Lane {
             on_their_way: VecDeque::new(),
             is_chained: false,
             acknowledgements: FuturesOrdered::new(),
+            failing_since: None,
+            unfinished: Vec::new(),
         }
     }
 
@@ -139,7 +164,7 @@ impl Lane {
             let has_room = self.on_their_way.len() < LANE_GROUPS_MAX;
             tokio::select! {
                 biased;
-                Some(acknowledged) = self.acknowledgements.next() => self.take_outcome(acknowledged),
+                Some(acknowledged) = self.acknowledgements.next() => self.take_outcome(acknowledged).await,
                 submitted = self.submissions.recv(), if has_room => match submitted {
                     Some(submission) => self.take(submission).await,
                     None if self.on_their_way.is_empty() => return,
@@ -198,82 +223,97 @@ impl Lane {
             self.drain().await;
             self.retire(false);
         }
-        self.open_segment(today).await
+        let (tail, deletion_day) = {
+            let tail = self.shared.state().tails.get(&self.class).copied().unwrap_or_default();
+            (tail, self.class.deletion_day(today))
+        };
+        let (day_key, wrapped) = self.shared.key.draw_day_key(deletion_day, &mut *self.shared.chance());
+        let day_key = Arc::new(day_key);
+        let plan = Plan { storage_day: today, deletion_day, day_key, wrapped, tail, until: Instant::now() };
+        self.open_segment(plan).await
     }
 
     async fn drain(&mut self) {
         while let Some(acknowledged) = self.acknowledgements.next().await {
-            self.take_outcome(acknowledged);
+            self.take_outcome(acknowledged).await;
         }
     }
 
-    /// Gives the active segment to the settler: closed at what was acknowledged.
-    fn retire(&mut self, blocks: bool) {
+    /// Gives the active segment to the settler: closed at what was acknowledged. Where a member `failed`, it may have
+    /// more.
+    fn retire(&mut self, failed: bool) {
         let Some(active) = self.active.take() else { return };
         let segment = active.header.segment;
         let mut state = self.shared.state();
         if let Some(entry) = state.segments.get_mut(&segment) {
             entry.stage = Stage::Closing;
             entry.length = active.acked;
+            entry.is_decided = !failed;
         }
-        if let Some(class) = state.classes.get_mut(&self.class) {
-            class.tail = active.tail;
-            if blocks {
-                class.blockers.insert(segment);
-            }
+        if failed {
+            state.blockers.insert(segment);
         }
         drop(state);
         self.shared.changed.notify_one();
     }
 
-    async fn open_segment(&mut self, today: Day) -> Result<(), WriteError> {
-        let (epoch, members, tail) = {
-            let state = self.shared.state();
-            if !state.is_writable(self.class, self.shared.config.copies) {
-                return Err(WriteError::Unavailable);
+    /// Opens a segment as planned, on members that are there; on others where those fail. It closes whatever has to be
+    /// closed, and so the length of that is decided.
+    // SPEC: C5
+    async fn open_segment(&mut self, plan: Plan) -> Result<(), WriteError> {
+        let mut pause = OPEN_PAUSE;
+        loop {
+            let (epoch, members, closed) = self.shared.choose_members(&self.unfinished, plan.until).await?;
+            let segment = SegmentId::draw(&mut *self.shared.chance());
+            let header = Arc::new(SegmentHeader {
+                segment,
+                class: self.class,
+                storage_day: plan.storage_day,
+                deletion_day: plan.deletion_day,
+                epoch,
+                writer: self.shared.peer,
+                members,
+                day_key: Some(plan.wrapped),
+                closed,
+            });
+            let entry = Entry {
+                header: Arc::clone(&header),
+                day_key: Some(Arc::clone(&plan.day_key)),
+                copies: vec![None; header.members.len()],
+                moved: BTreeMap::new(),
+                length: RECORDS_AT,
+                is_decided: false,
+                stage: Stage::Active,
+            };
+            self.shared.state().segments.insert(segment, entry);
+            let is_open = self.shared.open_on_members(&header, epoch).await;
+            let day_key = Arc::clone(&plan.day_key);
+            let (next, acked) = (RECORDS_AT, RECORDS_AT);
+            self.active =
+                Some(Active { header: Arc::clone(&header), day_key, next, records: 0, acked, tail: plan.tail });
+            if is_open {
+                self.shared.take_closed(&header);
+                return Ok(());
             }
-            let members = state.pick_members(self.shared.config.copies, &mut self.shared.chance());
-            let tail = state.classes.get(&self.class).map(|class| class.tail).unwrap_or_default();
-            (state.epoch, members.ok_or(WriteError::Unavailable)?, tail)
-        };
-        let deletion_day = self.class.deletion_day(today);
-        let (segment, (day_key, wrapped)) = {
-            let chance = &mut *self.shared.chance();
-            (SegmentId::draw(chance), self.shared.key.draw_day_key(deletion_day, chance))
-        };
-        let header = Arc::new(SegmentHeader {
-            segment,
-            class: self.class,
-            storage_day: today,
-            deletion_day,
-            epoch,
-            writer: self.shared.peer,
-            members,
-            day_key: Some(wrapped),
-        });
-        let day_key = Arc::new(day_key);
-        let entry = Entry {
-            header: Arc::clone(&header),
-            day_key: Some(Arc::clone(&day_key)),
-            copies: vec![None; header.members.len()],
-            length: RECORDS_AT,
-            stage: Stage::Active,
-        };
-        self.shared.state().segments.insert(segment, entry);
-        let opened = self.shared.open_on_members(&header, epoch).await;
-        let active = Active { header, day_key, next: RECORDS_AT, records: 0, acked: RECORDS_AT, tail };
-        self.active = Some(active);
-        if opened.is_err() {
-            self.retire(true);
+            self.retire(false); // it has no records, wherever it is
+            if self.shared.is_fenced() {
+                return Err(WriteError::Fenced);
+            }
+            if !self.shared.state().has_others(self.shared.config.copies, Instant::now()) {
+                if Instant::now() + pause > plan.until {
+                    return Err(WriteError::Unavailable);
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
         }
-        opened
     }
 
     /// Places what fits into the active segment and one group, and sends it.
     async fn place_and_send(&mut self) {
         let Some(active) = &mut self.active else { return };
         let header = Arc::clone(&active.header);
-        let (outcome, durability) = Durability::new(header.segment);
+        let (outcome, durability) = Durability::new(header.segment, self.class);
         let offset = active.next;
         let (mut records, mut rooms, mut digest) = (Vec::new(), Vec::new(), AppendDigest::default());
         let mut len = 0;
@@ -297,68 +337,45 @@ impl Lane {
             // Nobody may wait for it any more: the record has its place all the same.
             let _ = placed.send(Ok(Placed { place, sequence, durability: durability.clone() }));
             len += bytes.len();
-            records.push(bytes.into());
+            records.push(Bytes::from(bytes));
             rooms.push(room);
         }
         if records.is_empty() {
             return;
         }
-        let on_its_way = OnItsWay { outcome, end: active.next, tail: active.tail, _rooms: rooms };
-        self.on_their_way.push_back(on_its_way);
-        let group = Group { header, offset, len, digest: digest.value(), records };
+        let (end, tail) = (active.next, active.tail);
+        let group = Group { header, offset, len, digest: digest.value(), records: records.clone() };
+        self.on_their_way.push_back(OnItsWay { outcome, records, end, tail, _rooms: rooms });
         let sent = self.shared.send_group(group, self.is_chained).await;
         self.acknowledgements.push_back(Box::pin(sent.acknowledged()));
     }
 
-    fn take_outcome(&mut self, acknowledged: Result<Vec<DataKey>, Failed>) {
+    async fn take_outcome(&mut self, acknowledged: Result<Acknowledged, Failed>) {
         let Some(group) = self.on_their_way.pop_front() else { return };
         match acknowledged {
-            Ok(_keys) => {
+            Ok(Acknowledged { took }) => {
+                self.failing_since = None;
+                self.unfinished.clear();
+                let mut state = self.shared.state();
+                for (member, time) in took {
+                    if let Some(server) = state.server_mut(&member.peer) {
+                        server.health.took(time);
+                    }
+                }
                 if let Some(active) = &mut self.active {
                     let written = group.end - active.acked;
                     active.acked = group.end;
                     self.shared.counters.written_bytes.fetch_add(written, Ordering::Relaxed);
-                    if let Some(entry) = self.shared.state().segments.get_mut(&active.header.segment) {
+                    if let Some(entry) = state.segments.get_mut(&active.header.segment) {
                         entry.length = group.end;
                     }
-                    let class = self.class;
-                    if let Some(class) = self.shared.state().classes.get_mut(&class) {
-                        class.tail = group.tail;
-                    }
+                    state.tails.insert(self.class, group.tail);
                 }
+                drop(state);
                 group.outcome.send_replace(Some(Ok(())));
             }
-            Err(failed) => self.give_up(group, &failed),
+            Err(failed) => self.go_on(group, failed).await,
         }
-    }
-
-    /// A member failed: everything on its way is in doubt, and the segment is closed at what was acknowledged.
-    fn give_up(&mut self, first: OnItsWay, failed: &Failed) {
-        // In doubt also where a member refused: another may have written it.
-        for group in std::iter::once(first).chain(self.on_their_way.drain(..)) {
-            group.outcome.send_replace(Some(Err(WriteError::InDoubt)));
-        }
-        if let Some(present) = failed.fenced_by {
-            self.shared.saw_fence(present);
-        }
-        self.acknowledgements = FuturesOrdered::new();
-        let mut state = self.shared.state();
-        if failed.is_chain {
-            state.chain_after = Some(Instant::now() + CHAIN_PAUSE);
-        }
-        for member in &failed.members {
-            // Taken in again by its keeper, if it is there: with nothing of this connection still on its way.
-            if let Some(live) = state.live(&member.peer) {
-                live.close();
-            }
-        }
-        if let Some(class) = state.classes.get(&self.class)
-            && let Some(active) = &mut self.active
-        {
-            active.tail = class.tail; // what was placed and not acknowledged is cut
-        }
-        drop(state);
-        self.retire(true);
     }
 
     fn refuse_gathered(&mut self, error: WriteError) {
@@ -386,10 +403,10 @@ impl Active {
                 (sequence, placed)
             }
             Item::Catalog(record, needs) => {
-                // On its way in this segment, and so before it; or durable; or lost.
+                // On its way in this lane, and so before it; or durable; or lost.
                 let is_kept = |need: &Durability| match need.now() {
                     Some(outcome) => outcome.is_ok(),
-                    None => need.segment == header.segment,
+                    None => need.class == header.class,
                 };
                 if !needs.iter().all(is_kept) {
                     return None;
@@ -414,6 +431,9 @@ impl Active {
     }
 }
 
+/// Between two tries to open a segment on the same members; doubling.
+const OPEN_PAUSE: Duration = Duration::from_millis(50);
+
 impl Submission {
     /// Bytes of the whole record, at most.
     fn len(&self) -> usize {
@@ -430,30 +450,74 @@ pub(super) fn catalog_record_len(len: usize) -> usize {
 }
 
 impl Shared {
-    /// The header block, with the day's key, is durable on all members before the first record (SPEC C10).
-    async fn open_on_members(&self, header: &SegmentHeader, epoch: Epoch) -> Result<(), WriteError> {
-        let block: bytes::Bytes = header.encode().into();
+    /// The header block, with the day's key, is durable on all members before the first record (SPEC C10). Says whether
+    /// it is; members that fail are avoided for a while.
+    async fn open_on_members(&self, header: &SegmentHeader, epoch: Epoch) -> bool {
+        let block: Bytes = header.encode().into();
+        let time_max = self.state().patience(&header.members, &self.config, Instant::now());
         let opens = header.members.iter().map(async |member| {
             let link = self.state().live(&member.peer).map(|live| Arc::clone(&live.writes));
             let request = Request::Open { unit: member.unit, epoch, is_anew: false };
-            let time_max = self.config.write_time_max.min(ANSWER_TIME_MAX);
             let opened = match &link {
                 None => Err(LinkError::Closed),
                 Some(link) => link.done(&request, vec![block.clone()], time_max).await,
             };
-            opened.map_err(|error| {
-                tracing::warn!(server = %member.peer, %error, "a segment was not opened");
-                match error {
-                    LinkError::Refused(Refusal::Fenced { present }) => {
-                        self.saw_fence(present);
-                    }
-                    LinkError::Refused(_) => {}
-                    _ => link.iter().for_each(|link| link.close()),
-                }
-            })
+            let Err(error) = opened else { return true };
+            tracing::warn!(server = %member.peer, %error, "a segment was not opened");
+            if let Some(server) = self.state().server_mut(&member.peer) {
+                server.health.fail(Instant::now());
+            }
+            match error {
+                LinkError::Refused(Refusal::Fenced { present }) => self.saw_fence(present),
+                LinkError::Refused(_) => {}
+                _ => link.iter().for_each(|link| link.close()),
+            }
+            false
         });
         let opened = futures_util::future::join_all(opens).await;
-        if opened.iter().all(Result::is_ok) { Ok(()) } else { Err(WriteError::Unavailable) }
+        opened.into_iter().all(|is_open| is_open)
+    }
+
+    /// What the header of an open segment says of others is durable: it counts from now on.
+    fn take_closed(&self, header: &SegmentHeader) {
+        let mut state = self.state();
+        for closed in &header.closed {
+            if let Some(entry) = state.segments.get_mut(&closed.segment) {
+                entry.is_decided = true;
+            }
+            if closed.goes_on {
+                let continued = Continued { length: closed.length, segment: header.segment };
+                state.continued.insert(closed.segment, continued);
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Members for a new segment, its epoch, and what it closes. Waits for members until `until`.
+    async fn choose_members(
+        &self,
+        unfinished: &[Closed],
+        until: Instant,
+    ) -> Result<(Epoch, Vec<Member>, Vec<Closed>), WriteError> {
+        loop {
+            let joined = self.joined.notified();
+            {
+                let state = self.state();
+                let copies = self.config.copies;
+                let closed = state.to_close(unfinished);
+                if state.is_writable(copies)
+                    && closed.len() <= CLOSED_MAX
+                    && let Some(members) =
+                        state.pick_members(copies, Instant::now(), &mut self.chance())
+                {
+                    return Ok((state.epoch, members, closed));
+                }
+            }
+            if timeout_at(until, joined).await.is_err() {
+                return Err(WriteError::Unavailable);
+            }
+        }
     }
 
     /// A server spoke of an epoch above ours: a successor's.

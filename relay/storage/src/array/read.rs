@@ -38,11 +38,11 @@ impl Shared {
     // SPEC: C8
     pub(super) fn keys_of(&self, place: &RecordPlace) -> Vec<DataKey> {
         let state = self.state();
-        let Some(entry) = state.segments.get(&place.segment) else { return Vec::new() };
-        let RecordPlace { segment, offset, length, .. } = *place;
+        let RecordPlace { segment, offset, length, .. } = state.resolve(*place);
+        let Some(entry) = state.segments.get(&segment) else { return Vec::new() };
         let deletion_day = entry.header.deletion_day;
-        let members = entry.header.members.iter();
-        members
+        entry
+            .holders()
             .map(|member| DataKey {
                 server: member.peer,
                 unit: member.unit,
@@ -61,6 +61,7 @@ impl Shared {
         place: RecordPlace,
         open: impl Fn(&Record<'_>, &DayKey) -> Option<T> + Clone + Send + 'static,
     ) -> Result<T, ReadError> {
+        let place = self.state().resolve(place);
         let day_key = {
             let state = self.state();
             let entry = state.segments.get(&place.segment);

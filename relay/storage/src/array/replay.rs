@@ -233,19 +233,19 @@ impl Shared {
         &self,
         segment: SegmentId,
     ) -> Result<Option<(Class, Day, Vec<IndexEntry>)>, ReadError> {
-        let (header, length) = {
+        let (header, holders, length) = {
             let state = self.state();
             let Some(entry) = state.segments.get(&segment) else { return Ok(None) };
             if entry.day_key.is_none() {
                 return Err(ReadError::Damaged);
             }
-            (Arc::clone(&entry.header), entry.length)
+            (Arc::clone(&entry.header), entry.holders().collect::<Vec<_>>(), entry.length)
         };
         if header.deletion_day.end() <= (self.clock)() {
             return Err(ReadError::Expired);
         }
         let mut is_away = false;
-        for member in &header.members {
+        for member in holders {
             let link = self.state().live(&member.peer).map(|live| Arc::clone(&live.reads));
             let Some(link) = link else {
                 is_away = true;

@@ -1,21 +1,26 @@
 //! Settling: bringing all copies of a segment that is not written any more to one length, and sealing them.
 //!
 //! # Which length
-//! A segment that this instance wrote ends where all its members acknowledged. One that was found open ends where the
-//! *longest* sound copy ends among the servers fenced at opening: every acknowledged record is on every copy, so each
-//! sound copy has them all; and where one copy was damaged at its end, the other still has what was acknowledged. (The
-//! design says the shortest; that would cut an acknowledged record after one damaged byte.) What lies beyond what was
-//! acknowledged is in doubt, and its writer was told so.
+//! A segment that this instance wrote ends where all its members acknowledged. One that was found open ends
+//! 1. where the header of a later segment says that it was closed (the latest one, by epoch), or else
+//! 2. where it was sealed, or else
+//! 3. where the *longest* sound copy ends among the servers fenced at opening: every acknowledged record is on every
+//!    copy, so each sound copy has them all; and where one copy was damaged at its end, the other still has what was
+//!    acknowledged. (The design says the shortest; that would cut an acknowledged record after one damaged byte.)
 //!
-//! Once replayed or acknowledged, the length stands: a member that comes back is cut to it or brought up to it, also
-//! where it had been sealed at another length by an instance that reached only some members. No promise hangs on those:
-//! a seal counts when all members have it.
+//! What lies beyond what was acknowledged is in doubt, and its writer was told so, or it lies in another segment, too.
+//!
+//! # When
+//! A length is *decided* once whoever takes the array over finds the same: when all members had the same anyway, or
+//! when the header of a later segment says it, durably on all that one's members. Before, all members must be live, or lost for good:
+//! of a server that the array has no more, or of a unit that a live server has no more (its disk or folder was
+//! replaced). Afterwards those that are there are sealed at once, and the others when they come back.
 //!
 //! # How
-//! All members must be live, but for those that are lost for good: of a server that the array has no more, or of a unit
-//! that a live server has no more (its disk or folder was replaced). Shorter copies get the missing records from the longest; missing and failed ones are opened
-//! anew and get all of them; longer ones are cut. Then each is sealed, and the footers are compared.
+//! Shorter copies get the missing records from the longest; missing and failed ones are opened anew and get all of
+//! them; longer ones are cut. Then each is sealed, and the footers are compared.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +29,8 @@ use lighter_protocol::PeerId;
 use tokio::time::sleep;
 
 use super::join::list_page;
-use super::state::{Live, Shared, Stage};
-use crate::ids::{Class, SegmentId, Sequence};
+use super::state::{Continued, Entry, Live, Shared, Stage};
+use crate::ids::{Epoch, SegmentId, Sequence};
 use crate::limits::{ANSWER_TIME_MAX, GROUP_LEN_MAX, SEAL_TIME_MAX};
 use crate::link::LinkError;
 use crate::record::UncheckedRecord;
@@ -94,19 +99,26 @@ impl Shared {
         due.into_iter().map(|(_, segment)| segment).collect()
     }
 
-    /// What was found at opening and is sealed everywhere needs nothing. From here on every length stands: it is what
-    /// will be replayed. A segment of which a member may have more than that keeps its class from being written until
-    /// it is settled; one that a live member lacks does not: it is copied to it beside.
+    /// Says of everything found at opening where it ends: from here on every length stands, as it is what will be
+    /// replayed. Those of which a member may have more are closed by the header of the next segment.
     pub(super) fn sort_found(&self) {
         let mut state = self.state();
         let live: Vec<PeerId> = state.live_peers();
         let state = &mut *state;
+        let closed = latest_closed(&state.segments);
         for (segment, entry) in &mut state.segments {
             if entry.stage != Stage::Found {
                 continue;
             }
+            let sealed = |info: &SegmentInfo| match info.state {
+                CopyState::Sealed(summary) => Some(summary.length),
+                _ => None,
+            };
+            let longest_sealed = entry.copies.iter().flatten().chain(entry.moved.values()).filter_map(sealed).max();
+            let said = closed.get(segment).map(|(_, length)| *length);
+            entry.length = said.or(longest_sealed).unwrap_or(entry.length);
             if entry.is_sealed_everywhere() {
-                entry.stage = Stage::Settled;
+                (entry.stage, entry.is_decided) = (Stage::Settled, true);
                 continue;
             }
             entry.stage = Stage::Closing;
@@ -114,37 +126,44 @@ impl Shared {
                 Some(info) => !(matches!(info.state, CopyState::Sealed(_)) && info.length == entry.length),
                 None => !live.contains(&member.peer),
             };
-            if entry.header.members.iter().zip(&entry.copies).any(may_have_more)
-                && let Some(class) = state.classes.get_mut(&entry.header.class)
-            {
-                class.blockers.insert(*segment);
+            if entry.header.members.iter().zip(&entry.copies).any(may_have_more) {
+                state.blockers.insert(*segment);
             }
         }
+        state.continued = continued(&state.segments);
     }
 
     async fn settle(&self, segment: SegmentId) -> Result<(), SettleError> {
-        let (header, length) = {
+        let (header, length, is_decided) = {
             let state = self.state();
             let Some(entry) = state.segments.get(&segment) else { return Ok(()) };
-            (Arc::clone(&entry.header), entry.length)
+            (Arc::clone(&entry.header), entry.length, entry.is_decided)
         };
         if header.day_key.is_none() || header.deletion_day.end() <= (self.clock)() {
-            self.forget(segment, header.class);
+            self.forget(segment);
             return Ok(());
         }
-        let mut copies = self.copies_of(&header).await?;
+        let (mut copies, away) = self.copies_of(&header).await?;
+        if away > 0 && !is_decided || copies.is_empty() {
+            return Err(SettleError::Away);
+        }
         if length <= RECORDS_AT {
             for copy in &copies {
                 let target = self.target_of(&header, copy.member);
-                if copy.info.is_some_and(|info| info.length > RECORDS_AT) {
+                if copy.has_failed() {
+                    copy.done(&Request::SetAside { target }, Vec::new()).await?;
+                } else if copy.info.is_some_and(|info| info.length > RECORDS_AT) {
                     copy.done(&Request::Truncate { target, length: RECORDS_AT }, Vec::new()).await?;
                 }
                 copy.done(&Request::Discard { target }, Vec::new()).await?;
             }
-            self.forget(segment, header.class);
+            if away > 0 {
+                return Err(SettleError::Away);
+            }
+            self.forget(segment);
             return Ok(());
         }
-        self.bring_up(&header, length, &mut copies).await?;
+        self.bring_up(&header, length, away > 0, &mut copies).await?;
         let mut roots = Vec::new();
         for copy in &mut copies {
             if copy.info.is_some_and(|info| info.length == length) {
@@ -159,21 +178,30 @@ impl Shared {
         let mut state = self.state();
         if let Some(entry) = state.segments.get_mut(&segment) {
             entry.copies = header.members.iter().map(info_of).collect();
-            entry.stage = Stage::Settled;
+            if away == 0 {
+                entry.stage = Stage::Settled;
+            }
         }
-        unblock(&mut state.classes, header.class, segment);
+        if away > 0 {
+            return Err(SettleError::Away);
+        }
+        state.blockers.remove(&segment);
         Ok(())
     }
 
-    /// Asks every member that is not lost how its copy is.
-    async fn copies_of<'a>(&self, header: &'a SegmentHeader) -> Result<Vec<Copy<'a>>, SettleError> {
+    /// Asks every member that is not lost how its copy is; says how many are away.
+    async fn copies_of<'a>(&self, header: &'a SegmentHeader) -> Result<(Vec<Copy<'a>>, usize), SettleError> {
         let mut copies = Vec::with_capacity(header.members.len());
+        let mut away = 0;
         for member in &header.members {
             if self.is_lost(member) {
                 self.count_bad_copy(header.segment, member.peer, "its unit is no more");
                 continue;
             }
-            let live = self.state().live(&member.peer).cloned().ok_or(SettleError::Away)?;
+            let Some(live) = self.state().live(&member.peer).cloned() else {
+                away += 1;
+                continue;
+            };
             let stat = Request::Stat { unit: member.unit, segment: header.segment };
             let found = match list_page(&live.writes, &stat).await {
                 Ok(found) => found,
@@ -181,7 +209,7 @@ impl Shared {
             };
             copies.push(Copy { member, live, info: found.first().map(|(_, info)| *info) });
         }
-        if copies.is_empty() { Err(SettleError::Away) } else { Ok(copies) }
+        Ok((copies, away))
     }
 
     /// Whether the member's copy is gone for good.
@@ -199,6 +227,7 @@ impl Shared {
         &self,
         header: &SegmentHeader,
         length: u64,
+        is_one_away: bool,
         copies: &mut [Copy<'_>],
     ) -> Result<(), SettleError> {
         // One that failed is the source only where no other has everything, and the last to be seen to: once another
@@ -221,6 +250,7 @@ impl Shared {
                 };
                 match copied {
                     Ok(()) => {}
+                    Err(SettleError::Hole) if is_one_away => return Err(SettleError::Away), // it may have them
                     Err(SettleError::Hole) => {
                         self.count_bad_copy(header.segment, copy.member.peer, "records missing everywhere");
                     }
@@ -331,10 +361,11 @@ impl Shared {
         self.state().target(self.peer, header.segment, member)
     }
 
-    fn forget(&self, segment: SegmentId, class: Class) {
+    fn forget(&self, segment: SegmentId) {
         let mut state = self.state();
         state.segments.remove(&segment);
-        unblock(&mut state.classes, class, segment);
+        state.blockers.remove(&segment);
+        state.continued.retain(|_, next| next.segment != segment);
     }
 }
 
@@ -361,14 +392,31 @@ fn lost(live: &Live, error: LinkError) -> SettleError {
     SettleError::Link(error)
 }
 
-fn unblock(
-    classes: &mut std::collections::BTreeMap<Class, super::state::ClassState>,
-    class: Class,
-    segment: SegmentId,
-) {
-    if let Some(class) = classes.get_mut(&class) {
-        class.blockers.remove(&segment);
+/// What the headers say of segments that they close: for each its length, by the header of the latest epoch. One that
+/// is older, and says something else, was not durable on its members when a later writer decided.
+fn latest_closed(segments: &BTreeMap<SegmentId, Entry>) -> BTreeMap<SegmentId, (Epoch, u64)> {
+    let mut latest = BTreeMap::new();
+    for header in segments.values().map(|entry| &entry.header) {
+        for closed in &header.closed {
+            let said = (header.epoch, closed.length);
+            let known = latest.entry(closed.segment).or_insert(said);
+            *known = (*known).max(said);
+        }
     }
+    latest
+}
+
+/// Where closed segments go on. Where several later ones say so, all but one were never written: the one that has
+/// records counts.
+fn continued(segments: &BTreeMap<SegmentId, Entry>) -> BTreeMap<SegmentId, Continued> {
+    let mut found: BTreeMap<SegmentId, Continued> = BTreeMap::new();
+    for entry in segments.values().filter(|entry| !entry.is_empty()) {
+        for closed in entry.header.closed.iter().filter(|closed| closed.goes_on) {
+            let next = Continued { length: closed.length, segment: entry.header.segment };
+            found.insert(closed.segment, next);
+        }
+    }
+    found
 }
 
 /// Bytes of the sound whole records at the front of `bytes`, which begin at `offset`.

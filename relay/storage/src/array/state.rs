@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lighter_protocol::PeerId;
 use rand::RngExt;
@@ -16,14 +17,17 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::hedge::Hedges;
+use super::health::Health;
 use super::{ArrayConfig, Clock, ServerRecord};
 use crate::ids::{Class, Epoch, SegmentId, Sequence};
 use crate::keys::{ArrayKey, DayKey};
+use crate::limits::CLOSED_MAX;
 use crate::link::{Dial, Link};
+use crate::location::RecordPlace;
 use crate::sealing;
 use crate::segment::RECORDS_AT;
 use crate::segment::footer::Summary;
-use crate::segment::header::{Member, SegmentHeader};
+use crate::segment::header::{Closed, Member, SegmentHeader};
 use crate::wire::{CopyState, SegmentInfo, Target, UnitInfo};
 
 /// What the array's tasks share.
@@ -38,6 +42,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Something changed that the settler may want to act upon.
     pub(super) changed: Notify,
+    /// A server was taken in.
+    pub(super) joined: Notify,
     /// Another writer has taken over.
     fenced: AtomicBool,
     pub(super) counters: Counters,
@@ -50,6 +56,7 @@ pub(super) struct Counters {
     pub(super) fallovers: AtomicU64,
     pub(super) hedged: AtomicU64,
     pub(super) bad_copies: AtomicU64,
+    pub(super) went_on: AtomicU64,
     pub(super) written_bytes: AtomicU64,
     pub(super) read_bytes: AtomicU64,
 }
@@ -60,7 +67,13 @@ pub(super) struct State {
     /// As in the configuration.
     pub(super) servers: Vec<Server>,
     pub(super) segments: BTreeMap<SegmentId, Entry>,
-    pub(super) classes: BTreeMap<Class, ClassState>,
+    /// What the next catalog record of each class links to.
+    pub(super) tails: BTreeMap<Class, sealing::Link>,
+    /// Segments of which a member may have more than counts: the header of each new segment closes them, until they
+    /// are settled.
+    pub(super) blockers: BTreeSet<SegmentId>,
+    /// Where the records lie that were placed in a segment at a length or above, and are not there.
+    pub(super) continued: BTreeMap<SegmentId, Continued>,
     /// A chain broke: groups go to each member directly until then.
     pub(super) chain_after: Option<Instant>,
 }
@@ -72,6 +85,15 @@ pub(super) struct Server {
     pub(super) live: Option<Live>,
     /// This instance has fenced it: a higher epoch there now is a successor's.
     pub(super) was_fenced: bool,
+    /// How well it does: who fails is left alone for a while, who is slow has failed.
+    pub(super) health: Health,
+}
+
+/// See [`State::continued`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Continued {
+    pub(super) length: u64,
+    pub(super) segment: SegmentId,
 }
 
 /// A connected server: one connection for changes, one for reading, so that neither waits for the other.
@@ -100,8 +122,12 @@ pub(super) struct Entry {
     pub(super) day_key: Option<Arc<DayKey>>,
     /// What each member said of its copy; `None`: nothing yet, or that it has none.
     pub(super) copies: Vec<Option<SegmentInfo>>,
+    /// Units that are no members and have a copy all the same: it was moved there, whole and sealed.
+    pub(super) moved: BTreeMap<Member, SegmentInfo>,
     /// What counts: records below are the log, whatever a copy has beyond.
     pub(super) length: u64,
+    /// Whoever takes the array over will find the same length: members that are there need not wait for the others.
+    pub(super) is_decided: bool,
     pub(super) stage: Stage,
 }
 
@@ -117,14 +143,6 @@ pub(super) enum Stage {
     Settled,
 }
 
-#[derive(Default)]
-pub(super) struct ClassState {
-    /// Segments that must be settled before the class may be written again.
-    pub(super) blockers: BTreeSet<SegmentId>,
-    /// What the next catalog record links to.
-    pub(super) tail: sealing::Link,
-}
-
 impl Shared {
     pub(super) fn new(
         config: ArrayConfig,
@@ -134,13 +152,20 @@ impl Shared {
         dial: Arc<dyn Dial>,
         chance: StdRng,
     ) -> Self {
-        let server = |record: &ServerRecord| Server { record: record.clone(), live: None, was_fenced: false };
+        let server = |record: &ServerRecord| Server {
+            record: record.clone(),
+            live: None,
+            was_fenced: false,
+            health: Health::default(),
+        };
         let state = State {
             epoch: Epoch(0),
             next_sequence: Sequence::ZERO,
             servers: config.servers.iter().map(server).collect(),
             segments: BTreeMap::new(),
-            classes: Class::ALL.into_iter().map(|class| (class, ClassState::default())).collect(),
+            tails: BTreeMap::new(),
+            blockers: BTreeSet::new(),
+            continued: BTreeMap::new(),
             chain_after: None,
         };
         Self {
@@ -152,6 +177,7 @@ impl Shared {
             chance: Mutex::new(chance),
             state: Mutex::new(state),
             changed: Notify::new(),
+            joined: Notify::new(),
             fenced: AtomicBool::new(false),
             counters: Counters::default(),
             hedges: Arc::default(),
@@ -175,10 +201,6 @@ impl Shared {
         if !self.fenced.swap(true, Ordering::Relaxed) {
             tracing::error!("another writer has taken the array over");
         }
-    }
-
-    pub(super) fn class_of(&self, segment: SegmentId) -> Option<Class> {
-        self.state().segments.get(&segment).map(|entry| entry.header.class)
     }
 
     /// Ends all connections.
@@ -212,6 +234,10 @@ impl State {
         self.servers.iter().find(|server| server.record.peer == *peer)
     }
 
+    pub(super) fn server_mut(&mut self, peer: &PeerId) -> Option<&mut Server> {
+        self.servers.iter_mut().find(|server| server.record.peer == *peer)
+    }
+
     pub(super) fn live(&self, peer: &PeerId) -> Option<&Live> {
         self.server(peer)?.live.as_ref().filter(|live| !live.is_closed())
     }
@@ -226,44 +252,86 @@ impl State {
     }
 
     /// Members for a new segment: servers at random among the live ones (SPEC C6), on each the unit with most room.
-    pub(super) fn pick_members(&self, copies: usize, chance: &mut StdRng) -> Option<Vec<Member>> {
+    /// Those that failed a short time ago are taken only where there are no others.
+    pub(super) fn pick_members(
+        &self,
+        copies: usize,
+        now: Instant,
+        chance: &mut StdRng,
+    ) -> Option<Vec<Member>> {
         let mut candidates = Vec::new();
         for server in &self.servers {
             if let Some(live) = server.live.as_ref().filter(|live| !live.is_closed())
                 && let Some(info) = live.units.iter().max_by_key(|info| info.free)
             {
-                candidates.push(Member { peer: server.record.peer, unit: info.unit });
+                let member = Member { peer: server.record.peer, unit: info.unit };
+                candidates.push((server.health.avoided_for(now), chance.random::<u32>(), member));
             }
         }
-        let mut members = Vec::with_capacity(copies);
-        while members.len() < copies && !candidates.is_empty() {
-            members.push(candidates.swap_remove(chance.random_range(0..candidates.len())));
-        }
+        candidates.sort_unstable();
+        let members: Vec<Member> =
+            candidates.into_iter().take(copies).map(|(_, _, member)| member).collect();
         (members.len() == copies).then_some(members)
     }
 
-    /// Whether `class` may be written: enough servers, and nothing of before that is not settled.
-    pub(super) fn is_writable(&self, class: Class, copies: usize) -> bool {
-        let blocked = self.classes.get(&class).is_none_or(|state| !state.blockers.is_empty());
-        !blocked && self.live_peers().len() >= copies
+    /// Whether a segment could be opened: enough servers, and not more to close than its header can say.
+    pub(super) fn is_writable(&self, copies: usize) -> bool {
+        self.blockers.len() < CLOSED_MAX && self.live_peers().len() >= copies
     }
 
-    /// Takes in what `server` says of its copy of a segment.
+    /// What the header of a new segment closes: everything of which a member may have more, and, with their records
+    /// going on in the new one, `unfinished`.
+    pub(super) fn to_close(&self, unfinished: &[Closed]) -> Vec<Closed> {
+        let is_unfinished = |segment: &SegmentId| unfinished.iter().any(|closed| closed.segment == *segment);
+        let others = self.blockers.iter().filter(|segment| !is_unfinished(segment)).filter_map(|segment| {
+            let length = self.segments.get(segment)?.length;
+            Some(Closed { segment: *segment, length, goes_on: false })
+        });
+        unfinished.iter().copied().chain(others).collect()
+    }
+
+    /// Where a record lies that was given that place: it may have been placed again, as its segment was closed below.
+    pub(super) fn resolve(&self, mut place: RecordPlace) -> RecordPlace {
+        while let Some(next) = self.continued.get(&place.segment)
+            && place.offset >= next.length
+        {
+            place.offset = place.offset - next.length + RECORDS_AT;
+            place.segment = next.segment;
+        }
+        place
+    }
+
+    /// Whether there are so many live servers that did not fail of late.
+    pub(super) fn has_others(&self, count: usize, now: Instant) -> bool {
+        let well = |server: &&Server| {
+            server.live.as_ref().is_some_and(|live| !live.is_closed()) && !server.health.is_avoided(now)
+        };
+        self.servers.iter().filter(well).count() >= count
+    }
+
+    /// How long the members of a segment may take for a write: where others could take their place, three times what
+    /// they usually take.
+    pub(super) fn patience(&self, members: &[Member], config: &ArrayConfig, now: Instant) -> Duration {
+        if !self.has_others(config.copies + 1, now) {
+            return config.write_time_max;
+        }
+        let usual = members.iter().filter_map(|member| self.server(&member.peer));
+        let usual = usual.map(|server| server.health.usual()).max().unwrap_or_default();
+        (usual * 3).clamp(config.write_time_min, config.write_time_max)
+    }
+
+    /// Takes in what a unit says of its copy of a segment.
     pub(super) fn see_copy(
         &mut self,
-        server: &PeerId,
+        holder: Member,
         header: SegmentHeader,
         info: SegmentInfo,
         key: &ArrayKey,
     ) {
-        let Some(position) = header.members.iter().position(|member| member.peer == *server) else { return };
         let segment = header.segment;
+        // The header that was seen first counts; copies that differ in it are told when they are settled.
         if let Some(entry) = self.segments.get_mut(&segment) {
-            // The header that was seen first counts; copies that differ in it are told when they are settled.
-            entry.copies[position] = Some(info);
-            if entry.stage == Stage::Found {
-                entry.length = entry.length.max(info.length);
-            }
+            entry.see_copy(holder, info);
             return;
         }
         let day_key = header
@@ -271,18 +339,42 @@ impl State {
             .as_ref()
             .and_then(|wrapped| key.unwrap_day_key(header.deletion_day, wrapped).ok())
             .map(Arc::new);
-        let mut copies = vec![None; header.members.len()];
-        copies[position] = Some(info);
-        let entry =
-            Entry { header: Arc::new(header), day_key, copies, length: info.length, stage: Stage::Found };
+        let mut entry = Entry {
+            copies: vec![None; header.members.len()],
+            moved: BTreeMap::new(),
+            header: Arc::new(header),
+            day_key,
+            length: RECORDS_AT,
+            is_decided: false,
+            stage: Stage::Found,
+        };
+        entry.see_copy(holder, info);
         self.segments.insert(segment, entry);
     }
 }
 
 impl Entry {
+    fn see_copy(&mut self, holder: Member, info: SegmentInfo) {
+        match self.header.members.iter().position(|member| *member == holder) {
+            Some(position) => self.copies[position] = Some(info),
+            None if matches!(info.state, CopyState::Sealed(_)) => {
+                self.moved.insert(holder, info);
+            }
+            None => return, // no copy is begun there but by moving a whole one
+        }
+        if self.stage == Stage::Found {
+            self.length = self.length.max(info.length);
+        }
+    }
+
+    /// Units that have a copy, or may have one.
+    pub(super) fn holders(&self) -> impl Iterator<Item = Member> + '_ {
+        self.header.members.iter().copied().chain(self.moved.keys().copied())
+    }
+
     /// Where its records end, as far as a footer says; and the footer.
     pub(super) fn summary(&self) -> Option<Summary> {
-        self.copies.iter().flatten().find_map(|info| match info.state {
+        self.copies.iter().flatten().chain(self.moved.values()).find_map(|info| match info.state {
             CopyState::Sealed(summary) if summary.length == self.length => Some(summary),
             _ => None,
         })

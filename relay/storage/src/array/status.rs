@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lighter_protocol::PeerId;
 
 use super::state::{Shared, Stage};
-use crate::ids::Class;
 
 /// How the array is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArrayStatus {
     /// Its servers, in the order of the configuration.
     pub servers: Vec<ServerStatus>,
-    /// Whether a write of any class would be taken now.
+    /// Whether a write would be taken now.
     pub writable: bool,
     /// Whether another writer has taken the array over: this one must be stopped.
     pub fenced: bool,
@@ -28,6 +27,8 @@ pub struct ArrayStatus {
     pub hedged: u64,
     /// Servers that were overtaken and have not answered quickly since: others are read from first.
     pub lagging: usize,
+    /// Segments that were closed since a member failed while writing, and gone on with in another.
+    pub went_on: u64,
     /// Bytes of records written and acknowledged on all copies since the start, counted once.
     pub written_bytes: u64,
     /// Bytes of blobs read and verified since the start.
@@ -58,12 +59,11 @@ impl Shared {
             let peer = server.record.peer;
             ServerStatus { peer, live: live.contains(&peer), total, free }
         });
-        let is_writable = |class: &Class| state.is_writable(*class, self.config.copies);
         let is_unsealed = |stage: Stage| matches!(stage, Stage::Found | Stage::Closing);
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ArrayStatus {
             servers: servers.collect(),
-            writable: !self.is_fenced() && Class::ALL.iter().all(is_writable),
+            writable: !self.is_fenced() && state.is_writable(self.config.copies),
             fenced: self.is_fenced(),
             segments: state.segments.len(),
             unsealed: state.segments.values().filter(|entry| is_unsealed(entry.stage)).count(),
@@ -71,6 +71,7 @@ impl Shared {
             fallovers: get(&self.counters.fallovers),
             hedged: get(&self.counters.hedged),
             lagging: self.hedges.lagging(),
+            went_on: get(&self.counters.went_on),
             written_bytes: get(&self.counters.written_bytes),
             read_bytes: get(&self.counters.read_bytes),
         }

@@ -8,12 +8,16 @@
 //!   27    1  number of members, 1 to 8
 //!   28    4  storage day
 //!   32    4  deletion day
-//!   36    4  zero
+//!   36    2  number of segments that this one closes, at most 100
+//!   38    2  zero
 //!   40    8  epoch in which it was opened
 //!   48   60  day key, wrapped under the array key; zeros once erased
 //!  108    4  zero
 //!  112   64  writer: length, PeerId, zeros
 //!  176   80  for each member: length, PeerId, zeros (64 bytes), unit (16 bytes)
+//!            zeros
+//!  816   32  for each segment that this one closes: segment (16 bytes), length (8 bytes), flags (1 byte: bit 0, it
+//!            goes on here), zeros (7 bytes)
 //!            zeros
 //! 4092    4  CRC32C of bytes 0 to 4091
 //! ```
@@ -22,7 +26,7 @@ use lighter_protocol::{Day, PeerId};
 
 use crate::ids::{Class, Epoch, SegmentId, UnitId};
 use crate::keys::{WRAPPED_LEN, WrappedKey};
-use crate::limits::{MEMBERS_MAX, SEGMENT_HEADER_LEN};
+use crate::limits::{CLOSED_MAX, MEMBERS_MAX, SEGMENT_HEADER_LEN, SEGMENT_LEN_MAX};
 use crate::record::{read_u32, read_u64};
 
 /// What a segment is: decided by its writer when it opens it, the same on every member.
@@ -44,6 +48,21 @@ pub struct SegmentHeader {
     pub members: Vec<Member>,
     /// The day's key, wrapped; `None` once erased.
     pub day_key: Option<WrappedKey>,
+    /// Segments that end where this says, whatever a copy of them has beyond. Being durable on all members of this
+    /// one before it has a record, that is known to whoever takes the array over.
+    pub closed: Vec<Closed>,
+}
+
+/// Where a segment ends of which a member failed, as the header of a later one says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Which one.
+    pub segment: SegmentId,
+    /// Its length: all its members acknowledged what is below, and what is above is no part of the log.
+    pub length: u64,
+    /// What was placed at `length` and above lies in the later one instead, from its first record's offset on, in the
+    /// same order.
+    pub goes_on: bool,
 }
 
 /// One holder of a segment's copy.
@@ -81,10 +100,14 @@ const WRITER_AT: usize = 112;
 const MEMBERS_AT: usize = 176;
 const PEER_LEN: usize = 64;
 const MEMBER_LEN: usize = PEER_LEN + 16;
+const CLOSED_COUNT_AT: usize = 36;
+const CLOSED_AT: usize = MEMBERS_AT + MEMBERS_MAX * MEMBER_LEN;
+const CLOSED_LEN: usize = 32;
 const CRC_AT: usize = SEGMENT_HEADER_LEN - 4;
 const ERASED: u8 = 1;
+const GOES_ON: u8 = 1;
 
-const _: () = assert!(MEMBERS_AT + MEMBERS_MAX * MEMBER_LEN <= CRC_AT);
+const _: () = assert!(CLOSED_AT + CLOSED_MAX * CLOSED_LEN <= CRC_AT);
 
 impl SegmentHeader {
     /// The block's bytes.
@@ -97,13 +120,21 @@ impl SegmentHeader {
         block[27] = u8::try_from(self.members.len()).unwrap_or(u8::MAX);
         block[28..32].copy_from_slice(&self.storage_day.0.to_le_bytes());
         block[32..36].copy_from_slice(&self.deletion_day.0.to_le_bytes());
+        let closed = u16::try_from(self.closed.len()).unwrap_or(u16::MAX);
+        block[CLOSED_COUNT_AT..CLOSED_COUNT_AT + 2].copy_from_slice(&closed.to_le_bytes());
         block[40..48].copy_from_slice(&self.epoch.0.to_le_bytes());
         block[KEY_AT..KEY_AT + WRAPPED_LEN].copy_from_slice(&self.day_key.unwrap_or([0; WRAPPED_LEN]));
         put_peer(&mut block[WRITER_AT..WRITER_AT + PEER_LEN], &self.writer);
-        let slots = block[MEMBERS_AT..CRC_AT].chunks_exact_mut(MEMBER_LEN);
+        let slots = block[MEMBERS_AT..CLOSED_AT].chunks_exact_mut(MEMBER_LEN);
         for (slot, member) in slots.zip(&self.members) {
             put_peer(&mut slot[..PEER_LEN], &member.peer);
             slot[PEER_LEN..].copy_from_slice(&member.unit.0);
+        }
+        let slots = block[CLOSED_AT..CRC_AT].chunks_exact_mut(CLOSED_LEN);
+        for (slot, closed) in slots.zip(&self.closed) {
+            slot[..16].copy_from_slice(&closed.segment.0);
+            slot[16..24].copy_from_slice(&closed.length.to_le_bytes());
+            slot[24] = if closed.goes_on { GOES_ON } else { 0 };
         }
         let crc = crc32c::crc32c(&block[..CRC_AT]);
         block[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
@@ -130,7 +161,7 @@ impl SegmentHeader {
         if count == 0 || count > MEMBERS_MAX {
             return Err(HeaderError::Field { at: 27 });
         }
-        let slots = block[MEMBERS_AT..CRC_AT].chunks_exact(MEMBER_LEN).take(count).enumerate();
+        let slots = block[MEMBERS_AT..CLOSED_AT].chunks_exact(MEMBER_LEN).take(count).enumerate();
         let members = slots.map(|(index, slot)| {
             let peer = take_peer(&slot[..PEER_LEN])
                 .ok_or(HeaderError::Field { at: MEMBERS_AT + index * MEMBER_LEN })?;
@@ -149,6 +180,7 @@ impl SegmentHeader {
                 .ok_or(HeaderError::Field { at: WRITER_AT })?,
             members: members.collect::<Result<_, _>>()?,
             day_key: take_key(block)?,
+            closed: take_closed(block)?,
         };
         if header.deletion_day < header.storage_day {
             return Err(HeaderError::Field { at: 32 });
@@ -164,6 +196,24 @@ impl SegmentHeader {
     pub fn unit_of(&self, server: &PeerId) -> Option<UnitId> {
         self.members.iter().find(|member| member.peer == *server).map(|member| member.unit)
     }
+}
+
+fn take_closed(block: &[u8]) -> Result<Vec<Closed>, HeaderError> {
+    let count = usize::from(u16::from_le_bytes([block[CLOSED_COUNT_AT], block[CLOSED_COUNT_AT + 1]]));
+    if count > CLOSED_MAX {
+        return Err(HeaderError::Field { at: CLOSED_COUNT_AT });
+    }
+    let slots = block[CLOSED_AT..CRC_AT].chunks_exact(CLOSED_LEN).take(count).enumerate();
+    let closed = slots.map(|(index, slot)| {
+        let mut segment = [0; 16];
+        segment.copy_from_slice(&slot[..16]);
+        let length = read_u64(slot, 16);
+        if length > SEGMENT_LEN_MAX {
+            return Err(HeaderError::Field { at: CLOSED_AT + index * CLOSED_LEN + 16 });
+        }
+        Ok(Closed { segment: SegmentId(segment), length, goes_on: slot[24] == GOES_ON })
+    });
+    closed.collect()
 }
 
 fn take_key(block: &[u8]) -> Result<Option<WrappedKey>, HeaderError> {

@@ -2,7 +2,7 @@ use lighter_protocol::{Day, Keypair, PeerId};
 use proptest::prelude::*;
 
 use super::footer::{IndexEntry, Summary, encode_index};
-use super::header::{Member, SegmentHeader};
+use super::header::{Closed, Member, SegmentHeader};
 use super::scan::{Scan, scan};
 use super::*;
 use crate::disk::sim::{SimDisk, SimFile};
@@ -30,6 +30,10 @@ fn header() -> SegmentHeader {
             Member { peer: peer(3), unit: UnitId([0x33; 16]) },
         ],
         day_key: Some([0xEE; WRAPPED_LEN]),
+        closed: vec![
+            Closed { segment: SegmentId([0x44; 16]), length: 0x2000, goes_on: true },
+            Closed { segment: SegmentId([0x55; 16]), length: 4096, goes_on: false },
+        ],
     }
 }
 
@@ -42,11 +46,14 @@ fn the_header_block_is_these_bytes() {
     assert_eq!(block[24..28], [30, 0, 0, 2]); // class, flags, members
     assert_eq!(block[28..32], [0x20, 0x4E, 0, 0]); // storage day 20000
     assert_eq!(block[32..36], [0x45, 0x4E, 0, 0]); // deletion day 20037
-    assert_eq!(block[36..48], [0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]); // zero, epoch
+    assert_eq!(block[36..48], [2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]); // segments closed, zero, epoch
     assert_eq!(block[48..108], [0xEE; 60]); // wrapped day key
     assert_eq!(block[112..118], [38, 0x00, 0x24, 0x08, 0x01, 0x12]); // the writer's PeerId
     assert_eq!(block[240..256], [0x22; 16]); // the first member's unit
     assert_eq!(block[320..336], [0x33; 16]); // the second member's unit
+    assert_eq!(block[816..832], [0x44; 16]); // the first closed segment
+    assert_eq!(block[832..848], [0, 0x20, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]); // its length, goes on here
+    assert_eq!(block[848..864], [0x55; 16]); // the second
     assert_eq!(SegmentHeader::decode(&block), Ok(header()));
 
     let erased = SegmentHeader { day_key: None, ..header() };

@@ -126,7 +126,7 @@ async fn answer<D: Disk>(
 enum Work {
     Appending {
         local: tokio::sync::oneshot::Receiver<Result<(), UnitError>>,
-        next: Option<Pending>,
+        next: Option<(Pending, Hop)>,
         key: DataKey,
         digest: u32,
     },
@@ -233,10 +233,13 @@ impl<D: Disk> Session<D> {
         let digest = checked.digest();
         let local = unit.append(checked).await?;
         let next = match forward {
-            Some(hop) => Some(self.pass_on(hop, target, offset, data).await.map_err(|error| {
-                tracing::warn!(next = %hop.peer, %error, "the next in the chain cannot be reached");
-                Refusal::Chain
-            })?),
+            Some(hop) => {
+                let passed_on = self.pass_on(hop, target, offset, data).await.map_err(|error| {
+                    tracing::warn!(next = %hop.peer, %error, "the next in the chain cannot be reached");
+                    Refusal::Chain
+                })?;
+                Some((passed_on, hop))
+            }
             None => None,
         };
         Ok(Work::Appending { local, next, key, digest })
@@ -274,15 +277,20 @@ impl<D: Disk> Session<D> {
             Work::Appending { local, next, key, digest } => {
                 let next = match next {
                     None => None,
-                    Some(pending) => Some(timeout(ANSWER_TIME_MAX, pending.answer()).await),
+                    Some((pending, hop)) => {
+                        let expected = vec![DataKey { server: hop.peer, unit: hop.unit, ..key }];
+                        Some((timeout(ANSWER_TIME_MAX, pending.answer()).await, expected))
+                    }
                 };
                 local.await.map_err(|_| Refusal::Disk)??;
                 let mut keys = vec![key];
                 match next {
                     None => {}
-                    Some(Ok(Ok((Response::Appended { keys: theirs, digest: their_digest }, _))))
-                        if their_digest == digest =>
-                    {
+                    // Anything else is no acknowledgement: it is said who did not give one.
+                    Some((
+                        Ok(Ok((Response::Appended { keys: theirs, digest: their_digest }, _))),
+                        expected,
+                    )) if their_digest == digest && theirs == expected => {
                         keys.extend(theirs);
                         self.shared.counters.passed_on.fetch_add(1, Ordering::Relaxed);
                     }

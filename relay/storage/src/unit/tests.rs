@@ -46,6 +46,7 @@ fn header(unit: &Unit<SimDisk>) -> SegmentHeader {
         writer: peer(1),
         members: vec![Member { peer: peer(2), unit: unit.id() }],
         day_key: Some([1; WRAPPED_LEN]),
+        closed: Vec::new(),
     }
 }
 

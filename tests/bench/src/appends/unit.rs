@@ -55,6 +55,7 @@ impl Appending {
             members: vec![Member { peer: server, unit: unit.id() }],
             // No record is encrypted here.
             day_key: Some([0; _]),
+            closed: Vec::new(),
         };
         unit.create(header.clone(), EPOCH, false, now)?;
         let next = Mutex::new(Next { offset: RECORDS_AT, sequence: Sequence::first_of(EPOCH) });
