@@ -13,6 +13,7 @@
 //!   ([`go_on`]), so that this order stays.
 
 mod go_on;
+mod open;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -26,6 +27,8 @@ use futures_util::stream::FuturesOrdered;
 use lighter_protocol::Day;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+
+use open::Plan;
 
 use super::WriteError;
 use super::group::{Acknowledged, Durability, Failed, Group, Outcome};
@@ -111,18 +114,6 @@ struct OnItsWay {
     /// The catalog's end, once this group is durable.
     tail: sealing::Link,
     _rooms: Vec<OwnedSemaphorePermit>,
-}
-
-/// A segment to be opened.
-struct Plan {
-    storage_day: Day,
-    deletion_day: Day,
-    day_key: Arc<DayKey>,
-    wrapped: WrappedKey,
-    /// What its first catalog record links to.
-    tail: sealing::Link,
-    /// Until then, members are waited for.
-    until: Instant,
 }
 
 pub(super) struct Lane {
@@ -257,58 +248,6 @@ impl Lane {
         self.shared.changed.notify_one();
     }
 
-    /// Opens a segment as planned, on members that are there; on others where those fail. It closes whatever has to be
-    /// closed, and so the length of that is decided.
-    // SPEC: C5
-    async fn open_segment(&mut self, plan: Plan) -> Result<(), WriteError> {
-        let mut pause = OPEN_PAUSE;
-        loop {
-            let (epoch, members, closed) = self.shared.choose_members(&self.unfinished, plan.until).await?;
-            let segment = SegmentId::draw(&mut *self.shared.chance());
-            let header = Arc::new(SegmentHeader {
-                segment,
-                class: self.class,
-                storage_day: plan.storage_day,
-                deletion_day: plan.deletion_day,
-                epoch,
-                writer: self.shared.peer,
-                members,
-                day_key: Some(plan.wrapped),
-                closed,
-            });
-            let entry = Entry {
-                header: Arc::clone(&header),
-                day_key: Some(Arc::clone(&plan.day_key)),
-                copies: vec![None; header.members.len()],
-                moved: BTreeMap::new(),
-                length: RECORDS_AT,
-                is_decided: false,
-                stage: Stage::Active,
-            };
-            self.shared.state().segments.insert(segment, entry);
-            let is_open = self.shared.open_on_members(&header, epoch).await;
-            let day_key = Arc::clone(&plan.day_key);
-            let (next, acked) = (RECORDS_AT, RECORDS_AT);
-            self.active =
-                Some(Active { header: Arc::clone(&header), day_key, next, records: 0, acked, tail: plan.tail });
-            if is_open {
-                self.shared.take_closed(&header);
-                return Ok(());
-            }
-            self.retire(false); // it has no records, wherever it is
-            if self.shared.is_fenced() {
-                return Err(WriteError::Fenced);
-            }
-            if !self.shared.state().has_others(self.shared.config.copies, Instant::now()) {
-                if Instant::now() + pause > plan.until {
-                    return Err(WriteError::Unavailable);
-                }
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-        }
-    }
-
     /// Places what fits into the active segment and one group, and sends it.
     async fn place_and_send(&mut self) {
         let Some(active) = &mut self.active else { return };
@@ -431,9 +370,6 @@ impl Active {
     }
 }
 
-/// Between two tries to open a segment on the same members; doubling.
-const OPEN_PAUSE: Duration = Duration::from_millis(50);
-
 impl Submission {
     /// Bytes of the whole record, at most.
     fn len(&self) -> usize {
@@ -450,76 +386,6 @@ pub(super) fn catalog_record_len(len: usize) -> usize {
 }
 
 impl Shared {
-    /// The header block, with the day's key, is durable on all members before the first record (SPEC C10). Says whether
-    /// it is; members that fail are avoided for a while.
-    async fn open_on_members(&self, header: &SegmentHeader, epoch: Epoch) -> bool {
-        let block: Bytes = header.encode().into();
-        let time_max = self.state().patience(&header.members, &self.config, Instant::now());
-        let opens = header.members.iter().map(async |member| {
-            let link = self.state().live(&member.peer).map(|live| Arc::clone(&live.writes));
-            let request = Request::Open { unit: member.unit, epoch, is_anew: false };
-            let opened = match &link {
-                None => Err(LinkError::Closed),
-                Some(link) => link.done(&request, vec![block.clone()], time_max).await,
-            };
-            let Err(error) = opened else { return true };
-            tracing::warn!(server = %member.peer, %error, "a segment was not opened");
-            if let Some(server) = self.state().server_mut(&member.peer) {
-                server.health.fail(Instant::now());
-            }
-            match error {
-                LinkError::Refused(Refusal::Fenced { present }) => self.saw_fence(present),
-                LinkError::Refused(_) => {}
-                _ => link.iter().for_each(|link| link.close()),
-            }
-            false
-        });
-        let opened = futures_util::future::join_all(opens).await;
-        opened.into_iter().all(|is_open| is_open)
-    }
-
-    /// What the header of an open segment says of others is durable: it counts from now on.
-    fn take_closed(&self, header: &SegmentHeader) {
-        let mut state = self.state();
-        for closed in &header.closed {
-            if let Some(entry) = state.segments.get_mut(&closed.segment) {
-                entry.is_decided = true;
-            }
-            if closed.goes_on {
-                let continued = Continued { length: closed.length, segment: header.segment };
-                state.continued.insert(closed.segment, continued);
-            }
-        }
-        drop(state);
-        self.changed.notify_one();
-    }
-
-    /// Members for a new segment, its epoch, and what it closes. Waits for members until `until`.
-    async fn choose_members(
-        &self,
-        unfinished: &[Closed],
-        until: Instant,
-    ) -> Result<(Epoch, Vec<Member>, Vec<Closed>), WriteError> {
-        loop {
-            let joined = self.joined.notified();
-            {
-                let state = self.state();
-                let copies = self.config.copies;
-                let closed = state.to_close(unfinished);
-                if state.is_writable(copies)
-                    && closed.len() <= CLOSED_MAX
-                    && let Some(members) =
-                        state.pick_members(copies, Instant::now(), &mut self.chance())
-                {
-                    return Ok((state.epoch, members, closed));
-                }
-            }
-            if timeout_at(until, joined).await.is_err() {
-                return Err(WriteError::Unavailable);
-            }
-        }
-    }
-
     /// A server spoke of an epoch above ours: a successor's.
     pub(super) fn saw_fence(&self, present: Epoch) {
         if present > self.state().epoch {

@@ -114,7 +114,8 @@ impl Shared {
                 CopyState::Sealed(summary) => Some(summary.length),
                 _ => None,
             };
-            let longest_sealed = entry.copies.iter().flatten().chain(entry.moved.values()).filter_map(sealed).max();
+            let longest_sealed =
+                entry.copies.iter().flatten().chain(entry.moved.values()).filter_map(sealed).max();
             let said = closed.get(segment).map(|(_, length)| *length);
             entry.length = said.or(longest_sealed).unwrap_or(entry.length);
             if entry.is_sealed_everywhere() {

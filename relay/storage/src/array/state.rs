@@ -269,8 +269,7 @@ impl State {
             }
         }
         candidates.sort_unstable();
-        let members: Vec<Member> =
-            candidates.into_iter().take(copies).map(|(_, _, member)| member).collect();
+        let members: Vec<Member> = candidates.into_iter().take(copies).map(|(_, _, member)| member).collect();
         (members.len() == copies).then_some(members)
     }
 

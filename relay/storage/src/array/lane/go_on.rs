@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 
+use super::open::OPEN_PAUSE;
 use super::*;
 use crate::array::group::CHAIN_PAUSE;
 use crate::record::UncheckedRecord;
