@@ -115,7 +115,7 @@ fn an_array_that_is_slow_as_a_whole_is_read_without_asking_for_everything_twice(
     run(async {
         let mut world = World::new().await;
         for index in 0..2 {
-            world.servers.delay(index, Duration::from_millis(600));
+            world.servers.delay(index, Duration::from_millis(300));
         }
         let before = world.array.status();
         for _ in 0..3 {
