@@ -31,10 +31,11 @@ mod blob;
 mod config;
 mod errors;
 mod group;
-mod hedge;
 mod health;
+mod hedge;
 mod join;
 mod lane;
+mod membership;
 mod read;
 mod replay;
 mod segments;
@@ -57,7 +58,7 @@ use tokio::task::JoinSet;
 
 pub use blob::{BlobWriter, PlacedBlob};
 pub use config::{ArrayConfig, Clock, ServerRecord, wall_clock};
-pub use errors::{OpenError, ReadError, WriteError};
+pub use errors::{OpenError, ReadError, TableChangeError, WriteError};
 pub use read::{BlobPortions, BlobReader};
 pub use replay::{CatalogEntry, Replay, ReplayAlarms};
 pub use segments::{CopyFault, CopyStatus, SegmentState, SegmentStatus};
@@ -68,6 +69,7 @@ use crate::keys::ArrayKey;
 use crate::limits::{CATALOG_RECORD_LEN_MAX, LANE_DATA_MAX};
 use crate::link::Dial;
 use crate::location::{BlobLocation, StoredBlob};
+use crate::table::{Change, Table};
 use blob::LaneHandle;
 use lane::{Item, Lane, Placed, catalog_record_len};
 use state::Shared;
@@ -128,8 +130,8 @@ impl Array {
         let reached = shared.state().live_peers().len();
         for class in Class::ALL {
             let found = shared.find_tail(class).await;
-            let tail =
-                found.map_err(|_| OpenError::TooFewServers { reached, needed: shared.config.quorum() })?;
+            let needed = shared.state().table.quorum();
+            let tail = found.map_err(|_| OpenError::TooFewServers { reached, needed })?;
             shared.state().tails.insert(class, tail);
         }
         Ok(Self { inner: Arc::new(Inner::start(shared)) })
@@ -217,6 +219,27 @@ impl Array {
         location.places().flat_map(|place| self.inner.shared.keys_of(&place)).collect()
     }
 
+    /// The table that is in force.
+    pub fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.inner.shared.state().table)
+    }
+
+    /// Changes the table while everything goes on: gives the new one, once it is on as many servers as a change needs,
+    /// of the old ones and of the new ones, and in force. A new server gets segments from then on; one that drains gets
+    /// none.
+    ///
+    /// # Errors
+    /// See [`TableChangeError`].
+    // SPEC: B11, B14
+    pub async fn change_table(&self, change: &Change) -> Result<Arc<Table>, TableChangeError> {
+        let changed = self.inner.shared.change_table(change).await?;
+        for peer in changed.new {
+            let mut background = self.inner.background.lock().unwrap_or_else(PoisonError::into_inner);
+            background.spawn(Arc::clone(&self.inner.shared).keep(peer));
+        }
+        Ok(changed.table)
+    }
+
     /// How the array is.
     pub fn status(&self) -> ArrayStatus {
         self.inner.shared.status()
@@ -239,10 +262,11 @@ impl Inner {
     fn start(shared: Arc<Shared>) -> Self {
         let (mut background, mut writing) = (JoinSet::new(), JoinSet::new());
         let mut lanes = BTreeMap::new();
-        for index in 0..shared.config.servers.len() {
-            background.spawn(Arc::clone(&shared).keep(index));
+        for server in shared.state().table.servers.iter() {
+            background.spawn(Arc::clone(&shared).keep(server.peer));
         }
         background.spawn(Arc::clone(&shared).settle_always());
+        background.spawn(Arc::clone(&shared).restore_always());
         for class in Class::ALL {
             let (submissions, queue) = mpsc::channel(LANE_QUEUE_MAX);
             writing.spawn(Lane::new(Arc::clone(&shared), class, queue).run());

@@ -72,6 +72,8 @@ pub const CONNECTION_DATA_MAX: usize = 16 * 1024 * 1024;
 pub const CONNECTIONS_MAX: usize = 256;
 /// Connections of one server whose peer has not yet shown that it may be there.
 pub const NEWCOMERS_MAX: usize = 256;
+/// Bytes that must be free on a unit for it to be given a new segment: a few groups, so that it gets to write some.
+pub const UNIT_FREE_MIN: u64 = 4 * GROUP_LEN_MAX as u64;
 /// Servers of one array.
 pub const SERVERS_MAX: usize = 1024;
 /// Units of one server.

@@ -177,6 +177,11 @@ impl Link {
         }
     }
 
+    /// Requests that are not answered yet.
+    pub fn waiting_len(&self) -> usize {
+        self.waiting.answers.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, BTreeMap::len)
+    }
+
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
         self.waiting.answers.lock().unwrap_or_else(PoisonError::into_inner).is_none()

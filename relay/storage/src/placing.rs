@@ -56,8 +56,8 @@ pub struct Candidate<'a> {
     pub queue: usize,
     /// How long its server takes to answer a write, lately.
     pub latency: Duration,
-    /// It failed or was slow a short while ago.
-    pub is_quarantined: bool,
+    /// It failed or was slow a short while ago, and is left alone for so long yet; zero: it does well.
+    pub quarantined_for: Duration,
     /// When it was chosen last: [`Turns::last`].
     pub last_chosen: u64,
 }
@@ -148,7 +148,7 @@ pub fn choose(
     let spots: Vec<_> =
         ordered.iter().map(|candidate| Spot::of(candidate.server, rules.allowed_together)).collect();
     let all: Vec<_> = (0..ordered.len()).collect();
-    let good = |index: &&usize| !ordered[**index].is_quarantined;
+    let good = |index: &&usize| ordered[**index].quarantined_for.is_zero();
     let good: Vec<_> = all.iter().filter(good).copied().collect();
     let groups: BTreeSet<u8> = good.iter().map(|index| ordered[*index].server.group).collect();
     let search = || Search { spots: &spots, looks_left: PLACING_LOOKS_MAX };
@@ -166,7 +166,7 @@ pub fn choose(
     }
     // As few as can be of those in quarantine: first all choices with one of them, then those with two.
     for quarantined in 1..=copies {
-        let is_quarantined = |index: usize| ordered[index].is_quarantined;
+        let is_quarantined = |index: usize| !ordered[index].quarantined_for.is_zero();
         if let Some(found) = search().find_with(&all, copies, quarantined, &is_quarantined) {
             return Ok(members(found));
         }
@@ -185,12 +185,10 @@ impl Rules<'_> {
     /// Whether a unit may be chosen, whatever the others.
     fn lets(&self, candidate: &Candidate<'_>) -> bool {
         let Candidate { server, unit, .. } = candidate;
-        let is_named = |place: &Place| {
-            place.server == server.peer && place.unit.is_none_or(|place_unit| place_unit == *unit)
-        };
+        let member = Member { peer: server.peer, unit: *unit };
         server.state == ServerState::Active
             && candidate.free >= self.room_min
-            && (self.mirrors.is_empty() || self.mirrors.iter().any(is_named))
+            && (self.mirrors.is_empty() || self.mirrors.iter().any(|place| place.has(&member)))
     }
 }
 
@@ -219,7 +217,10 @@ fn in_order<'a, 'b>(
             servers.sort_by_key(|units| units.iter().map(|unit| unit.last_chosen).max());
         }
     }
-    servers.concat()
+    let mut ordered = servers.concat();
+    // Among those in quarantine, the one that will soonest be out of it.
+    ordered.sort_by_key(|candidate| candidate.quarantined_for);
+    ordered
 }
 
 /// Draws two servers, takes the lighter one, and goes on with the rest.
@@ -239,14 +240,16 @@ fn lighter_of_two<'a, 'b>(
     ordered
 }
 
-/// What a write to a unit costs: how long it waits there, the dearer the fuller the disk.
+/// What a write to a unit costs: how long it waits there, the dearer the fuller the disk. Latencies within a factor of
+/// two count as equal: they differ from day to day, and the disks of the fastest would fill first.
 fn cost(candidate: &Candidate<'_>) -> u128 {
-    let wait = (candidate.latency + LATENCY_MIN).as_micros() * (1 + candidate.queue as u128);
+    let latency = candidate.latency.max(LATENCY_MIN).as_micros().next_power_of_two();
+    let wait = latency * (1 + candidate.queue as u128);
     wait * u128::from(candidate.total.max(candidate.free)) / u128::from(candidate.free.max(1))
 }
 
-/// Latencies below this are as good as equal: a sync on a fast disk (FINDINGS: 0.3 ms).
-const LATENCY_MIN: Duration = Duration::from_micros(500);
+/// Latencies below this are as good as equal: a sync on a fast disk takes a third of it.
+const LATENCY_MIN: Duration = Duration::from_millis(1);
 
 /// What a unit must not share with the others: its server, and the names that are not allowed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,6 +23,7 @@
 //! ```
 
 mod change;
+pub(crate) mod file;
 mod label;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,6 +42,7 @@ use crate::limits::{
 };
 use crate::placing;
 use crate::record::read_u32;
+use crate::segment::header::Member;
 
 /// Which servers there are, and who may hold whose copies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +123,13 @@ pub struct Place {
     pub server: PeerId,
     /// Its unit. None: any.
     pub unit: Option<UnitId>,
+}
+
+impl Place {
+    /// Whether a unit of a server is in it.
+    pub fn has(&self, member: &Member) -> bool {
+        self.server == member.peer && self.unit.is_none_or(|unit| unit == member.unit)
+    }
 }
 
 /// Why a table cannot be in force. The text says what to do.
@@ -318,11 +327,14 @@ impl Table {
         self.quorum().max(usize::from(self.copies)).min(self.servers.len())
     }
 
-    /// The same with what a configuration says of servers that are here: their addresses, names and groups, and what is
-    /// allowed. `None` where it says the same. Servers that are not here do not come in this way.
+    /// The same with what a configuration says: of servers that are here their addresses, names and groups; what is
+    /// allowed; how many copies. `None` where it says the same. Servers that are not here do not come in this way.
     #[must_use]
-    pub fn with_seeds(&self, seeds: &[ServerEntry], allowed: &BTreeSet<Shared>) -> Option<Self> {
+    pub fn with_seeds(&self, seeds: &[ServerEntry], allowed: &BTreeSet<Shared>, copies: u8) -> Option<Self> {
         let mut next = self.clone();
+        // With more copies than before, what is there has too few at first.
+        next.copies = copies;
+        next.lacking = copies.saturating_sub(self.copies.saturating_sub(self.lacking));
         next.allowed_together.extend(allowed.iter().cloned());
         for entry in &mut next.servers {
             if let Some(seed) = seeds.iter().find(|seed| seed.peer == entry.peer) {

@@ -1,6 +1,8 @@
 //! What an array is made of, and how patient its writer is.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use lighter_protocol::{PeerId, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{GROUP_LEN_MAX, SEGMENT_LEN_MAX};
+use crate::placing::Policy;
+use crate::table::{ServerEntry, Shared, Table};
 
 /// Tells the wall clock's time: storage days and expiry come from it. Tests give their own.
 pub type Clock = Arc<dyn Fn() -> UnixTime + Send + Sync>;
@@ -29,8 +33,15 @@ pub struct ServerRecord {
 /// What an array is made of.
 #[derive(Clone, Debug)]
 pub struct ArrayConfig {
-    /// The storage servers: at least as many as copies.
-    pub servers: Vec<ServerRecord>,
+    /// Storage servers: where the table is looked for. Of an array that has none yet they are the first table; later,
+    /// what is said here of a server that the table has counts, and one that it does not have is not taken in.
+    pub servers: Vec<ServerEntry>,
+    /// Where the writer keeps a table of its own: a file, replaced whole. None: it has the servers' only.
+    pub table_file: Option<PathBuf>,
+    /// What copies of a segment may share, besides what the table allows.
+    pub allowed_together: BTreeSet<Shared>,
+    /// In which order servers are chosen for new segments.
+    pub policy: Policy,
     /// On how many servers each record is before it is acknowledged. 2 by default; 1 is allowed, and said plainly:
     /// a laptop with one disk.
     pub copies: usize,
@@ -56,7 +67,10 @@ impl ArrayConfig {
     /// An array of `servers` with two copies and the default times.
     pub fn new(servers: Vec<ServerRecord>) -> Self {
         Self {
-            servers,
+            servers: servers.into_iter().map(ServerEntry::from).collect(),
+            table_file: None,
+            allowed_together: BTreeSet::new(),
+            policy: Policy::default(),
             copies: 2,
             chain_from_len: 256 * 1024,
             segment_len_max: SEGMENT_LEN_MAX,
@@ -68,25 +82,16 @@ impl ArrayConfig {
         }
     }
 
-    /// Servers without which nothing can be known for certain (DESIGN §8, fencing): with so many of them fenced, at
-    /// least one has each acknowledged record, and no other writer can reach enough.
-    pub(crate) fn quorum(&self) -> usize {
-        self.servers.len() + 1 - self.copies
+    /// The table of an array that has none yet.
+    pub(crate) fn first_table(&self) -> Table {
+        let copies = u8::try_from(self.copies).unwrap_or(u8::MAX);
+        Table::first(self.servers.clone(), copies, self.allowed_together.clone())
     }
 
     /// Says what is wrong with it, if something is.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
-        let mut peers: Vec<_> = self.servers.iter().map(|server| server.peer).collect();
-        peers.sort_unstable();
-        peers.dedup();
         if self.copies == 0 || self.copies > crate::limits::MEMBERS_MAX {
             Err("the number of copies must be from 1 to 8")
-        } else if self.servers.len() < self.copies {
-            Err("fewer servers than copies")
-        } else if self.servers.len() > crate::limits::SERVERS_MAX {
-            Err("too many servers")
-        } else if peers.len() != self.servers.len() {
-            Err("a server stands there twice")
         } else if self.segment_len_max > SEGMENT_LEN_MAX || self.segment_len_max < 2 * GROUP_LEN_MAX as u64 {
             Err("the segment length must be from 8 MiB to 1 GiB")
         } else {

@@ -1,11 +1,21 @@
 //! What can go wrong between a relay and its array: one enum for each operation.
 
+use std::net::SocketAddr;
+
+use lighter_protocol::PeerId;
+
+use crate::link::LinkError;
+use crate::table::{ChangeError, TableError};
+
 /// Why an array did not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The configuration makes no array.
     #[error("array configuration: {0}")]
     Config(&'static str),
+    /// The servers make no array.
+    #[error("the array's servers: {0}")]
+    Table(#[from] TableError),
     /// Fewer servers answered than are needed to know what was acknowledged: try again when more are there. A server
     /// that has never heard of this writer, or has lost some of what it had, counts only where all servers answered.
     #[error("{reached} storage servers that know what there is answered, {needed} are needed")]
@@ -81,4 +91,38 @@ impl From<ReadError> for std::io::Error {
         };
         Self::new(kind, error)
     }
+}
+
+/// Why the table was not changed. The text says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TableChangeError {
+    /// It cannot be changed so.
+    #[error(transparent)]
+    Refused(#[from] ChangeError),
+    /// The server that is to be taken in cannot be.
+    #[error(
+        "{peer} at {address} cannot be taken in: {reason}. Is it running, is this its address, and does it name this relay as a writer?"
+    )]
+    Unreachable {
+        /// Which server.
+        peer: PeerId,
+        /// Where it was looked for.
+        address: SocketAddr,
+        /// Why not.
+        reason: LinkError,
+    },
+    /// Too few servers took the new table. It is not in force; whoever takes the array over may find it, and put it in
+    /// force.
+    #[error(
+        "{had} servers took the change, {needed} are needed: try again when more of them are there (`array status`)"
+    )]
+    TooFewServers {
+        /// Those that took it.
+        had: usize,
+        /// Those that are needed.
+        needed: usize,
+    },
+    /// Another writer has taken the array over: this one must stop.
+    #[error("another relay has taken the array over")]
+    Fenced,
 }

@@ -10,6 +10,8 @@ pub(super) struct Health {
     /// How long the latest writes took, in a ring.
     latest: Vec<Duration>,
     next: usize,
+    /// When the latest of them was acknowledged.
+    latest_at: Option<Instant>,
     /// Failures in a row, each within [`FORGET_AFTER`] of the one before.
     failures: u32,
     failed_at: Option<Instant>,
@@ -18,7 +20,8 @@ pub(super) struct Health {
 
 impl Health {
     /// A write was acknowledged after `time`.
-    pub(super) fn took(&mut self, time: Duration) {
+    pub(super) fn took(&mut self, time: Duration, now: Instant) {
+        self.latest_at = Some(now);
         if self.latest.len() < LATEST_LEN {
             self.latest.push(time);
         } else {
@@ -48,6 +51,14 @@ impl Health {
         self.avoid_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
+    /// What half of the writes did not exceed lately. `None` where nothing is known: too few, or a while ago.
+    pub(super) fn latency(&self, now: Instant) -> Option<Duration> {
+        let is_known = self.latest.len() >= LATEST_LEN_MIN
+            && self.latest_at.is_some_and(|at| now.duration_since(at) < LATENCY_COUNTS);
+        let mut sorted = self.latest.clone();
+        is_known.then(|| *sorted.select_nth_unstable(self.latest.len() / 2).1)
+    }
+
     /// What 99 of 100 writes did not exceed lately; a careful guess as long as there were only a few.
     pub(super) fn usual(&self) -> Duration {
         if self.latest.len() < LATEST_LEN_MIN {
@@ -65,6 +76,8 @@ const LATEST_LEN: usize = 128;
 const LATEST_LEN_MIN: usize = 16;
 /// Taken for usual as long as nothing is known; three times this is waited for.
 const USUAL_AT_FIRST: Duration = Duration::from_millis(700);
+/// How long the latency of a server counts that is not written to: then it is tried again.
+const LATENCY_COUNTS: Duration = Duration::from_secs(600);
 /// A server that failed is avoided for this long (DESIGN §8: at most one seal per member set in 10 s), doubling.
 const AVOID_FOR: Duration = Duration::from_secs(10);
 /// Up to 10 min 40 s.
@@ -76,21 +89,30 @@ const FORGET_AFTER: Duration = Duration::from_secs(1800);
 mod tests {
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_was_slow_and_is_not_written_to_is_tried_again() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        assert_eq!(health.latency(now), None);
+        (0..LATEST_LEN_MIN).for_each(|_| health.took(Duration::from_millis(80), now));
+        assert_eq!(health.latency(now), Some(Duration::from_millis(80)));
+        assert_eq!(health.latency(now + LATENCY_COUNTS), None);
+    }
+
     #[test]
     fn what_is_usual_is_what_nearly_all_writes_took() {
-        let mut health = Health::default();
+        let (mut health, now) = (Health::default(), Instant::now());
         assert_eq!(health.usual(), USUAL_AT_FIRST);
         for _ in 0..126 {
-            health.took(Duration::from_millis(4));
+            health.took(Duration::from_millis(4), now);
         }
-        health.took(Duration::from_secs(3));
+        health.took(Duration::from_secs(3), now);
         assert_eq!(health.usual(), Duration::from_millis(4), "one of many does not count");
         for _ in 0..3 {
-            health.took(Duration::from_secs(3));
+            health.took(Duration::from_secs(3), now);
         }
         assert_eq!(health.usual(), Duration::from_secs(3));
         for _ in 0..LATEST_LEN {
-            health.took(Duration::from_millis(5));
+            health.took(Duration::from_millis(5), now);
         }
         assert_eq!(health.usual(), Duration::from_millis(5), "and is forgotten");
     }

@@ -14,12 +14,13 @@ use crate::ids::{Epoch, SegmentId, UnitId};
 use crate::limits::{ANSWER_TIME_MAX, PAGE_MAX, SEGMENT_HEADER_LEN};
 use crate::link::{Greeting, Link, LinkError};
 use crate::segment::header::{Member, SegmentHeader};
-use crate::wire::{Refusal, Request, Response};
+use crate::table::Table;
+use crate::wire::{Refusal, Request, Response, SegmentInfo};
 
 /// Connected, not yet fenced.
-struct Reached {
-    index: usize,
-    live: Live,
+pub(super) struct Reached {
+    pub(super) peer: PeerId,
+    pub(super) live: Live,
     greeting: Greeting,
 }
 
@@ -30,20 +31,30 @@ impl Reached {
         let units = &self.greeting.units;
         !units.is_empty() && units.iter().all(|unit| unit.epoch > Epoch(0) && unit.incomplete == 0)
     }
+
+    /// The epoch that counts there.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.greeting.epoch
+    }
 }
 
 impl Shared {
-    /// Takes the array over from whoever had it: fences at least a quorum, and learns what is there. Only servers that
-    /// know this writer count for the quorum, unless all servers there are were reached: that is how an array begins.
+    /// Takes the array over from whoever had it: finds the table, fences at least a quorum of its servers, and learns
+    /// what is there. Only servers that know this writer count for the quorum, unless all servers there are were
+    /// reached: that is how an array begins.
     pub(super) async fn take_over(self: &Arc<Self>) -> Result<(), OpenError> {
-        let needed = self.config.quorum();
-        let reached = self.reach_all(needed).await;
+        let (table, reached) = self.find_table().await?;
+        let needed = table.quorum();
         let highest = reached.iter().map(|reached| reached.greeting.epoch).max().unwrap_or_default();
-        self.state().set_epoch(Epoch(highest.0 + 1));
+        {
+            let mut state = self.state();
+            state.put_in_force(table);
+            state.set_epoch(Epoch(highest.0 + 1));
+        }
         let (mut fenced, mut known) = (0, 0);
         for reached in reached {
             let knows = usize::from(reached.knows_writer());
-            let server = self.config.servers[reached.index].peer;
+            let server = reached.peer;
             match self.join(reached).await {
                 Ok(()) => {
                     fenced += 1;
@@ -54,9 +65,10 @@ impl Shared {
                 }
             }
         }
-        if known < needed && fenced < self.config.servers.len() {
+        if known < needed && fenced < self.state().servers.len() {
             return Err(OpenError::TooFewServers { reached: known, needed });
         }
+        self.keep_table().await;
         Ok(())
     }
 
@@ -70,12 +82,17 @@ impl Shared {
         if is_empty || keys.any(|opens| opens) { Ok(()) } else { Err(OpenError::WrongKey) }
     }
 
-    /// Connects to all servers at once; those that do not answer are waited for only as long as configured.
-    async fn reach_all(self: &Arc<Self>, needed: usize) -> Vec<Reached> {
+    /// Connects to all of `servers` at once; those that do not answer are waited for only as long as configured, once
+    /// `needed` have.
+    pub(super) async fn reach_all(
+        self: &Arc<Self>,
+        servers: Vec<ServerRecord>,
+        needed: usize,
+    ) -> Vec<Reached> {
         let mut tries = JoinSet::new();
-        for index in 0..self.config.servers.len() {
+        for record in servers {
             let shared = Arc::clone(self);
-            tries.spawn(async move { shared.reach(index).await });
+            tries.spawn(async move { shared.reach(&record).await });
         }
         let mut reached = Vec::new();
         let deadline = tokio::time::Instant::now() + self.config.join_time_max;
@@ -95,12 +112,10 @@ impl Shared {
                 break;
             }
         }
-        reached.sort_by_key(|reached| reached.index);
         reached
     }
 
-    async fn reach(&self, index: usize) -> Result<Reached, LinkError> {
-        let record = &self.config.servers[index];
+    pub(super) async fn reach(&self, record: &ServerRecord) -> Result<Reached, LinkError> {
         let now = (self.clock)();
         let (writes, greeting) = Link::connect(&*self.dial, record, now).await?;
         let (reads, _) = Link::connect(&*self.dial, record, now).await?;
@@ -108,49 +123,75 @@ impl Shared {
             tracing::warn!(server = %record.peer, "clocks differ by over an hour: nothing expires there");
         }
         let live = Live { writes: Arc::new(writes), reads: Arc::new(reads), units: greeting.units.clone() };
-        Ok(Reached { index, live, greeting })
+        Ok(Reached { peer: record.peer, live, greeting })
     }
 
-    /// Fences a server and takes in what it has; from then on it is live.
-    async fn join(&self, reached: Reached) -> Result<(), LinkError> {
-        let Reached { index, live, greeting } = reached;
-        let server = self.config.servers[index].peer;
-        self.settle_epoch(index, greeting.epoch).await?;
+    /// Fences a server of the table, gives it the table, and takes in what it has; from then on it is live.
+    pub(super) async fn join(&self, reached: Reached) -> Result<(), LinkError> {
+        let Reached { peer: server, live, greeting } = reached;
+        self.settle_epoch(&server, greeting.epoch).await?;
         let epoch = self.state().epoch;
         self.fence(&live.writes, epoch).await?;
-        self.state().servers[index].was_fenced = true;
+        if let Some(server) = self.state().server_mut(&server) {
+            server.was_fenced = true;
+        }
         let mut found = Vec::new();
         for info in &live.units {
             list(&live.writes, info.unit, &mut found).await?;
         }
-        let mut state = self.state();
-        for entry in state.segments.values_mut() {
-            for (member, copy) in entry.header.members.iter().zip(&mut entry.copies) {
-                if member.peer == server && entry.stage != Stage::Active {
-                    *copy = None;
-                }
-            }
-            entry.moved.retain(|holder, _| holder.peer != server);
-        }
-        for (unit, header, info) in found {
-            if header.writer == self.peer {
-                state.see_copy(Member { peer: server, unit }, header, info, &self.key);
+        // Nothing is written to a server that does not have the table in force, also where that changes just now.
+        loop {
+            let table = Arc::clone(&self.state().table);
+            self.put_table(&live.writes, &table).await?;
+            if self.make_live(&server, &live, &mut found, &table)? {
+                break;
             }
         }
-        state.servers[index].live = Some(live);
-        drop(state);
         self.changed.notify_one();
         self.joined.notify_waiters();
         tracing::info!(%server, "storage server taken in");
         Ok(())
     }
 
+    /// Makes a server live that has `table` and said what it has, if that table is still in force.
+    fn make_live(
+        &self,
+        server: &PeerId,
+        live: &Live,
+        found: &mut Vec<Listed>,
+        table: &Arc<Table>,
+    ) -> Result<bool, LinkError> {
+        let mut state = self.state();
+        if state.table.stamp() != table.stamp() {
+            return Ok(false);
+        }
+        // Taken out of the table meanwhile.
+        state.server(server).ok_or(LinkError::Closed)?;
+        for entry in state.segments.values_mut() {
+            for (member, copy) in entry.header.members.iter().zip(&mut entry.copies) {
+                if member.peer == *server && entry.stage != Stage::Active {
+                    *copy = None;
+                }
+            }
+            entry.moved.retain(|holder, _| holder.peer != *server);
+        }
+        for (unit, header, info) in found.drain(..) {
+            if header.writer == self.peer {
+                state.see_copy(Member { peer: *server, unit }, header, info, &self.key);
+            }
+        }
+        if let Some(server) = state.server_mut(server) {
+            server.live = Some(live.clone());
+        }
+        Ok(true)
+    }
+
     /// Our epoch must be above what a server that was away has seen of an earlier instance. One that we fenced and
     /// that has a higher one now was fenced by a successor.
-    async fn settle_epoch(&self, index: usize, theirs: Epoch) -> Result<(), LinkError> {
+    pub(super) async fn settle_epoch(&self, peer: &PeerId, theirs: Epoch) -> Result<(), LinkError> {
         let (ours, was_fenced) = {
             let state = self.state();
-            (state.epoch, state.servers[index].was_fenced)
+            (state.epoch, state.server(peer).is_some_and(|server| server.was_fenced))
         };
         if theirs < ours || (was_fenced && theirs == ours) {
             return Ok(());
@@ -160,34 +201,36 @@ impl Shared {
             return Err(LinkError::Refused(Refusal::Fenced { present: theirs }));
         }
         let epoch = Epoch(theirs.0 + 1);
-        let others: Vec<Live> = {
+        let (others, table): (Vec<Live>, _) = {
             let mut state = self.state();
             state.set_epoch(epoch);
-            state.servers.iter().filter_map(|server| server.live.clone()).collect()
+            let others = state.servers.iter().filter_map(|server| server.live.clone()).collect();
+            (others, Arc::clone(&state.table))
         };
         for live in others {
-            if self.fence(&live.writes, epoch).await.is_err() {
+            let fenced = self.fence(&live.writes, epoch).await;
+            if fenced.is_err() || self.put_table(&live.writes, &table).await.is_err() {
                 live.close(); // its keeper takes it in again
             }
         }
         Ok(())
     }
 
-    async fn fence(&self, link: &Link, epoch: Epoch) -> Result<(), LinkError> {
+    pub(super) async fn fence(&self, link: &Link, epoch: Epoch) -> Result<(), LinkError> {
         link.done(&Request::Fence { epoch }, Vec::new(), ANSWER_TIME_MAX).await.map(|_| ())
     }
 
-    /// Keeps one server: notices that it has gone, and tries until it is there again.
-    pub(super) async fn keep(self: Arc<Self>, index: usize) {
+    /// Keeps one server of the table: notices that it has gone, and tries until it is there again.
+    pub(super) async fn keep(self: Arc<Self>, peer: PeerId) {
         let mut failures = 0;
         while !self.is_fenced() {
-            let live = self.state().servers[index].live.clone();
+            let Some(live) = self.state().server(&peer).map(|server| server.live.clone()) else { return };
             if let Some(live) = live {
                 failures = 0;
                 live.ended().await;
-                self.lose(index);
+                self.lose(&peer);
             }
-            match timeout(ANSWER_TIME_MAX, self.take_in(index)).await {
+            match timeout(ANSWER_TIME_MAX, self.take_in(&peer)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => {
                     sleep(self.pause(failures)).await;
@@ -197,18 +240,20 @@ impl Shared {
         }
     }
 
-    async fn take_in(&self, index: usize) -> Result<(), LinkError> {
-        let reached = self.reach(index).await?;
+    async fn take_in(&self, peer: &PeerId) -> Result<(), LinkError> {
+        let record = self.record_of(peer).ok_or(LinkError::Closed)?;
+        let reached = self.reach(&record).await?;
         self.join(reached).await
     }
 
-    fn lose(&self, index: usize) {
+    fn lose(&self, peer: &PeerId) {
         let mut state = self.state();
-        if let Some(live) = state.servers[index].live.take() {
+        let Some(server) = state.server_mut(peer) else { return };
+        if let Some(live) = server.live.take() {
             live.close();
         }
         drop(state);
-        tracing::warn!(server = %self.config.servers[index].peer, "storage server away");
+        tracing::warn!(server = %peer, "storage server away");
     }
 
     /// Doubling from 50 ms, with jitter, up to what is configured.
@@ -219,8 +264,8 @@ impl Shared {
     }
 
     /// Where `peer` listens.
-    pub(super) fn record_of(&self, peer: &PeerId) -> Option<&ServerRecord> {
-        self.config.servers.iter().find(|record| record.peer == *peer)
+    pub(super) fn record_of(&self, peer: &PeerId) -> Option<ServerRecord> {
+        self.state().server(peer).map(|server| server.record.clone())
     }
 }
 
@@ -235,14 +280,12 @@ impl Live {
     }
 }
 
-type Found = Vec<(SegmentHeader, crate::wire::SegmentInfo)>;
+type Found = Vec<(SegmentHeader, SegmentInfo)>;
+/// What a unit said of a segment of ours.
+type Listed = (UnitId, SegmentHeader, SegmentInfo);
 
 /// Everything of ours that a unit has.
-async fn list(
-    link: &Link,
-    unit: UnitId,
-    found: &mut Vec<(UnitId, SegmentHeader, crate::wire::SegmentInfo)>,
-) -> Result<(), LinkError> {
+async fn list(link: &Link, unit: UnitId, found: &mut Vec<Listed>) -> Result<(), LinkError> {
     let mut after: Option<SegmentId> = None;
     loop {
         let page = list_page(link, &Request::List { unit, after }).await?;

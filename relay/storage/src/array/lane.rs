@@ -151,10 +151,12 @@ impl Lane {
 
     /// Runs until nobody can submit any more and nothing is on its way.
     pub(super) async fn run(mut self) {
+        let mut table_changed = self.shared.table_changed.subscribe();
         loop {
             let has_room = self.on_their_way.len() < LANE_GROUPS_MAX;
             tokio::select! {
                 biased;
+                Ok(()) = table_changed.changed() => self.leave_members().await,
                 Some(acknowledged) = self.acknowledgements.next() => self.take_outcome(acknowledged).await,
                 submitted = self.submissions.recv(), if has_room => match submitted {
                     Some(submission) => self.take(submission).await,
@@ -207,7 +209,8 @@ impl Lane {
         let today = (self.shared.clock)().day();
         if let Some(active) = &self.active {
             let fits = active.next + need <= self.shared.config.segment_len_max;
-            if fits && active.records < SEGMENT_RECORDS_MAX && active.header.storage_day == today {
+            let has_room = fits && active.records < SEGMENT_RECORDS_MAX;
+            if has_room && active.header.storage_day == today && self.shared.state().lets(&active.header) {
                 return Ok(());
             }
             // Everything is known to be durable, or not, before the next segment begins.
@@ -222,6 +225,14 @@ impl Lane {
         let day_key = Arc::new(day_key);
         let plan = Plan { storage_day: today, deletion_day, day_key, wrapped, tail, until: Instant::now() };
         self.open_segment(plan).await
+    }
+
+    /// Closes the active segment where one of its members is to take no more: also where nothing is written.
+    async fn leave_members(&mut self) {
+        if self.active.as_ref().is_some_and(|active| !self.shared.state().lets(&active.header)) {
+            self.drain().await;
+            self.retire(false);
+        }
     }
 
     async fn drain(&mut self) {
@@ -298,7 +309,7 @@ impl Lane {
                 let mut state = self.shared.state();
                 for (member, time) in took {
                     if let Some(server) = state.server_mut(&member.peer) {
-                        server.health.took(time);
+                        server.health.took(time, Instant::now());
                     }
                 }
                 if let Some(active) = &mut self.active {

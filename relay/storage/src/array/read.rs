@@ -68,7 +68,7 @@ impl Shared {
             let is_over = place.deletion_day.end() <= (self.clock)();
             match entry {
                 _ if is_over => return Err(ReadError::Expired),
-                None if state.live_peers().len() < self.config.servers.len() => {
+                None if state.live_peers().len() < state.servers.len() => {
                     return Err(ReadError::Unavailable);
                 }
                 None => return Err(ReadError::Damaged),

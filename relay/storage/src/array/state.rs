@@ -11,23 +11,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lighter_protocol::PeerId;
-use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::hedge::Hedges;
 use super::health::Health;
+use super::hedge::Hedges;
 use super::{ArrayConfig, Clock, ServerRecord};
 use crate::ids::{Class, Epoch, SegmentId, Sequence};
 use crate::keys::{ArrayKey, DayKey};
-use crate::limits::CLOSED_MAX;
+use crate::limits::{CLOSED_MAX, UNIT_FREE_MIN};
 use crate::link::{Dial, Link};
 use crate::location::RecordPlace;
+use crate::placing::{Candidate, PlacingError, Policy, Rules, Turns, choose};
 use crate::sealing;
 use crate::segment::RECORDS_AT;
 use crate::segment::footer::Summary;
 use crate::segment::header::{Closed, Member, SegmentHeader};
+use crate::table::{ServerState, Stamp, Table};
 use crate::wire::{CopyState, SegmentInfo, Target, UnitInfo};
 
 /// What the array's tasks share.
@@ -44,6 +45,10 @@ pub(super) struct Shared {
     pub(super) changed: Notify,
     /// A server was taken in.
     pub(super) joined: Notify,
+    /// One change of the table at a time.
+    pub(super) changing: tokio::sync::Mutex<()>,
+    /// The table that is in force has changed.
+    pub(super) table_changed: watch::Sender<Stamp>,
     /// Another writer has taken over.
     fenced: AtomicBool,
     pub(super) counters: Counters,
@@ -64,8 +69,12 @@ pub(super) struct Counters {
 pub(super) struct State {
     pub(super) epoch: Epoch,
     next_sequence: Sequence,
-    /// As in the configuration.
+    /// The table that is in force.
+    pub(super) table: Arc<Table>,
+    /// As in the table.
     pub(super) servers: Vec<Server>,
+    /// Who was chosen when.
+    turns: Turns,
     pub(super) segments: BTreeMap<SegmentId, Entry>,
     /// What the next catalog record of each class links to.
     pub(super) tails: BTreeMap<Class, sealing::Link>,
@@ -152,16 +161,12 @@ impl Shared {
         dial: Arc<dyn Dial>,
         chance: StdRng,
     ) -> Self {
-        let server = |record: &ServerRecord| Server {
-            record: record.clone(),
-            live: None,
-            was_fenced: false,
-            health: Health::default(),
-        };
         let state = State {
             epoch: Epoch(0),
             next_sequence: Sequence::ZERO,
-            servers: config.servers.iter().map(server).collect(),
+            table: Arc::new(config.first_table()),
+            servers: Vec::new(),
+            turns: Turns::default(),
             segments: BTreeMap::new(),
             tails: BTreeMap::new(),
             blockers: BTreeSet::new(),
@@ -178,6 +183,8 @@ impl Shared {
             state: Mutex::new(state),
             changed: Notify::new(),
             joined: Notify::new(),
+            changing: tokio::sync::Mutex::new(()),
+            table_changed: watch::Sender::new(Stamp::default()),
             fenced: AtomicBool::new(false),
             counters: Counters::default(),
             hedges: Arc::default(),
@@ -222,7 +229,30 @@ impl State {
     /// Makes `epoch` the present one: all numbers from here on are ahead of everything written under an older one.
     pub(super) fn set_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch;
+        // What is in force is in force under our epoch: nothing that an earlier writer had begun comes back.
+        Arc::make_mut(&mut self.table).epoch = epoch;
         self.next_sequence = self.next_sequence.max(Sequence::first_of(epoch));
+    }
+
+    /// Puts `table` in force: servers that are no more in it are let go, new ones are to be joined.
+    pub(super) fn put_in_force(&mut self, table: Table) {
+        for server in self.servers.extract_if(.., |server| table.server(&server.record.peer).is_none()) {
+            if let Some(live) = server.live {
+                live.close();
+            }
+        }
+        for entry in &table.servers {
+            match self.server_mut(&entry.peer) {
+                Some(server) => server.record = entry.record(),
+                None => self.servers.push(Server {
+                    record: entry.record(),
+                    live: None,
+                    was_fenced: false,
+                    health: Health::default(),
+                }),
+            }
+        }
+        self.table = Arc::new(table);
     }
 
     pub(super) fn next_sequence(&mut self) -> Sequence {
@@ -251,26 +281,57 @@ impl State {
         Target { unit: member.unit, segment, writer, epoch: self.epoch }
     }
 
-    /// Members for a new segment: servers at random among the live ones (SPEC C6), on each the unit with most room.
-    /// Those that failed a short time ago are taken only where there are no others.
+    /// Members for a new segment of `writer`, as the policy and the table say. Those that failed a short time ago are
+    /// taken only where there are no others.
     pub(super) fn pick_members(
-        &self,
-        copies: usize,
+        &mut self,
+        writer: &PeerId,
+        policy: Policy,
         now: Instant,
         chance: &mut StdRng,
-    ) -> Option<Vec<Member>> {
+    ) -> Result<Vec<Member>, PlacingError> {
+        let table = Arc::clone(&self.table);
         let mut candidates = Vec::new();
         for server in &self.servers {
-            if let Some(live) = server.live.as_ref().filter(|live| !live.is_closed())
-                && let Some(info) = live.units.iter().max_by_key(|info| info.free)
-            {
-                let member = Member { peer: server.record.peer, unit: info.unit };
-                candidates.push((server.health.avoided_for(now), chance.random::<u32>(), member));
+            let live = server.live.as_ref().filter(|live| !live.is_closed());
+            let (Some(live), Some(entry)) = (live, table.server(&server.record.peer)) else { continue };
+            let (queue, latency) = (live.writes.waiting_len(), server.health.latency(now));
+            for unit in &live.units {
+                let member = Member { peer: entry.peer, unit: unit.unit };
+                candidates.push(Candidate {
+                    server: entry,
+                    unit: unit.unit,
+                    total: unit.total,
+                    free: unit.free,
+                    queue,
+                    // One of which nothing is known is tried.
+                    latency: latency.unwrap_or_default(),
+                    quarantined_for: server.health.avoided_for(now),
+                    last_chosen: self.turns.last(&member),
+                });
             }
         }
-        candidates.sort_unstable();
-        let members: Vec<Member> = candidates.into_iter().take(copies).map(|(_, _, member)| member).collect();
-        (members.len() == copies).then_some(members)
+        let rules = Rules {
+            policy,
+            allowed_together: &table.allowed_together,
+            mirrors: table.mirrors_of(writer),
+            room_min: UNIT_FREE_MIN,
+        };
+        let members = choose(&candidates, &rules, usize::from(table.copies), chance)?;
+        self.turns.took(&members);
+        Ok(members)
+    }
+
+    /// Whether a segment may take more: none of its members drains, is no more, or is not where its writer's copies
+    /// are to be.
+    pub(super) fn lets(&self, header: &SegmentHeader) -> bool {
+        let mirrors = self.table.mirrors_of(&header.writer);
+        let takes = |member: &Member| {
+            let server = self.table.server(&member.peer);
+            server.is_some_and(|server| server.state == ServerState::Active)
+                && (mirrors.is_empty() || mirrors.iter().any(|place| place.has(member)))
+        };
+        header.members.iter().all(takes)
     }
 
     /// Whether a segment could be opened: enough servers, and not more to close than its header can say.
@@ -303,7 +364,10 @@ impl State {
     /// Whether there are so many live servers that did not fail of late.
     pub(super) fn has_others(&self, count: usize, now: Instant) -> bool {
         let well = |server: &&Server| {
-            server.live.as_ref().is_some_and(|live| !live.is_closed()) && !server.health.is_avoided(now)
+            let entry = self.table.server(&server.record.peer);
+            server.live.as_ref().is_some_and(|live| !live.is_closed())
+                && !server.health.is_avoided(now)
+                && entry.is_some_and(|entry| entry.state == ServerState::Active)
         };
         self.servers.iter().filter(well).count() >= count
     }

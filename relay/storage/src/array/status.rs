@@ -1,16 +1,33 @@
 //! How an array is: for `status`, metrics and alarms.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use lighter_protocol::PeerId;
+use tokio::time::Instant;
 
 use super::state::{Shared, Stage};
+use crate::ids::{Class, Epoch};
+use crate::table::ServerEntry;
 
 /// How the array is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArrayStatus {
-    /// Its servers, in the order of the configuration.
+    /// Its servers, in the order in which they came.
     pub servers: Vec<ServerStatus>,
+    /// The version of the table that is in force.
+    pub table_version: u64,
+    /// The writer's epoch.
+    pub epoch: Epoch,
+    /// Copies promised.
+    pub copies: usize,
+    /// Servers lost for good whose copies are still being made again.
+    pub lacking: usize,
+    /// Segments of which fewer good copies are known than promised: an alarm, if for long.
+    pub under_replicated: usize,
+    /// Segments of each class.
+    pub classes: BTreeMap<Class, usize>,
     /// Whether a write would be taken now.
     pub writable: bool,
     /// Whether another writer has taken the array over: this one must be stopped.
@@ -35,13 +52,26 @@ pub struct ArrayStatus {
     pub read_bytes: u64,
 }
 
-/// How one server is.
+/// How one server is: what a name server may publish of it, and more (SPEC C7).
+// SPEC: C7
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerStatus {
     /// Which one.
     pub peer: PeerId,
+    /// As the table has it: path, machine, group, whether it drains.
+    pub entry: ServerEntry,
     /// Whether it is connected, fenced and up to date.
     pub live: bool,
+    /// It failed or was slow a short while ago: others are preferred.
+    pub quarantined: bool,
+    /// Requests that it has not answered yet.
+    pub queue: usize,
+    /// How long half of its writes took, at most. `None` where none were lately.
+    pub latency: Option<Duration>,
+    /// Segments of which it has a copy, or should have.
+    pub segments: u64,
+    /// Segments that would have fewer copies than promised without it.
+    pub needed: u64,
     /// Bytes of its units' disks, as it said when it was taken in.
     pub total: u64,
     /// Bytes free on them.
@@ -52,17 +82,43 @@ impl Shared {
     pub(super) fn status(&self) -> ArrayStatus {
         let state = self.state();
         let live = state.live_peers();
-        let servers = state.servers.iter().map(|server| {
+        let (now, clock) = (Instant::now(), (self.clock)());
+        let facts = state.facts(clock);
+        let mut held: BTreeMap<PeerId, u64> = BTreeMap::new();
+        let mut classes: BTreeMap<Class, usize> = BTreeMap::new();
+        for entry in state.segments.values() {
+            *classes.entry(entry.header.class).or_default() += 1;
+            entry.holders().for_each(|member| *held.entry(member.peer).or_default() += 1);
+        }
+        let servers = state.servers.iter().filter_map(|server| {
             let units = server.live.iter().flat_map(|live| &live.units);
             let (total, free) =
                 units.fold((0, 0), |(total, free), unit| (total + unit.total, free + unit.free));
             let peer = server.record.peer;
-            ServerStatus { peer, live: live.contains(&peer), total, free }
+            let count = |counts: &BTreeMap<PeerId, u64>| counts.get(&peer).copied().unwrap_or(0);
+            Some(ServerStatus {
+                peer,
+                entry: state.table.server(&peer)?.clone(),
+                live: live.contains(&peer),
+                quarantined: server.health.is_avoided(now),
+                queue: server.live.as_ref().map_or(0, |live| live.writes.waiting_len()),
+                latency: server.health.latency(now),
+                segments: count(&held),
+                needed: count(&facts.needed),
+                total,
+                free,
+            })
         });
         let is_unsealed = |stage: Stage| matches!(stage, Stage::Found | Stage::Closing);
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ArrayStatus {
             servers: servers.collect(),
+            table_version: state.table.version,
+            epoch: state.epoch,
+            copies: usize::from(state.table.copies),
+            lacking: usize::from(state.table.lacking),
+            under_replicated: state.under_replicated(clock),
+            classes,
             writable: !self.is_fenced() && state.is_writable(self.config.copies),
             fenced: self.is_fenced(),
             segments: state.segments.len(),

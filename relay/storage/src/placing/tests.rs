@@ -29,7 +29,7 @@ fn candidate(server: &ServerEntry) -> Candidate<'_> {
         free: 500,
         queue: 0,
         latency: Duration::from_millis(1),
-        is_quarantined: false,
+        quarantined_for: Duration::ZERO,
         last_chosen: 0,
     }
 }
@@ -125,7 +125,7 @@ impl World {
     fn candidates(&self) -> Vec<Candidate<'_>> {
         let unit = |(at, unit, is_quarantined, free): &(usize, u8, bool, u64)| Candidate {
             unit: UnitId([*unit; 16]),
-            is_quarantined: *is_quarantined,
+            quarantined_for: Duration::from_secs(u64::from(*is_quarantined)),
             free: *free,
             ..candidate(&self.servers[*at])
         };
@@ -159,7 +159,7 @@ impl World {
                 chosen[at + 1..].iter().all(|other| self.may_be_together(one.server, other.server))
             });
             if is_allowed {
-                let bad = chosen.iter().filter(|one| one.is_quarantined).count();
+                let bad = chosen.iter().filter(|one| !one.quarantined_for.is_zero()).count();
                 let first = chosen[0].server.group;
                 let group = chosen.iter().all(|one| one.server.group == first).then_some(first);
                 // Nothing sorts before something: a choice across groups is the last resort.
@@ -199,7 +199,7 @@ proptest! {
                 prop_assert!(world.may_be_together(one.server, other.server), "{:?} {:?}", one, other);
             }
         }
-        prop_assert_eq!(chosen.iter().filter(|one| one.is_quarantined).count(), bad, "as few as can be");
+        prop_assert_eq!(chosen.iter().filter(|one| !one.quarantined_for.is_zero()).count(), bad, "as few as can be");
         if bad == 0 && let Some(group) = group {
             prop_assert!(chosen.iter().all(|one| one.server.group == group), "the first group that can");
         }
@@ -341,13 +341,21 @@ fn a_server_in_quarantine_is_chosen_only_where_nothing_else_is_left() {
     let servers: Vec<_> = (1..=3).map(server).collect();
     let allowed = BTreeSet::new();
     let mut candidates: Vec<_> = servers.iter().map(candidate).collect();
-    candidates[0].is_quarantined = true;
+    candidates[0].quarantined_for = Duration::from_secs(1);
     for seed in 0..50 {
         let chosen = choose(&candidates, &rules(Policy::Random, &allowed), 2, &mut chance(seed)).unwrap();
         assert!(chosen.iter().all(|member| member.peer != servers[0].peer));
     }
     let chosen = choose(&candidates[..2], &rules(Policy::Random, &allowed), 2, &mut chance(1)).unwrap();
     assert_eq!(chosen.len(), 2);
+    candidates
+        .iter_mut()
+        .zip([3, 1, 2])
+        .for_each(|(one, left)| one.quarantined_for = Duration::from_secs(left));
+    for seed in 0..50 {
+        let chosen = choose(&candidates, &rules(Policy::Random, &allowed), 2, &mut chance(seed)).unwrap();
+        assert!(chosen.iter().all(|member| member.peer != servers[0].peer), "it has the longest to go");
+    }
 }
 
 #[test]

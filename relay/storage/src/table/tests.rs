@@ -152,10 +152,14 @@ fn servers_on_loopback_are_one_machine_that_may_have_all_copies() {
 fn a_configuration_moves_servers_that_are_here_and_brings_none_in() {
     let drained = table(3, 2).change(&Change::Drain(peer(3)), &Facts::default()).unwrap();
     let seeds: Vec<_> = (1..=3).map(server).collect();
-    assert_eq!(drained.with_seeds(&seeds, &BTreeSet::new()), None, "it says the same");
+    assert_eq!(drained.with_seeds(&seeds, &BTreeSet::new(), 2), None, "it says the same");
+    let more = table(3, 2).with_seeds(&seeds, &BTreeSet::new(), 3).unwrap();
+    assert_eq!((more.copies, more.lacking, more.quorum()), (3, 1, 2), "what is there still has two");
+    let fewer = table(3, 3).with_seeds(&seeds, &BTreeSet::new(), 2).unwrap();
+    assert_eq!((fewer.copies, fewer.lacking, fewer.quorum()), (2, 0, 2));
     let mut moved = server(3);
     moved.address = "10.9.9.9:1".parse().unwrap();
-    let next = drained.with_seeds(&[moved.clone(), server(8)], &BTreeSet::new()).unwrap();
+    let next = drained.with_seeds(&[moved.clone(), server(8)], &BTreeSet::new(), 2).unwrap();
     assert_eq!((next.version, next.servers.len()), (3, 3));
     assert_eq!(next.server(&peer(3)).unwrap().address, moved.address);
     assert_eq!(next.server(&peer(3)).unwrap().state, ServerState::Draining);

@@ -128,12 +128,13 @@ impl Shared {
         loop {
             let joined = self.joined.notified();
             {
-                let state = self.state();
+                let mut state = self.state();
                 let copies = self.config.copies;
                 let closed = state.to_close(unfinished);
                 if state.is_writable(copies)
                     && closed.len() <= CLOSED_MAX
-                    && let Some(members) = state.pick_members(copies, Instant::now(), &mut self.chance())
+                    && let Ok(members) =
+                        state.pick_members(&self.peer, self.config.policy, Instant::now(), &mut self.chance())
                 {
                     return Ok((state.epoch, members, closed));
                 }

@@ -10,18 +10,18 @@ use tempfile::TempDir;
 use super::*;
 use crate::server::{ServerConfig, StorageServer};
 
-struct Cluster {
-    folder: TempDir,
-    relay: Identity,
+pub(super) struct Cluster {
+    pub(super) folder: TempDir,
+    pub(super) relay: Identity,
     key: ArrayKey,
-    identities: Vec<Identity>,
+    pub(super) identities: Vec<Identity>,
     servers: Vec<Option<StorageServer>>,
-    addresses: Vec<SocketAddr>,
+    pub(super) addresses: Vec<SocketAddr>,
     now: Arc<Mutex<UnixTime>>,
 }
 
 impl Cluster {
-    async fn start(count: usize) -> Self {
+    pub(super) async fn start(count: usize) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut cluster = Self {
             folder: tempfile::tempdir().unwrap(),
@@ -67,15 +67,15 @@ impl Cluster {
         StorageServer::start(config()).await.unwrap()
     }
 
-    async fn stop(&mut self, index: usize) {
+    pub(super) async fn stop(&mut self, index: usize) {
         self.servers[index].take().unwrap().stop().await;
     }
 
-    async fn restart(&mut self, index: usize) {
+    pub(super) async fn restart(&mut self, index: usize) {
         self.servers[index] = Some(self.make_server(index, self.addresses[index]).await);
     }
 
-    fn config(&self) -> ArrayConfig {
+    pub(super) fn config(&self) -> ArrayConfig {
         let servers = self.identities.iter().zip(&self.addresses);
         let servers =
             servers.map(|(identity, address)| ServerRecord { peer: identity.peer(), address: *address });
@@ -86,11 +86,11 @@ impl Cluster {
         }
     }
 
-    async fn open(&self) -> Array {
+    pub(super) async fn open(&self) -> Array {
         self.try_open(self.config()).await.unwrap()
     }
 
-    async fn try_open(&self, config: ArrayConfig) -> Result<Array, OpenError> {
+    pub(super) async fn try_open(&self, config: ArrayConfig) -> Result<Array, OpenError> {
         Array::open(config, &self.relay, self.key.clone(), self.clock()).await
     }
 
@@ -106,7 +106,7 @@ fn segment_files(unit: &Path) -> Vec<PathBuf> {
     files
 }
 
-async fn until(mut what: impl FnMut() -> bool) {
+pub(super) async fn until(mut what: impl FnMut() -> bool) {
     for _ in 0..1000 {
         if what() {
             return;
