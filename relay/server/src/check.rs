@@ -4,13 +4,13 @@
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use lighter_storage::ArrayKey;
+use lighter_storage::{ArrayKey, Table};
 use lighter_transport::Identity;
 use lighter_transport::location::LocationClient;
 use serde::Serialize;
 
 use crate::commands::{CommandError, print};
-use crate::config::{Config, Role};
+use crate::config::{ArrayServerConfig, Config, Role};
 use crate::control::{self, Question};
 use crate::layout;
 use crate::limits::DISK_FREE_BYTES_MIN;
@@ -51,7 +51,7 @@ pub(crate) async fn run(config: &Config, json: bool) -> Result<(), CommandError>
         ports(config, &mut findings);
     }
     location(config, &mut findings).await;
-    array(config, &mut findings).await;
+    array(config, is_running, &mut findings).await;
     let bad = findings.iter().filter(|finding| !finding.ok).count();
     show(&findings, json)?;
     if bad == 0 { Ok(()) } else { Err(CommandError::Relay(format!("{bad} to mend"))) }
@@ -174,16 +174,68 @@ async fn location(config: &Config, findings: &mut Vec<Finding>) {
     });
 }
 
-async fn array(config: &Config, findings: &mut Vec<Finding>) {
-    for server in &config.array.servers {
+async fn array(config: &Config, is_running: bool, findings: &mut Vec<Finding>) {
+    let path = layout::array_table(&config.data);
+    let table = match Table::load(&path) {
+        Ok(table) => table,
+        Err(error) => {
+            let say = format!("{error}: remove it, the storage servers have the same");
+            return findings.push(Finding::bad(path.display().to_string(), say));
+        }
+    };
+    let table = table.unwrap_or_else(|| {
+        let servers = config.array.servers.iter().map(ArrayServerConfig::entry).collect();
+        let copies = u8::try_from(config.array.copies).unwrap_or(u8::MAX);
+        Table::first(servers, copies, config.array.allowed_together.clone())
+    });
+    for named in &config.array.servers {
+        if table.server(&named.peer).is_none() {
+            let what = format!("storage server {}", named.address);
+            let say = format!(
+                "named in the configuration, and no server of the array: `lighter-relay array add {} {}`, or leave it out",
+                named.peer, named.address
+            );
+            findings.push(Finding::bad(what, say));
+        }
+    }
+    if table.servers.is_empty() {
+        let say = "two servers below the data folder: both copies are on this machine. Right for trying things; for mail, \
+                   name servers on other machines (array.servers, or `lighter-relay array add`)";
+        return findings.push(Finding::good("storage array", say));
+    }
+    findings.push(match table.check() {
+        Err(error) => Finding::bad("storage array", error.to_string()),
+        Ok(()) => Finding::good("storage array", of_table(&table)),
+    });
+    // Those of this process listen while it runs, perhaps at another port each time.
+    let own = layout::storage_servers(config).into_iter().filter_map(|server| {
+        Identity::load(&layout::storage_key(&server)).ok().map(|identity| identity.peer())
+    });
+    let away: Vec<_> = if is_running { Vec::new() } else { own.collect() };
+    for server in table.servers.iter().filter(|server| !away.contains(&server.peer)) {
         let what = format!("storage server {}", server.address);
         let connect = tokio::net::TcpStream::connect(server.address);
         findings.push(match tokio::time::timeout(crate::limits::CHECK_CONNECT_TIMEOUT, connect).await {
             Ok(Ok(_)) => Finding::good(what, "answers"),
-            Ok(Err(error)) => {
-                Finding::bad(what, format!("{error}: mail is refused for now while it is away"))
-            }
-            Err(_) => Finding::bad(what, "does not answer: mail is refused for now while it is away"),
+            Ok(Err(error)) => Finding::bad(what, format!("{error}: {}", without(&table))),
+            Err(_) => Finding::bad(what, format!("does not answer: {}", without(&table))),
         });
+    }
+}
+
+fn of_table(table: &Table) -> String {
+    let mut say = format!("{} servers, {} copies", table.servers.len(), table.copies);
+    for shared in table.all_may_be_on() {
+        say.push_str(&format!("; all copies may be on {shared}, which is allowed: losing it loses mail"));
+    }
+    say
+}
+
+/// What a server that is away means.
+fn without(table: &Table) -> &'static str {
+    if table.servers.len() > usize::from(table.copies) {
+        "mail goes to the others meanwhile"
+    } else {
+        "mail is refused for now while it is away"
     }
 }

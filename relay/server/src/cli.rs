@@ -1,8 +1,11 @@
 //! The commands of `lighter-relay` (DESIGN §12), as clap reads them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use lighter_protocol::PeerId;
+use lighter_storage::{Label, Place, Shared, UnitId};
 
 use crate::config::Role;
 
@@ -31,7 +34,7 @@ pub enum Command {
     Serve(Serve),
     /// Shows what waits: for stores, and for the next hop.
     Queue,
-    /// Shows the storage array.
+    /// Shows the storage array, and changes which servers it has.
     Array {
         /// What about it.
         #[command(subcommand)]
@@ -74,6 +77,93 @@ pub struct Serve {
 pub enum ArrayCommand {
     /// Servers, segments, and whether everything has its copies.
     Status,
+    /// Takes a storage server in. One that is there already gets this address and these names, and does not drain any
+    /// more.
+    Add {
+        /// Its PeerId: `lighter-relay keys id` on its machine prints it.
+        peer: PeerId,
+        /// Where it listens: `IP:PORT`.
+        address: SocketAddr,
+        /// Where it is.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Gives a server no new segments, and copies what it has to others.
+    Drain {
+        /// Which one.
+        peer: PeerId,
+    },
+    /// Takes a server out that was drained.
+    Remove {
+        /// Which one.
+        peer: PeerId,
+        /// It is gone for good, with its data: what it had is copied again from the other copies. It must not come back.
+        #[arg(long)]
+        lost: bool,
+    },
+    /// Takes a server in in place of another one, which drains.
+    Replace {
+        /// The one that goes.
+        old: PeerId,
+        /// The one that comes.
+        new: PeerId,
+        /// Where the new one listens: `IP:PORT`.
+        address: SocketAddr,
+        /// The old one is gone for good, with its data. It must not come back.
+        #[arg(long)]
+        lost: bool,
+        /// Where the new one is.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Says on which servers, or units of them, a relay's copies may be. None named: on all of them.
+    Mirror {
+        /// The relay.
+        relay: PeerId,
+        /// `PEER`, or `PEER/UNIT` with the unit's 32 hexadecimal digits.
+        #[arg(value_name = "PLACE", value_parser = place)]
+        places: Vec<Place>,
+    },
+    /// Lets two copies of the same be on one machine, disk or network path.
+    Allow {
+        /// `host:NAME`, `disk:NAME` or `zone:NAME`.
+        shared: Shared,
+    },
+    /// Keeps copies written from now on apart again.
+    Forbid {
+        /// `host:NAME`, `disk:NAME` or `zone:NAME`.
+        shared: Shared,
+    },
+}
+
+/// Where a server is: two copies of the same never share any of it, unless that was allowed.
+#[derive(Clone, Debug, Args)]
+pub struct At {
+    /// Its machine; without this, the one of its address.
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<Label>,
+    /// The disk below its units, where other servers may have the same: a NAS.
+    #[arg(long, value_name = "NAME")]
+    pub disk: Option<Label>,
+    /// The network path to it, where other servers have the same.
+    #[arg(long, value_name = "NAME")]
+    pub zone: Option<Label>,
+    /// Its group: a later one takes writes that the earlier ones do not.
+    #[arg(long, value_name = "NUMBER")]
+    pub group: Option<u8>,
+}
+
+/// `PEER` or `PEER/UNIT`.
+fn place(text: &str) -> Result<Place, String> {
+    let (server, unit) = match text.split_once('/') {
+        None => (text, None),
+        Some((server, unit)) => {
+            let unit = UnitId::from_hex(unit).ok_or("a unit is named by 32 hexadecimal digits")?;
+            (server, Some(unit))
+        }
+    };
+    let server = server.parse().map_err(|error| format!("not a PeerId: {error}"))?;
+    Ok(Place { server, unit })
 }
 
 /// `lighter-relay catalog …`.
@@ -134,6 +224,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_place_is_a_server_or_one_of_its_units() {
+        let peer = lighter_transport::Identity::generate().peer();
+        let unit = "0123456789abcdef0123456789abcdef";
+        assert_eq!(place(&peer.to_string()).unwrap(), Place { server: peer, unit: None });
+        let with_unit = place(&format!("{peer}/{unit}")).unwrap();
+        assert_eq!(with_unit, Place { server: peer, unit: UnitId::from_hex(unit) });
+        for bad in ["", "x", &format!("{peer}/"), &format!("{peer}/xyz"), &format!("/{unit}")] {
+            assert!(place(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

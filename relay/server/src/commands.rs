@@ -1,5 +1,6 @@
 //! What each command of `lighter-relay` does, but for `serve`.
 
+mod array;
 mod ask;
 mod keys;
 
@@ -83,7 +84,7 @@ async fn dispatch(cli: Cli) -> Result<(), CommandError> {
             crate::serve::run(config).await
         }
         Command::Queue => ask::show(&config.data, Question::Queue, json).await,
-        Command::Array { .. } => ask::show(&config.data, Question::Array, json).await,
+        Command::Array { command } => array::run(&config.data, command, json).await,
         Command::Catalog { command: CatalogCommand::Status } => {
             ask::show(&config.data, Question::Catalog, json).await
         }

@@ -3,12 +3,15 @@
 //! The default, with no file at all, runs everything on one laptop: a location server, two storage servers, SMTP and
 //! LMTP on loopback, mail handed over to Maildirs. Every field has a default; every `None` says what it means.
 
+mod array;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use lighter_location::address::Network;
-use lighter_protocol::PeerId;
 use serde::{Deserialize, Serialize};
+
+pub use array::{ArrayConfig, ArrayServerConfig, StorageConfig, StorageServerConfig};
 
 use crate::limits::CONFIG_LEN_MAX;
 
@@ -156,55 +159,6 @@ pub struct LocationConfig {
     pub token_file: Option<PathBuf>,
     /// Where the one in this process listens. None: 127.0.0.1:7080.
     pub listen: Option<SocketAddr>,
-}
-
-/// Storage servers that this process runs: at least two on a relay that keeps everything itself.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StorageConfig {
-    /// Each with its own key, port and units. Empty: two, below the data folder, on loopback ports from the kernel.
-    pub servers: Vec<StorageServerConfig>,
-    /// Relays that may write. Empty: the relay in this process.
-    pub writers: Vec<PeerId>,
-}
-
-/// One storage server.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StorageServerConfig {
-    /// Where its key lies, and its units where none are named.
-    pub path: PathBuf,
-    /// Its TCP address.
-    pub listen: SocketAddr,
-    /// Its units: a folder, or disk, each. Empty: `unit-0` below `path`.
-    #[serde(default)]
-    pub units: Vec<PathBuf>,
-}
-
-/// The storage array as this relay's writer sees it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ArrayConfig {
-    /// The storage servers. Empty: those in this process.
-    pub servers: Vec<ArrayServerConfig>,
-    /// Copies of everything, on as many servers.
-    pub copies: usize,
-}
-
-impl Default for ArrayConfig {
-    fn default() -> Self {
-        Self { servers: Vec::new(), copies: 2 }
-    }
-}
-
-/// One server of the array.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ArrayServerConfig {
-    /// Its key.
-    pub peer: PeerId,
-    /// Its TCP address.
-    pub address: SocketAddr,
 }
 
 /// The QUIC endpoint for agents.

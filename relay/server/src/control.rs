@@ -25,6 +25,11 @@ pub enum Question {
     Queue,
     /// The storage array.
     Array,
+    /// Changes which servers the array has.
+    Change {
+        /// How.
+        change: lighter_storage::Change,
+    },
     /// Counts of the catalog.
     Catalog,
     /// A delivery's link.

@@ -14,6 +14,11 @@ pub fn array_key(data: &Path) -> PathBuf {
     data.join("array.key")
 }
 
+/// The table of the array's servers, as this relay last had it in force. The servers have the same.
+pub fn array_table(data: &Path) -> PathBuf {
+    data.join("array.table")
+}
+
 /// The catalog's view: may be thrown away while the relay is stopped.
 pub fn catalog(data: &Path) -> PathBuf {
     data.join("catalog")
@@ -48,6 +53,10 @@ pub fn storage_servers(config: &Config) -> Vec<StorageServerConfig> {
         path: config.data.join(format!("storage-{number}")),
         listen: ([127, 0, 0, 1], 0).into(),
         units: Vec::new(),
+        host: None,
+        disk: None,
+        zone: None,
+        group: None,
     };
     (1..=config.array.copies).map(server).collect()
 }

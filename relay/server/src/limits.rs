@@ -10,10 +10,11 @@ pub const CONFIG_LEN_MAX: u64 = 1024 * 1024;
 
 /// Connections to the control socket at a time: people and scripts of one machine.
 pub const CONTROL_CONNECTIONS_MAX: usize = 16;
-/// Bytes of a question on the control socket: the longest has one delivery id.
-pub const CONTROL_LINE_LEN_MAX: u64 = 4096;
-/// How long a conversation on the control socket may take; the longest answer counts a large catalog.
-pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a question on the control socket: the longest names a hundred places of the mirroring table.
+pub const CONTROL_LINE_LEN_MAX: u64 = 16 * 1024;
+/// How long a conversation on the control socket may take; a change of the array waits for a server that does not
+/// answer, and then for all that are to have it.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Mail connections at a time, on all listeners of one kind.
 pub const MAIL_CONNECTIONS_MAX: usize = 1_000;

@@ -23,7 +23,7 @@
 //! ```
 
 mod change;
-pub(crate) mod file;
+mod file;
 mod label;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -325,6 +325,15 @@ impl Table {
     /// Servers that must have a change of the table before it is in force.
     pub fn change_quorum(&self) -> usize {
         self.quorum().max(usize::from(self.copies)).min(self.servers.len())
+    }
+
+    /// What is allowed, and shared by so many servers that all copies of something may be on it: losing it loses mail.
+    pub fn all_may_be_on(&self) -> Vec<Shared> {
+        let has_all = |shared: &&Shared| {
+            let with = self.active().filter(|server| server.shares().any(|other| other == **shared));
+            self.copies > 1 && with.count() >= usize::from(self.copies)
+        };
+        self.allowed_together.iter().filter(has_all).cloned().collect()
     }
 
     /// The same with what a configuration says: of servers that are here their addresses, names and groups; what is

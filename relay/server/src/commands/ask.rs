@@ -10,11 +10,14 @@ use crate::serve::lock;
 
 /// Asks the relay on `data`, and prints what it says.
 pub(super) async fn show(data: &Path, question: Question, json: bool) -> Result<(), CommandError> {
+    print(&ask(data, question).await?, json);
+    Ok(())
+}
+
+/// Asks the relay on `data`.
+pub(super) async fn ask(data: &Path, question: Question) -> Result<serde_json::Value, CommandError> {
     match control::ask(data, &question).await {
-        Ok(Reply::Answer(answer)) => {
-            print(&answer, json);
-            Ok(())
-        }
+        Ok(Reply::Answer(answer)) => Ok(answer),
         Ok(Reply::Error(text)) => Err(CommandError::Relay(text)),
         Err(error) if is_not_running(&error) => Err(CommandError::NotRunning(data.to_owned())),
         Err(error) => Err(CommandError::failed("asking the relay", error)),

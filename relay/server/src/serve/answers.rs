@@ -1,5 +1,7 @@
 //! What a running relay answers to `queue`, `array`, `catalog` and `ticket`.
 
+mod array;
+
 use lighter_catalog::{Change, Delivery, Ledger};
 use lighter_protocol::DeliveryId;
 use lighter_protocol::ticket::TicketKey;
@@ -54,22 +56,6 @@ impl Answering {
         }
     }
 
-    fn array(&self) -> Reply {
-        let status = self.array.status();
-        let servers: Vec<_> = status
-            .servers
-            .iter()
-            .map(|server| json!({ "peer": server.peer.to_string(), "available": server.live }))
-            .collect();
-        Reply::Answer(json!({
-            "writable": status.writable,
-            "servers": servers,
-            "segments": status.segments,
-            "segments_unsealed": status.unsealed,
-            "bad_copies": status.bad_copies,
-        }))
-    }
-
     async fn delivery(&self, id: DeliveryId) -> Result<Delivery, Reply> {
         match self.ledger.read(move |catalog| catalog.delivery(&id)).await {
             Ok(Some(delivery)) => Ok(delivery),
@@ -115,7 +101,8 @@ impl Answers for Answering {
     async fn answer(&self, question: Question) -> Reply {
         match question {
             Question::Queue => self.queue().await,
-            Question::Array => self.array(),
+            Question::Array => Reply::Answer(array::describe(&self.array)),
+            Question::Change { change } => array::change(&self.array, &change).await,
             Question::Catalog => self.catalog().await,
             Question::Ticket { delivery } => self.ticket(delivery).await,
             Question::Revoke { delivery } => self.revoke(delivery).await,

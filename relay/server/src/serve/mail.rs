@@ -11,7 +11,7 @@ use lighter_mail::Protocol;
 use lighter_message::Policy;
 use lighter_protocol::RelayRecord;
 use lighter_protocol::ticket::TicketKey;
-use lighter_storage::{Array, ArrayConfig, ArrayKey, Class, ServerRecord, wall_clock};
+use lighter_storage::{Array, ArrayConfig, ArrayKey, Class, ServerEntry, wall_clock};
 use lighter_transport::location::{LocationClient, Scope, Secret};
 use lighter_transport::{Endpoint, EndpointConfig, Identity};
 use tokio::net::TcpListener;
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::Addresses;
 use super::answers::Answering;
 use crate::commands::CommandError;
-use crate::config::{Config, Role};
+use crate::config::{ArrayServerConfig, Config, Role};
 use crate::control::Control;
 use crate::delivery::{self, DeliveryGauges, DeliveryParts, DeliverySignals};
 use crate::hand_over::{self, HandOverParts};
@@ -285,20 +285,28 @@ async fn open_array(
     key: ArrayKey,
     addresses: &Addresses,
 ) -> Result<Array, CommandError> {
-    let named =
-        config.array.servers.iter().map(|server| ServerRecord { peer: server.peer, address: server.address });
-    let inside =
-        addresses.storage.iter().map(|server| ServerRecord { peer: server.peer, address: server.address });
-    let servers: Vec<ServerRecord> =
+    let named = config.array.servers.iter().map(ArrayServerConfig::entry);
+    // Those in this process, as they are configured.
+    let inside = addresses.storage.iter().zip(layout::storage_servers(config));
+    let inside = inside.map(|(server, configured)| configured.entry(server.peer, server.address));
+    let servers: Vec<ServerEntry> =
         if config.array.servers.is_empty() { inside.collect() } else { named.collect() };
-    if servers.len() < config.array.copies {
+    let has_table = layout::array_table(&config.data).exists();
+    if servers.len() < config.array.copies && !has_table {
         return Err(CommandError::Relay(format!(
             "{} storage servers for {} copies: name others (array.servers), or run some here (role storage)",
             servers.len(),
             config.array.copies
         )));
     }
-    let array = ArrayConfig { copies: config.array.copies, ..ArrayConfig::new(servers) };
+    let array = ArrayConfig {
+        servers,
+        copies: config.array.copies,
+        policy: config.array.placing,
+        allowed_together: config.array.allowed_together.clone(),
+        table_file: Some(layout::array_table(&config.data)),
+        ..ArrayConfig::new(Vec::new())
+    };
     Array::open(array, identity, key, wall_clock())
         .await
         .map_err(|error| CommandError::failed("opening the storage array", error))

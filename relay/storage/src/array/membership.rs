@@ -25,7 +25,7 @@ use super::state::{Entry, Live, Shared, Stage, State};
 use super::{OpenError, ServerRecord, TableChangeError};
 use crate::limits::ANSWER_TIME_MAX;
 use crate::link::{Link, LinkError};
-use crate::table::{Change, ChangeError, Facts, ServerEntry, Table, file};
+use crate::table::{Change, ChangeError, Facts, ServerEntry, Table};
 use crate::unit::worker::off_reactor;
 use crate::wire::{CopyState, Request};
 
@@ -91,7 +91,7 @@ impl Shared {
     /// The one in the writer's own file; a damaged one is none, the servers have the same.
     async fn own_table(&self) -> Option<Table> {
         let path = self.config.table_file.clone()?;
-        let loaded = off_reactor(move || file::load(&path)).await.ok()?;
+        let loaded = off_reactor(move || Table::load(&path)).await.ok()?;
         loaded
             .inspect_err(|error| tracing::error!(%error, "the table in the data folder cannot be read"))
             .ok()?
@@ -101,7 +101,7 @@ impl Shared {
     pub(super) async fn keep_table(&self) {
         let Some(path) = self.config.table_file.clone() else { return };
         let table = Arc::clone(&self.state().table);
-        match off_reactor(move || file::store(&path, &table)).await {
+        match off_reactor(move || table.store(&path)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the table cannot be kept in the data folder"),
             Err(error) => tracing::error!(%error, "the table cannot be kept in the data folder"),
@@ -242,7 +242,7 @@ impl Shared {
                     tracing::info!("every record has its copies again");
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "that every record has its copies again could not be kept")
+                    tracing::warn!(%error, "that every record has its copies again could not be kept");
                 }
             }
         }

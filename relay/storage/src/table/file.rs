@@ -7,36 +7,37 @@ use std::path::Path;
 use super::Table;
 use crate::limits::TABLE_LEN_MAX;
 
-/// Reads it; `None` where there is none.
-///
-/// # Errors
-/// The disk's; [`io::ErrorKind::InvalidData`] where it is damaged.
-pub(crate) fn load(path: &Path) -> io::Result<Option<Table>> {
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-        Ok(metadata) if metadata.len() > TABLE_LEN_MAX as u64 => {
-            return Err(io::ErrorKind::InvalidData.into());
+impl Table {
+    /// Reads the one that a writer keeps at `path`; `None` where there is none.
+    ///
+    /// # Errors
+    /// The disk's; [`io::ErrorKind::InvalidData`] where it is damaged.
+    pub fn load(path: &Path) -> io::Result<Option<Self>> {
+        match std::fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+            Ok(metadata) if metadata.len() > TABLE_LEN_MAX as u64 => {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            Ok(_) => {}
         }
-        Ok(_) => {}
+        let table = Self::decode(&std::fs::read(path)?);
+        table.map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
-    Table::decode(&std::fs::read(path)?)
-        .map(Some)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-}
 
-/// Writes it durably, in one step: after a crash there is the old file or the new one.
-///
-/// # Errors
-/// The disk's.
-pub(crate) fn store(path: &Path, table: &Table) -> io::Result<()> {
-    let next = path.with_extension("next");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&next)?;
-    file.write_all(&table.encode())?;
-    file.sync_data()?;
-    std::fs::rename(&next, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    /// Writes it durably, in one step: after a crash there is the old file or the new one.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn store(&self, path: &Path) -> io::Result<()> {
+        let next = path.with_extension("next");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&next)?;
+        file.write_all(&self.encode())?;
+        file.sync_data()?;
+        std::fs::rename(&next, path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()
+    }
 }
 
 #[cfg(test)]
@@ -53,18 +54,18 @@ mod tests {
     fn a_table_is_kept_and_a_damaged_file_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("array.table");
-        assert!(load(&path).unwrap().is_none());
+        assert!(Table::load(&path).unwrap().is_none());
         let server =
             |number: u8| ServerEntry::new(PeerId::random(), SocketAddr::from(([10, 0, 0, number], 1)));
         let mut table = Table::first(vec![server(1), server(2)], 2, BTreeSet::new());
-        store(&path, &table).unwrap();
+        table.store(&path).unwrap();
         table.version += 1;
-        store(&path, &table).unwrap();
-        assert_eq!(load(&path).unwrap(), Some(table));
+        table.store(&path).unwrap();
+        assert_eq!(Table::load(&path).unwrap(), Some(table));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[9] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        assert_eq!(load(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(Table::load(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

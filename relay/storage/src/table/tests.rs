@@ -144,6 +144,8 @@ fn servers_on_loopback_are_one_machine_that_may_have_all_copies() {
     let table = Table::first(vec![local(1), local(2)], 2, BTreeSet::new());
     table.check().unwrap();
     assert_eq!(table.allowed_together, BTreeSet::from([Shared::Host(label("127.0.0.1"))]));
+    assert_eq!(table.all_may_be_on(), [Shared::Host(label("127.0.0.1"))], "and `check` says so");
+    assert!(Table::first((1..=3).map(server).collect(), 2, BTreeSet::new()).all_may_be_on().is_empty());
     let same = Table::first(vec![server(1), ServerEntry { peer: peer(2), ..server(1) }], 2, BTreeSet::new());
     assert!(same.check().is_err(), "one machine elsewhere is no default");
 }
