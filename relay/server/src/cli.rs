@@ -29,6 +29,7 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one is made, when the program starts")]
 pub enum Command {
     /// Runs until it is told to stop (SIGTERM).
     Serve(Serve),

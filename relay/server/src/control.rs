@@ -28,7 +28,7 @@ pub enum Question {
     /// Changes which servers the array has.
     Change {
         /// How.
-        change: lighter_storage::Change,
+        change: Box<lighter_storage::Change>,
     },
     /// Counts of the catalog.
     Catalog,

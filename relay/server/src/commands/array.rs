@@ -16,13 +16,13 @@ pub(super) async fn run(data: &Path, command: ArrayCommand, json: bool) -> Resul
     let Some(change) = change_of(command) else {
         let status = ask::ask(data, Question::Array).await?;
         if json {
-            print(&status, true)
+            print(&status, true);
         } else {
-            show(&status)
+            show(&status);
         }
         return Ok(());
     };
-    print(&ask::ask(data, Question::Change { change }).await?, json);
+    print(&ask::ask(data, Question::Change { change: Box::new(change) }).await?, json);
     Ok(())
 }
 
