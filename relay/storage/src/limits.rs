@@ -57,6 +57,29 @@ pub const FILL_LEN: u64 = 4 * 1024 * 1024;
 /// Groups of at least this much are written without zeros first: their sync is a small part of their cost, and zeros
 /// would double the bytes.
 pub const FILL_BELOW_LEN: usize = 512 * 1024;
+/// Bytes of a sealed segment's file.
+pub const SEALED_LEN_MAX: u64 = SEGMENT_LEN_MAX + FOOTER_LEN_MAX as u64;
+/// Bytes that one request copies from another server: 64 MiB, synced at its end. It bounds what a break costs, and how
+/// finely the writer paces.
+pub const RECEIVE_LEN_MAX: u32 = 64 * 1024 * 1024;
+/// Bytes that are asked of a copy's source at a time.
+pub const RECEIVE_PIECE_LEN: u32 = 1024 * 1024;
+/// Pieces on their way from a copy's source: enough to keep a line of 100 ms and 300 Mbit busy.
+pub const RECEIVE_AHEAD: usize = 4;
+/// Requests that copy to one server at once; further ones wait. Bounds its memory for them to 16 MiB.
+pub const RECEIVES_MAX: usize = 4;
+/// Copies that a unit has begun and not yet adopted; where more come, the one that was touched longest ago goes.
+pub const PARTIALS_MAX: usize = 64;
+/// A begun copy that nobody goes on with for this long is removed: its writer begins anew.
+pub const PARTIAL_IDLE_MAX: Duration = Duration::from_secs(3600);
+/// Of a unit's disk, one part in so many is kept free for appends: copies are refused before.
+pub const RESERVE_SHARE: u64 = 16;
+/// Bytes that are kept free for appends at most: four full segments, one of each class.
+pub const RESERVE_MAX: u64 = 4 * SEGMENT_LEN_MAX;
+/// Peers that are allowed to read a segment at once on one server: more than any writer rebuilds at a time.
+pub const GUESTS_MAX: usize = 4096;
+/// How long a peer may read a segment after its writer said so. Each time it says so begins anew.
+pub const GUEST_TIME: Duration = Duration::from_secs(600);
 /// Commands that wait for a unit before their senders do.
 pub const UNIT_QUEUE_MAX: usize = 256;
 
@@ -103,8 +126,10 @@ pub const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
 pub const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 /// An answer that does not come within this time is an error. An append's has a time of its own (`ArrayConfig`).
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// Sealing reads the segment once: its own, longer time.
+/// Sealing and adopting read the segment once: its own, longer time.
 pub const SEAL_TIME_MAX: Duration = Duration::from_secs(120);
+/// Receiving fetches up to 64 MiB and syncs them, perhaps behind others.
+pub const RECEIVE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Bytes that one class's writer holds, sealed and not yet acknowledged: bounds a relay's memory.
 pub const LANE_DATA_MAX: usize = 12 * 1024 * 1024;
@@ -136,6 +161,25 @@ pub const CLOCK_DOUBT: Duration = Duration::from_secs(3600);
 /// How often a server looks for what expired.
 pub const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 
+/// Bytes that a scrub reads at a time: small beside a group, so that an append hardly waits for it.
+pub const SCRUB_PIECE_LEN: usize = 256 * 1024;
+/// Days within which a unit re-reads what it has, where nothing else is set.
+pub const SCRUB_DAYS_DEFAULT: u32 = 30;
+/// Bytes per second at least that a scrub reads, so that a small unit is soon done.
+pub const SCRUB_RATE_MIN: u64 = 1024 * 1024;
+/// Bytes per second at most, also where a unit was away for most of a round: a share of the slowest disk in use.
+pub const SCRUB_RATE_MAX: u64 = 64 * 1024 * 1024;
+/// How long one read of a scrub waits at most while appends do.
+pub const SCRUB_YIELD_MAX: Duration = Duration::from_secs(1);
+/// How often a scrub writes down how far it is: what is read in vain after a restart.
+pub const SCRUB_STORE_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a unit that has nothing to scrub looks again.
+pub const SCRUB_IDLE: Duration = Duration::from_secs(600);
+/// Damaged segments that a unit remembers over a restart; more are found again by the next round.
+pub const DAMAGED_SEGMENTS_MAX: usize = 4096;
+/// Syncs whose times a unit keeps in mind.
+pub const SYNC_TIMES: usize = 128;
+
 /// The largest record of a blob: head, a portion in frames, its pairs, the end in frames (`sealing`).
 const PORTION_PAYLOAD_MAX: usize = 80
     + PORTION_BYTES
@@ -164,6 +208,8 @@ const TABLE_PARTS_MAX: usize = SERVERS_MAX * (64 + 32 + 3 * (LABEL_LEN_MAX + 2) 
     + GONE_MAX * 64;
 const _: () = assert!(TABLE_PARTS_MAX + 64 <= TABLE_LEN_MAX);
 const _: () = assert!(TABLE_LEN_MAX <= DATA_LEN_MAX);
+const _: () = assert!(RECEIVE_PIECE_LEN as usize <= GROUP_LEN_MAX && RECEIVE_PIECE_LEN <= RECEIVE_LEN_MAX);
+const _: () = assert!(SCRUB_RATE_MIN <= SCRUB_RATE_MAX);
 const _: () = assert!(GROUP_LEN_MAX * 2 <= CONNECTION_DATA_MAX);
 const _: () = assert!(RECORD_LEN_MAX * 2 <= LANE_DATA_MAX);
 const _: () = assert!(SEGMENT_RECORDS_MAX * 24 + 4096 <= FOOTER_LEN_MAX as u64);

@@ -1,10 +1,13 @@
 //! A storage server: its units behind a listener (SPEC C2).
 //!
 //! Who may speak: writers named in the configuration, for their own segments; and servers that share a segment with
-//! this one, to pass on appends of that segment along a chain. Both are known by the PeerId that their TLS handshake
-//! proved. Everyone else is refused at the first request.
+//! this one, to pass on appends of that segment along a chain; and servers that a segment's writer allowed to copy it,
+//! for that. All are known by the PeerId that their TLS handshake proved. Everyone else is refused at the first request.
 
 mod connection;
+mod copying;
+mod health;
+mod scrub;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lighter_protocol::{PeerId, UnixTime};
+use lighter_protocol::{Day, PeerId, UnixTime};
 use lighter_transport::Identity;
 use lighter_transport::tcp::TcpTls;
 use lighter_transport::tls::STORAGE_ALPN;
@@ -28,12 +31,13 @@ use tokio::time::Instant;
 use crate::array::Clock;
 use crate::disk::{Disk, RealDisk};
 use crate::ids::UnitId;
-use crate::limits::{CONNECTIONS_MAX, EXPIRY_INTERVAL, NEWCOMERS_MAX, UNITS_MAX};
+use crate::limits::{CONNECTIONS_MAX, EXPIRY_INTERVAL, NEWCOMERS_MAX, RECEIVES_MAX, UNITS_MAX};
 use crate::link::{Dial, Link};
 use crate::unit::expiry::ClockWatch;
 use crate::unit::worker::UnitHandle;
 use crate::unit::{OpenReport, Unit};
 pub(crate) use connection::welcome;
+use copying::Allowed;
 
 /// What a storage server is made of.
 pub struct ServerConfig {
@@ -47,6 +51,8 @@ pub struct ServerConfig {
     pub writers: Vec<PeerId>,
     /// Tells the time.
     pub clock: Clock,
+    /// Days within which each unit re-reads what it has.
+    pub scrub_days: u32,
 }
 
 /// A running storage server. Dropping it stops it at once, as a crash would.
@@ -91,7 +97,13 @@ impl StorageServer {
         let address = listener.local_addr()?;
         let shared = Shared::new(peer, units, config.writers, config.clock, Arc::new(tls.clone()));
         let mut tasks = JoinSet::new();
+        // What expired while the server was away is gone before anything is served.
+        shared.sweep().await;
         tasks.spawn(expire(Arc::clone(&shared)));
+        for unit in shared.units.values() {
+            let days = config.scrub_days.max(1);
+            tasks.spawn(scrub::scrub_always(Arc::clone(&shared), unit.clone(), days));
+        }
         tasks.spawn(accept(listener, tls, Arc::clone(&shared)));
         tracing::info!(%peer, %address, units = reports.len(), "storage server listens");
         Ok(Self { address, peer, reports, shared, tasks })
@@ -138,6 +150,14 @@ pub struct ServerCounters {
     pub refused: u64,
     /// Segments that expired.
     pub expired: u64,
+    /// Bytes received as copies from other servers.
+    pub received_bytes: u64,
+    /// Copies adopted.
+    pub adopted: u64,
+    /// Bytes of sealed segments re-read.
+    pub scrubbed_bytes: u64,
+    /// Segments in which bad stretches are known now.
+    pub damaged: u64,
     /// Segments here now.
     pub segments: u64,
 }
@@ -153,6 +173,12 @@ pub(crate) struct Shared<D: Disk> {
     dial: Arc<dyn Dial>,
     /// Links to the next in a chain.
     chains: tokio::sync::Mutex<BTreeMap<PeerId, Arc<Link>>>,
+    /// Links to sources of copies: apart, so that no append waits for one.
+    sources: tokio::sync::Mutex<BTreeMap<PeerId, Arc<Link>>>,
+    /// For requests that copy.
+    receives: Semaphore,
+    /// Who may read what.
+    allowed: Allowed,
     /// For connections whose peer is known.
     places: Arc<Semaphore>,
     counters: Counters,
@@ -166,6 +192,9 @@ struct Counters {
     reads: AtomicU64,
     refused: AtomicU64,
     expired: AtomicU64,
+    received_bytes: AtomicU64,
+    adopted: AtomicU64,
+    scrubbed_bytes: AtomicU64,
 }
 
 impl<D: Disk> Shared<D> {
@@ -189,18 +218,32 @@ impl<D: Disk> Shared<D> {
             watch: Mutex::new(watch),
             dial,
             chains: tokio::sync::Mutex::default(),
+            sources: tokio::sync::Mutex::default(),
+            receives: Semaphore::new(RECEIVES_MAX),
+            allowed: Allowed::default(),
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             counters: Counters::default(),
         })
     }
 
+    /// The time, if it can be believed.
+    fn believed(&self) -> Option<UnixTime> {
+        let (wall, monotonic) = ((self.clock)(), self.started.elapsed());
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.believes(wall, monotonic).then_some(wall)
+    }
+
+    /// Whether `day` is over, by a clock that can be believed: what has not been erased yet is not given out then.
+    fn is_over(&self, day: Day) -> bool {
+        day.end() <= (self.clock)() && self.believed().is_some()
+    }
+
     /// Deletes what has had its day, if the clock can be believed.
     pub(crate) async fn sweep(&self) {
-        let (wall, monotonic) = ((self.clock)(), self.started.elapsed());
-        if !self.watch.lock().unwrap_or_else(PoisonError::into_inner).believes(wall, monotonic) {
+        let Some(wall) = self.believed() else {
             tracing::warn!("the clock is in doubt: nothing expires");
             return;
-        }
+        };
         for (unit, handle) in &self.units {
             match handle.call(move |unit| unit.sweep(wall)).await {
                 Ok(Ok(gone)) => {
@@ -223,12 +266,15 @@ impl Counters {
             reads: get(&self.reads),
             refused: get(&self.refused),
             expired: get(&self.expired),
+            received_bytes: get(&self.received_bytes),
+            adopted: get(&self.adopted),
+            scrubbed_bytes: get(&self.scrubbed_bytes),
+            damaged: shared.units.values().map(|unit| unit.shelf().damaged_count()).sum(),
             segments: shared.units.values().map(|unit| unit.shelf().len() as u64).sum(),
         }
     }
 }
 
-/// The first sweep comes before anything is served: what expired while the server was away is gone first.
 async fn expire<D: Disk>(shared: Arc<Shared<D>>) {
     let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
     loop {

@@ -1,27 +1,20 @@
 //! What relay and storage servers say to each other.
 //!
-//! A frame, little endian:
-//! ```text
-//!  0  4  m: bytes of the message, at most 256 KiB
-//!  4  4  d: bytes of the data, at most 4 MiB
-//!  8  8  the request's number, repeated by its answer
-//! 16  m  postcard encoding of a `Request` or a `Response`
-//!     d  data: records, header blocks
-//! ```
-//! Bulk stands beside the message, not in it: it is never copied into an encoding. Answers come in any order. The first
-//! request is [`Request::Hello`]; its answer tells that the server accepted who asks.
+//! Each message travels in a [`Frame`], with its data beside it. Answers come in any order. The first request is
+//! [`Request::Hello`]; its answer tells that the server accepted who asks.
+
+mod frame;
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
 use lighter_protocol::{PeerId, UnixTime};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::ids::{DataKey, Epoch, SegmentId, Sequence, UnitId};
-use crate::limits::{DATA_LEN_MAX, MESSAGE_LEN_MAX};
 use crate::segment::footer::{IndexEntry, Summary};
 use crate::unit::SealReport;
+
+pub use frame::{Frame, FrameError, OutFrame};
 
 /// The version that both sides must speak.
 pub const VERSION: u16 = 1;
@@ -120,7 +113,7 @@ pub enum Request {
         /// Which segment, and under which epoch.
         target: Target,
     },
-    /// Put a failed or damaged copy out of the way. Answered [`Response::Done`].
+    /// Put a failed or damaged copy out of the way, sealed or not. Answered [`Response::Done`].
     SetAside {
         /// Which segment, and under which epoch.
         target: Target,
@@ -131,6 +124,66 @@ pub enum Request {
     PutTable {
         /// The present epoch: that of the table, too.
         epoch: Epoch,
+    },
+    /// Let a server read your sealed copy of this segment, for ten minutes from now. Of its writer only. Answered
+    /// [`Response::Done`].
+    Allow {
+        /// The segment.
+        segment: SegmentId,
+        /// Who may read it.
+        peer: PeerId,
+    },
+    /// Read the file of a sealed segment as it stands: header block, records, footer. Of its writer, or a server that the
+    /// writer allowed. Answered [`Response::Done`] with bytes as data: fewer than asked only at the file's end.
+    ReadSealed {
+        /// The unit.
+        unit: UnitId,
+        /// The segment.
+        segment: SegmentId,
+        /// From here, in the file.
+        offset: u64,
+        /// So many bytes, at most a group.
+        length: u32,
+    },
+    /// Fetch a stretch of a sealed segment's file from another server, which was told to [`Request::Allow`] you, and put
+    /// it behind what you have fetched of it; from 0 on, begin anew. Answered [`Response::Received`] once it is synced,
+    /// or refused with [`Refusal::Offset`], where another stretch is the next. Nothing of it counts as a copy yet.
+    Receive {
+        /// The unit that is to have it.
+        unit: UnitId,
+        /// The present epoch.
+        epoch: Epoch,
+        /// The segment.
+        segment: SegmentId,
+        /// Who has it.
+        source: Hop,
+        /// From here, in the file.
+        offset: u64,
+        /// So many bytes, at most `limits::RECEIVE_LEN_MAX`; it ends at the file's end.
+        length: u32,
+    },
+    /// Check all of what was fetched, and keep it as a sealed copy. Answered [`Response::Sealed`], also where it is one
+    /// already; what is not sound is removed and refused as [`Refusal::Unsound`].
+    Adopt {
+        /// The unit that has fetched it.
+        unit: UnitId,
+        /// The present epoch.
+        epoch: Epoch,
+        /// The segment.
+        segment: SegmentId,
+        /// What the sealed copies say.
+        summary: Summary,
+    },
+    /// Remove a sealed copy for good, and what was fetched of one: it is not needed here, and not missed. Answered
+    /// [`Response::Done`], also where there is none.
+    Drop {
+        /// Which segment, and under which epoch.
+        target: Target,
+    },
+    /// How is a unit? Answered [`Response::Health`].
+    Health {
+        /// Which one.
+        unit: UnitId,
     },
 }
 
@@ -193,6 +246,13 @@ pub enum Response {
     Sealed(SealReport),
     /// No.
     Refused(Refusal),
+    /// To [`Request::Receive`]: on stable storage, as the beginning of a copy.
+    Received {
+        /// Where the next stretch begins.
+        next: u64,
+    },
+    /// To [`Request::Health`].
+    Health(UnitHealth),
 }
 
 /// A unit, as a server describes it to a writer.
@@ -221,8 +281,48 @@ pub struct SegmentInfo {
     pub first: Sequence,
     /// What may be done with it.
     pub state: CopyState,
-    /// Bad stretches in it.
+    /// Bad stretches in it, as its last reading found: when it was opened, sealed or scrubbed.
     pub damaged: u64,
+}
+
+/// How a unit is: for choosing among units, and for whoever looks after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitHealth {
+    /// Bytes of its disk.
+    pub total: u64,
+    /// Bytes free on it.
+    pub free: u64,
+    /// Bytes more that it takes as copies ([`Request::Receive`]) before it keeps the rest for appends.
+    pub free_for_copies: u64,
+    /// Commands that wait for it, appends mostly.
+    pub queue: u32,
+    /// Of its last syncs, microseconds that 99 in 100 stayed below; 0 before the first.
+    pub sync_p99_us: u32,
+    /// Segments on it, of all writers.
+    pub segments: u64,
+    /// Files put out of the way since its start.
+    pub set_aside: u64,
+    /// Segments of which there was more there than there is.
+    pub incomplete: u64,
+    /// Segments in which bad stretches were found, of all writers.
+    pub damaged_segments: u64,
+    /// The asker's own among them, and how many stretches: the first of them, a page.
+    pub damaged: Vec<(SegmentId, u64)>,
+    /// How far it has re-read what it has.
+    pub scrub: ScrubProgress,
+}
+
+/// How far a unit is with re-reading its sealed segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubProgress {
+    /// When this round of it began; 0 before the first.
+    pub begun: UnixTime,
+    /// Bytes of sealed segments read in this round.
+    pub done: u64,
+    /// Bytes of all sealed segments.
+    pub total: u64,
+    /// When the last whole round ended; 0 before the first.
+    pub last_ended: UnixTime,
 }
 
 /// What may be done with a copy.
@@ -285,154 +385,7 @@ pub enum Refusal {
     /// Another version.
     #[error("another version")]
     Version,
-}
-
-/// A frame as it came: bounded, not yet decoded.
-#[derive(Clone, Debug)]
-pub struct Frame {
-    /// The request's number.
-    pub id: u64,
-    message: Vec<u8>,
-    /// What stands beside the message.
-    pub data: Bytes,
-}
-
-/// Why a frame is none.
-#[derive(Debug, thiserror::Error)]
-pub enum FrameError {
-    /// A length over its limit.
-    #[error("a frame over its limit")]
-    TooLong,
-    /// Not the encoding of a message, or with bytes left over.
-    #[error("malformed message")]
-    Malformed,
-    /// The connection ended, or failed.
-    #[error("connection")]
-    Io(#[from] std::io::Error),
-}
-
-const FRAME_HEADER_LEN: usize = 16;
-
-impl Frame {
-    /// Reads the next frame.
-    ///
-    /// # Errors
-    /// See [`FrameError`].
-    pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Self, FrameError> {
-        let mut header = [0; FRAME_HEADER_LEN];
-        stream.read_exact(&mut header).await?;
-        let message_len = crate::record::read_u32(&header, 0) as usize;
-        let data_len = crate::record::read_u32(&header, 4) as usize;
-        if message_len > MESSAGE_LEN_MAX || data_len > DATA_LEN_MAX {
-            return Err(FrameError::TooLong);
-        }
-        let mut message = vec![0; message_len];
-        stream.read_exact(&mut message).await?;
-        let mut data = vec![0; data_len];
-        stream.read_exact(&mut data).await?;
-        Ok(Self { id: crate::record::read_u64(&header, 8), message, data: data.into() })
-    }
-
-    /// The message in it.
-    ///
-    /// # Errors
-    /// [`FrameError::Malformed`].
-    pub fn decode<M: for<'a> Deserialize<'a>>(&self) -> Result<M, FrameError> {
-        let (message, rest) = postcard::take_from_bytes(&self.message).map_err(|_| FrameError::Malformed)?;
-        if rest.is_empty() { Ok(message) } else { Err(FrameError::Malformed) }
-    }
-}
-
-/// A frame to be sent: header and message in one piece, then the data's pieces.
-#[derive(Clone, Debug)]
-pub struct OutFrame {
-    front: Vec<u8>,
-    data: Vec<Bytes>,
-}
-
-impl OutFrame {
-    /// Makes a frame of `message` and `data`.
-    ///
-    /// # Errors
-    /// [`FrameError::TooLong`].
-    pub fn new<M: Serialize>(id: u64, message: &M, data: Vec<Bytes>) -> Result<Self, FrameError> {
-        let data_len: usize = data.iter().map(Bytes::len).sum();
-        let mut front =
-            postcard::to_extend(message, vec![0; FRAME_HEADER_LEN]).map_err(|_| FrameError::Malformed)?;
-        let message_len = front.len() - FRAME_HEADER_LEN;
-        if message_len > MESSAGE_LEN_MAX || data_len > DATA_LEN_MAX {
-            return Err(FrameError::TooLong);
-        }
-        front[..4].copy_from_slice(&u32::try_from(message_len).unwrap_or(u32::MAX).to_le_bytes());
-        front[4..8].copy_from_slice(&u32::try_from(data_len).unwrap_or(u32::MAX).to_le_bytes());
-        front[8..16].copy_from_slice(&id.to_le_bytes());
-        Ok(Self { front, data })
-    }
-
-    /// Writes it; flushing is the caller's.
-    ///
-    /// # Errors
-    /// The connection's.
-    pub async fn write(&self, stream: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
-        stream.write_all(&self.front).await?;
-        for piece in &self.data {
-            stream.write_all(piece).await?;
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn bytes_of(frame: &OutFrame) -> Vec<u8> {
-        [&frame.front[..], &frame.data.concat()].concat()
-    }
-
-    #[tokio::test]
-    async fn a_frame_is_these_bytes() {
-        let request =
-            Request::ReadRange { unit: UnitId([1; 16]), segment: SegmentId([2; 16]), offset: 300, length: 5 };
-        let frame =
-            OutFrame::new(9, &request, vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")]).unwrap();
-        let mut expected = vec![36, 0, 0, 0]; // message length
-        expected.extend_from_slice(&[3, 0, 0, 0]); // data length
-        expected.extend_from_slice(&[9, 0, 0, 0, 0, 0, 0, 0]); // number
-        expected.push(8); // ReadRange
-        expected.extend_from_slice(&[1; 16]); // unit
-        expected.extend_from_slice(&[2; 16]); // segment
-        expected.extend_from_slice(&[0xAC, 0x02]); // offset 300, varint
-        expected.push(5); // length
-        expected.extend_from_slice(b"abc"); // data
-        let bytes = bytes_of(&frame);
-        assert_eq!(bytes, expected);
-        let read = Frame::read(&mut &bytes[..]).await.unwrap();
-        assert_eq!(read.decode::<Request>().unwrap(), request);
-        assert_eq!((read.id, &read.data[..]), (9, &b"abc"[..]));
-    }
-
-    #[tokio::test]
-    async fn a_frame_that_is_too_long_is_refused_before_memory_is_taken() {
-        for header in [[0xFF; 16], {
-            let mut header = [0; 16];
-            header[4..8].copy_from_slice(&u32::try_from(DATA_LEN_MAX + 1).unwrap().to_le_bytes());
-            header
-        }] {
-            assert!(matches!(Frame::read(&mut &header[..]).await, Err(FrameError::TooLong)));
-        }
-        let too_long = vec![Bytes::from(vec![0; DATA_LEN_MAX]), Bytes::from_static(b"x")];
-        assert!(matches!(OutFrame::new(0, &Request::Ping, too_long), Err(FrameError::TooLong)));
-    }
-
-    proptest! {
-        #[test]
-        fn messages_from_anywhere_never_panic(message in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let frame = Frame { id: 0, message, data: Bytes::new() };
-            let _ = frame.decode::<Request>();
-            let _ = frame.decode::<Response>();
-        }
-    }
+    /// The server to fetch from did not give it.
+    #[error("the source did not give it")]
+    Source,
 }

@@ -37,6 +37,7 @@ fn server_config(
         units: layout::units(server),
         writers,
         clock: wall_clock(),
+        scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
     })
 }
 

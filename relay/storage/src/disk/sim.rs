@@ -48,6 +48,7 @@ struct State {
     files: BTreeMap<u64, FileState>,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
+    space: Space,
 }
 
 #[derive(Default)]
@@ -78,6 +79,7 @@ impl SimDisk {
             files: BTreeMap::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
+            space: Space { total: 1 << 40, free: 1 << 39 },
         };
         Self { state: Arc::new(Mutex::new(state)), life: 0 }
     }
@@ -139,6 +141,11 @@ impl SimDisk {
         state.dead = false;
         state.faults.clear();
         Self { state: Arc::clone(&self.state), life: state.life }
+    }
+
+    /// Says from now on that there is so much room. Writes go on finding some.
+    pub fn set_space(&self, space: Space) {
+        self.state().space = space;
     }
 
     /// Changes one byte of a file, behind everybody's back.
@@ -273,8 +280,7 @@ impl Disk for SimDisk {
     }
 
     fn space(&self) -> io::Result<Space> {
-        drop(self.reading()?);
-        Ok(Space { total: 1 << 40, free: 1 << 39 })
+        Ok(self.reading()?.space)
     }
 }
 

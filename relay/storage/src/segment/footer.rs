@@ -150,6 +150,11 @@ impl Summary {
         Ok(summary)
     }
 
+    /// Bytes of the whole file: header block, records, footer.
+    pub fn file_len(&self) -> u64 {
+        self.length.saturating_add(self.index_len()).saturating_add(SUMMARY_LEN as u64)
+    }
+
     /// Bytes of the index, which begins at `length`.
     pub fn index_len(&self) -> u64 {
         u64::from(self.catalog_records) * ENTRY_LEN as u64

@@ -12,20 +12,20 @@ use lighter_protocol::PeerId;
 use tokio::io::{AsyncWriteExt, BufWriter, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Shared;
 use crate::array::ServerRecord;
 use crate::disk::Disk;
 use crate::ids::{DataKey, SegmentId, UnitId};
 use crate::limits::{
-    ANSWER_TIME_MAX, CONNECTION_DATA_MAX, CONNECTION_REQUESTS_MAX, HELLO_TIME_MAX, IDLE_TIME_MAX,
-    INDEX_PAGE_MAX, PAGE_MAX,
+    ANSWER_TIME_MAX, CONNECTION_DATA_MAX, CONNECTION_REQUESTS_MAX, GROUP_LEN_MAX, HELLO_TIME_MAX,
+    IDLE_TIME_MAX, INDEX_PAGE_MAX, PAGE_MAX,
 };
 use crate::link::{Link, LinkError, PeerStream, Pending};
 use crate::segment::header::SegmentHeader;
 use crate::unit::worker::{Stopped, UnitHandle, off_reactor};
-use crate::unit::{CheckedAppend, Phase, Shelved, UnitError};
+use crate::unit::{CheckedAppend, Phase, Shelved, Stretch, UnitError};
 use crate::wire::{
     CopyState, Frame, Hop, OutFrame, Refusal, Request, Response, SegmentInfo, Target, UnitInfo, VERSION,
 };
@@ -80,6 +80,7 @@ impl<D: Disk> Welcomed<D> {
             let Ok(request) = frame.decode::<Request>() else { break };
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
             let data_len = u32::try_from(frame.data.len()).unwrap_or(u32::MAX);
+            let data_len = data_len.max(answer_len(&request));
             let Ok(room) = Arc::clone(&bytes).acquire_many_owned(data_len).await else { break };
             // Nobody takes answers any more.
             if answers.is_closed() {
@@ -88,6 +89,16 @@ impl<D: Disk> Welcomed<D> {
             let work = session.begin(request, frame.data).await;
             tasks.spawn(answer(session.clone(), frame.id, work, answers.clone(), (place, room)));
         }
+    }
+}
+
+/// Bytes of data that the answer may have: what it holds counts until it is sent.
+fn answer_len(request: &Request) -> u32 {
+    match request {
+        Request::ReadRange { length, .. } | Request::ReadSealed { length, .. } => {
+            (*length).min(u32::try_from(GROUP_LEN_MAX).unwrap_or(u32::MAX))
+        }
+        _ => 0,
     }
 }
 
@@ -161,7 +172,7 @@ impl<D: Disk> Session<D> {
             let wall = (self.shared.clock)();
             self.shared.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner).hear(wall, now);
             self.hello().await
-        } else if self.is_fellow_member() {
+        } else if self.is_fellow_member() || self.shared.allowed.is_guest(&self.peer, Instant::now()) {
             Response::Hello { now: (self.shared.clock)(), epoch: Default::default(), units: Vec::new() }
         } else {
             tracing::warn!(peer = %self.peer, "a stranger was refused");
@@ -301,6 +312,9 @@ impl<D: Disk> Session<D> {
                 Ok((Response::Appended { keys, digest }, Vec::new()))
             }
             Work::ToDo(Request::Ping, _) => done(),
+            Work::ToDo(Request::ReadSealed { unit, segment, offset, length }, _) => {
+                self.read_sealed(unit, segment, offset, length).await
+            }
             Work::ToDo(_, _) if !self.is_writer => Err(Refusal::NotAllowed),
             Work::ToDo(request, data) => self.perform(request, data).await,
         }
@@ -372,36 +386,65 @@ impl<D: Disk> Session<D> {
             }
             Request::GetTable => self.table().await,
             Request::PutTable { epoch } => self.put_table(epoch, &data).await,
-            Request::Hello { .. } | Request::Ping | Request::Append { .. } => Err(Refusal::Malformed),
+            Request::Allow { segment, peer } => self.allow(segment, peer),
+            Request::Receive { unit, epoch, segment, source, offset, length } => {
+                let writer = self.peer;
+                let stretch = Stretch { segment, writer, epoch, offset, length };
+                self.receive(unit, source, stretch).await
+            }
+            Request::Adopt { unit, epoch, segment, summary } => {
+                self.adopt(unit, epoch, segment, summary).await
+            }
+            Request::Drop { target } => {
+                let Target { segment, writer, epoch, .. } = target;
+                self.owned(&target)?.call(move |unit| unit.drop_copy(segment, &writer, epoch)).await??;
+                done()
+            }
+            Request::Health { unit } => self.health(unit).await,
+            Request::Hello { .. } | Request::Ping | Request::Append { .. } | Request::ReadSealed { .. } => {
+                Err(Refusal::Malformed)
+            }
         }
     }
 
     async fn read(&self, key: DataKey) -> Answer {
-        let expired = || {
-            let is_over = key.deletion_day.end() <= (self.shared.clock)();
-            if is_over { Refusal::Expired } else { Refusal::NoSegment }
-        };
         if key.server != self.shared.peer {
             return Err(Refusal::NotAllowed);
         }
-        let shelf = Arc::clone(self.unit(key.unit)?.shelf());
-        let shelved = shelf.get(key.segment).ok_or_else(expired)?;
+        // What is not there any more has expired if its day is over, by whatever clock; what is there, only by one
+        // that is believed.
+        let missing = || {
+            let is_over = key.deletion_day.end() <= (self.shared.clock)();
+            if is_over { Refusal::Expired } else { Refusal::NoSegment }
+        };
+        let shelf = Arc::clone(self.unit(key.unit).map_err(|_| missing())?.shelf());
+        let shelved = shelf.get(key.segment).ok_or_else(missing)?;
+        if self.shared.is_over(shelved.header.deletion_day) {
+            return Err(Refusal::Expired);
+        }
         if shelved.header.writer != self.peer || shelved.header.deletion_day != key.deletion_day {
             return Err(Refusal::NoSegment);
         }
-        let bytes = off_reactor(move || shelf.read_record(key.segment, key.offset, key.length)).await??;
+        let reader = Arc::clone(&shelf);
+        let read = off_reactor(move || reader.read_record(key.segment, key.offset, key.length)).await?;
+        let bytes = read.inspect_err(|error| {
+            if !matches!(error, UnitError::NoSegment) {
+                shelf.suspect(key.segment);
+            }
+        })?;
         self.shared.counters.reads.fetch_add(1, Ordering::Relaxed);
         Ok((Response::Done, vec![bytes.into()]))
     }
 
-    fn unit(&self, unit: UnitId) -> Result<&UnitHandle<D>, Refusal> {
+    pub(super) fn unit(&self, unit: UnitId) -> Result<&UnitHandle<D>, Refusal> {
         self.shared.units.get(&unit).ok_or(Refusal::NoSegment)
     }
 
     /// Another writer's segment is none.
     fn owns(&self, unit: UnitId, segment: SegmentId) -> Result<(), Refusal> {
         let found = self.unit(unit)?.shelf().get(segment);
-        found.filter(|shelved| shelved.header.writer == self.peer).map(|_| ()).ok_or(Refusal::NoSegment)
+        let own = found.filter(|shelved| shelved.header.writer == self.peer).ok_or(Refusal::NoSegment)?;
+        if self.shared.is_over(own.header.deletion_day) { Err(Refusal::Expired) } else { Ok(()) }
     }
 
     fn owned(&self, target: &Target) -> Result<&UnitHandle<D>, Refusal> {
@@ -425,7 +468,7 @@ fn list<D: Disk>(page: &[Arc<Shelved<D>>]) -> (Response, Vec<Bytes>) {
     (Response::Segments(infos), page.iter().map(|shelved| shelved.header.encode().into()).collect())
 }
 
-fn done() -> Answer {
+pub(super) fn done() -> Answer {
     Ok((Response::Done, Vec::new()))
 }
 

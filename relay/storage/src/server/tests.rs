@@ -1,5 +1,7 @@
 //! Hostile and broken peers at a server's listener.
 
+mod copying;
+
 use std::time::Duration;
 
 use lighter_transport::Identity;
@@ -35,6 +37,7 @@ impl Fixture {
             units: vec![folder.path().join("unit")],
             writers: vec![writer.peer()],
             clock: wall_clock(),
+            scrub_days: crate::limits::SCRUB_DAYS_DEFAULT,
         };
         let server = StorageServer::start(config).await.unwrap();
         Self { _folder: folder, server, writer }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use lighter_protocol::UnixTime;
 
-use super::open::read_header;
-use super::{ASIDE, Unit, gone_or_not_there};
+use super::kept::Kept;
+use super::leave::{aside_until, part_of};
+use super::{Shelved, Unit, gone_or_not_there};
 use crate::disk::{Disk, DiskFile};
 use crate::limits::CLOCK_DOUBT;
 use crate::segment::file_name;
@@ -59,41 +60,49 @@ impl<D: Disk> Unit<D> {
         self.meta.latest
     }
 
-    /// Deletes what has had its day, at a time that is believed. Gives how many segments went.
+    /// Deletes what has had its day, at a time that is believed: copies, what was set aside, what was being received;
+    /// and what was received in vain. Gives how many copies went.
     ///
     /// # Errors
     /// The disk's; what is left goes at the next sweep.
     // SPEC: C11
     pub fn sweep(&mut self, now: UnixTime) -> io::Result<u64> {
-        let mut gone = 0;
+        let (mut gone, mut failed) = (0, None);
         for shelved in self.shelf.all() {
             if shelved.header.deletion_day.end() <= now {
-                let segment = shelved.header.segment;
-                erase_key(&shelved.file, &shelved.header)?;
-                gone_or_not_there(self.disk.remove(&file_name(segment)))?;
-                self.forget(segment);
-                gone += 1;
+                match self.expire(&shelved) {
+                    Ok(()) => gone += 1,
+                    // One that cannot be removed does not keep the others.
+                    Err(error) => failed = Some(error),
+                }
             }
         }
-        for name in self.disk.list()?.iter().filter(|name| name.ends_with(ASIDE)) {
-            let file = self.disk.open(name)?;
-            if let Some(header) = read_header(&file, file.len()?)?
-                && header.deletion_day.end() <= now
-            {
-                erase_key(&file, &header)?;
-                self.disk.remove(name)?;
-                gone += 1;
-            }
+        self.sweep_partials(now);
+        for name in self.disk.list()? {
+            let wiped = if aside_until(&name).is_some_and(|day| day.end() <= now) {
+                self.wipe(&name).map(|()| gone += 1)
+            } else if let Some(segment) = part_of(&name).filter(|segment| !self.has_partial(*segment)) {
+                self.wipe_part(segment)
+            } else {
+                Ok(())
+            };
+            failed = wiped.err().or(failed);
         }
-        if gone > 0 {
-            self.disk.sync_dir()?;
-        }
+        self.disk.sync_dir()?;
         self.meta.incomplete.retain(|_, day| day.end() > now);
         if now > self.meta.latest {
             self.meta.latest = now;
             self.meta.store(&self.disk)?;
         }
-        Ok(gone)
+        failed.map_or(Ok(gone), Err)
+    }
+
+    fn expire(&mut self, shelved: &Shelved<D>) -> io::Result<()> {
+        let segment = shelved.header.segment;
+        erase_key(&shelved.file, &shelved.header)?;
+        gone_or_not_there(self.disk.remove(&file_name(segment)))?;
+        self.forget(segment);
+        Ok(())
     }
 }
 

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use lighter_protocol::{PeerId, UnixTime};
 use rand::Rng;
 
+use super::kept::Kept;
+use super::leave::part_of;
 use super::meta::UnitMeta;
-use super::{ASIDE, Phase, Shelf, Shelved, Unit, Writing};
+use super::scrub::Scrub;
+use super::{Phase, Shelf, Shelved, Unit, Writing};
 use crate::disk::{Disk, DiskFile};
 use crate::ids::{Class, SegmentId, UnitId};
 use crate::limits::{FILL_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEN_MAX};
@@ -30,7 +33,7 @@ pub struct OpenReport {
     pub damaged: u64,
     /// Files that are no segments any more, and were put out of the way.
     pub set_aside: u64,
-    /// Beginnings of segments that never came to be, removed.
+    /// Beginnings of segments and of copies that never came to be, removed.
     pub removed: u64,
 }
 
@@ -67,15 +70,33 @@ impl<D: Disk> Unit<D> {
             }
         };
         let shelf = Arc::new(Shelf::new(meta.unit));
-        let mut unit = Self { disk, server, meta, shelf, writing: BTreeMap::new(), fill_len: FILL_LEN };
+        let scrub = Scrub::load(&disk, now);
+        let mut unit = Self {
+            disk,
+            server,
+            meta,
+            shelf,
+            writing: BTreeMap::new(),
+            partials: BTreeMap::new(),
+            next_partial: 0,
+            scrub,
+            fill_len: FILL_LEN,
+        };
         let mut report = OpenReport::default();
         for name in unit.disk.list()? {
             if let Some(segment) = segment_of(&name) {
                 unit.open_segment(&name, segment, now, &mut report)?;
+            } else if let Some(segment) = part_of(&name) {
+                // Not a copy, whatever stands in it. One that does not go now goes at a sweep.
+                if let Err(error) = unit.wipe_part(segment) {
+                    tracing::warn!(%segment, %error, "what was received in vain could not be removed yet");
+                }
+                report.removed += 1;
             }
         }
         unit.disk.sync_dir()?;
         unit.settle_suspects()?;
+        unit.settle_damage()?;
         Ok((unit, report))
     }
 
@@ -88,26 +109,32 @@ impl<D: Disk> Unit<D> {
     ) -> io::Result<()> {
         let file = self.disk.open(name)?;
         let file_len = file.len()?;
-        let Some(header) = read_header(&file, file_len)?.filter(|header| self.is_ours(header, segment))
-        else {
+        let summary = read_summary(&file, file_len, segment)?;
+        // A sealed copy may have come from another server; an open one is a member's.
+        let header = read_header(&file, file_len)?
+            .filter(|header| header.segment == segment && (summary.is_some() || self.is_member(header)));
+        let Some(header) = header else {
             // Not acknowledged where it has no room for a record; otherwise it may be all that is left of something.
             if file_len <= RECORDS_AT {
                 self.disk.remove(name)?;
                 report.removed += 1;
             } else {
                 // Which day it had is not known: no day is later than that of a year's class begun today.
-                self.miss(segment, Class::Days365.deletion_day(now.day()))?;
-                self.disk.rename(name, &format!("{name}{ASIDE}"))?;
+                let day = Class::Days365.deletion_day(now.day());
+                self.miss(segment, day)?;
+                self.rename_aside(segment, day)?;
                 self.shelf.count_set_aside();
                 report.set_aside += 1;
                 tracing::error!(%segment, "a segment's header block is damaged: the file was set aside");
             }
             return Ok(());
         };
-        if let Some(summary) = read_summary(&file, file_len, segment)? {
+        if let Some(summary) = summary {
             report.sealed += 1;
             self.complete(segment);
-            self.shelf.put(Shelved::new(header, file, Phase::Sealed(summary), summary.length));
+            let shelved = Shelved::new(header, file, Phase::Sealed(summary), summary.length);
+            shelved.set_damaged(self.scrub.damage(segment));
+            self.shelf.put(shelved);
             return Ok(());
         }
         report.open += 1;
@@ -121,7 +148,7 @@ impl<D: Disk> Unit<D> {
         file.sync_data()?;
         report.damaged += found.damaged.len() as u64;
         let shelved = Shelved::new(header, file, Phase::Open, found.end);
-        shelved.set_damaged(found.damaged.len());
+        shelved.set_damaged(found.damaged.len() as u64);
         self.shelf.put(shelved);
         let writing =
             Writing { next: found.end, filled: found.end, records: found.records, last: found.last };
@@ -129,8 +156,8 @@ impl<D: Disk> Unit<D> {
         Ok(())
     }
 
-    fn is_ours(&self, header: &SegmentHeader, segment: SegmentId) -> bool {
-        header.segment == segment && header.unit_of(&self.server) == Some(self.meta.unit)
+    fn is_member(&self, header: &SegmentHeader) -> bool {
+        header.unit_of(&self.server) == Some(self.meta.unit)
     }
 
     /// Cut and synced, or gone: nothing is in suspicion any more.
@@ -144,7 +171,7 @@ impl<D: Disk> Unit<D> {
 }
 
 /// The header block; `None` where there is no sound one.
-pub(super) fn read_header<F: DiskFile>(file: &F, file_len: u64) -> io::Result<Option<SegmentHeader>> {
+fn read_header<F: DiskFile>(file: &F, file_len: u64) -> io::Result<Option<SegmentHeader>> {
     if file_len < RECORDS_AT {
         return Ok(None);
     }

@@ -103,7 +103,9 @@ impl<D: Disk> Unit<D> {
             self.fail(&shelved, true);
             return Err(error.into());
         }
-        shelved.set_damaged(damaged);
+        if damaged > 0 || shelved.damaged() > 0 {
+            self.remember_damage(&shelved, damaged as u64, self.meta.latest);
+        }
         shelved.set_phase(Phase::Sealed(summary));
         self.complete(segment);
         Ok(SealReport { summary, damaged: damaged as u64 })

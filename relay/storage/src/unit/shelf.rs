@@ -1,15 +1,17 @@
 //! What readers of a unit share with its owner: which segments are there, and up to where they are durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use lighter_protocol::PeerId;
+use tokio::sync::Notify;
 
 use super::UnitError;
+use super::sync_times::SyncTimes;
 use crate::disk::{Disk, DiskFile};
 use crate::ids::{SegmentId, Sequence, UnitId};
-use crate::limits::{GROUP_LEN_MAX, RECORD_LEN_MAX};
+use crate::limits::{DAMAGED_MAX, GROUP_LEN_MAX, RECORD_LEN_MAX};
 use crate::record::{RECORD_HEADER_LEN, RecordHeader, UncheckedRecord};
 use crate::segment::RECORDS_AT;
 use crate::segment::footer::{IndexEntry, Summary};
@@ -20,6 +22,10 @@ pub struct Shelf<D: Disk> {
     unit: UnitId,
     segments: RwLock<BTreeMap<SegmentId, Arc<Shelved<D>>>>,
     set_aside: AtomicU64,
+    /// Sealed segments in which a read found something wrong: to be re-read soon. A bounded number.
+    suspects: Mutex<BTreeSet<SegmentId>>,
+    suspected: Notify,
+    sync_times: SyncTimes,
 }
 
 /// One segment of a unit.
@@ -30,7 +36,7 @@ pub struct Shelved<D: Disk> {
     phase: Mutex<Phase>,
     /// Records up to here are synced: what may be read.
     readable: AtomicU64,
-    /// Bad stretches found by the last scan.
+    /// Bad stretches found by its last reading.
     damaged: AtomicU64,
 }
 
@@ -58,7 +64,14 @@ impl Phase {
 
 impl<D: Disk> Shelf<D> {
     pub(super) fn new(unit: UnitId) -> Self {
-        Self { unit, segments: RwLock::default(), set_aside: AtomicU64::new(0) }
+        Self {
+            unit,
+            segments: RwLock::default(),
+            set_aside: AtomicU64::new(0),
+            suspects: Mutex::default(),
+            suspected: Notify::new(),
+            sync_times: SyncTimes::default(),
+        }
     }
 
     /// Whose it is.
@@ -88,6 +101,59 @@ impl<D: Disk> Shelf<D> {
         let from = after.map_or(Unbounded, Excluded);
         let behind = segments.range((from, Unbounded)).map(|(_, shelved)| shelved);
         behind.filter(|shelved| shelved.header.writer == *writer).take(count).cloned().collect()
+    }
+
+    /// The first sealed segment behind `behind`, in the order of their names.
+    pub(super) fn next_sealed(&self, behind: Option<SegmentId>) -> Option<SegmentId> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let mut rest = segments.range((behind.map_or(Unbounded, Excluded), Unbounded));
+        rest.find(|(_, shelved)| shelved.sealed_len() > 0).map(|(segment, _)| *segment)
+    }
+
+    /// Bytes of the sealed segments up to `behind`, and of all.
+    pub fn sealed_bytes(&self, behind: Option<SegmentId>) -> (u64, u64) {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let lens = segments.iter().map(|(segment, shelved)| (Some(*segment) <= behind, shelved.sealed_len()));
+        lens.fold((0, 0), |(before, all), (is_before, len)| {
+            (before + if is_before { len } else { 0 }, all + len)
+        })
+    }
+
+    /// The first damaged segments of `writer`, up to `count`, with their bad stretches.
+    pub fn damaged_of(&self, writer: &PeerId, count: usize) -> Vec<(SegmentId, u64)> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let damaged = segments.iter().map(|(segment, shelved)| (*segment, shelved));
+        let own = damaged.filter(|(_, shelved)| shelved.damaged() > 0 && shelved.header.writer == *writer);
+        own.take(count).map(|(segment, shelved)| (segment, shelved.damaged())).collect()
+    }
+
+    /// Segments in which bad stretches are known.
+    pub fn damaged_count(&self) -> u64 {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.values().filter(|shelved| shelved.damaged() > 0).count() as u64
+    }
+
+    /// A read found something wrong in a segment: it will be re-read before others.
+    pub fn suspect(&self, segment: SegmentId) {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        if suspects.len() < DAMAGED_MAX && suspects.insert(segment) {
+            self.suspected.notify_one();
+        }
+    }
+
+    /// Returns when a segment became suspect.
+    pub async fn suspected(&self) {
+        self.suspected.notified().await;
+    }
+
+    pub(super) fn take_suspect(&self) -> Option<SegmentId> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).pop_first()
+    }
+
+    /// How long its syncs took.
+    pub fn sync_times(&self) -> &SyncTimes {
+        &self.sync_times
     }
 
     /// All segments.
@@ -154,6 +220,22 @@ impl<D: Disk> Shelf<D> {
         Ok(bytes)
     }
 
+    /// Reads a sealed segment's file as it stands, up to `length` bytes from `offset` on or to its end: for copying it.
+    ///
+    /// # Errors
+    /// See [`UnitError`].
+    pub fn read_sealed(&self, segment: SegmentId, offset: u64, length: u32) -> Result<Vec<u8>, UnitError> {
+        let shelved = self.get(segment).ok_or(UnitError::NoSegment)?;
+        let Phase::Sealed(summary) = shelved.phase() else {
+            return Err(UnitError::State("not sealed"));
+        };
+        let rest = summary.file_len().checked_sub(offset).ok_or(UnitError::Unsound("no such place"))?;
+        let len = rest.min(u64::from(length)).min(GROUP_LEN_MAX as u64);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        shelved.file.read_at(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// The catalog records of a segment: from the footer where it is sealed, else by reading its headers.
     ///
     /// # Errors
@@ -197,7 +279,15 @@ impl<D: Disk> Shelved<D> {
         RecordHeader::decode(&header).map_or(Sequence::ZERO, |header| header.sequence)
     }
 
-    /// Bad stretches that the last scan found.
+    /// Bytes of its file where it is sealed; 0 where it is not.
+    fn sealed_len(&self) -> u64 {
+        match self.phase() {
+            Phase::Sealed(summary) => summary.file_len(),
+            _ => 0,
+        }
+    }
+
+    /// Bad stretches that its last reading found.
     pub fn damaged(&self) -> u64 {
         self.damaged.load(Ordering::Relaxed)
     }
@@ -210,7 +300,7 @@ impl<D: Disk> Shelved<D> {
         self.readable.store(readable, Ordering::Release);
     }
 
-    pub(super) fn set_damaged(&self, damaged: usize) {
-        self.damaged.store(damaged as u64, Ordering::Relaxed);
+    pub(super) fn set_damaged(&self, damaged: u64) {
+        self.damaged.store(damaged, Ordering::Relaxed);
     }
 }

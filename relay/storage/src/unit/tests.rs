@@ -1,3 +1,6 @@
+mod copies;
+mod scrubbing;
+
 use std::io;
 
 use lighter_protocol::{Day, Keypair};
@@ -6,9 +9,9 @@ use rand::rngs::StdRng;
 
 use super::*;
 use crate::disk::sim::{Fault, SimDisk};
-use crate::ids::Class;
+use crate::ids::{Class, Sequence};
 use crate::keys::WRAPPED_LEN;
-use crate::record::{Kind, RECORD_HEADER_LEN, UnplacedRecord};
+use crate::record::{AppendDigest, Kind, RECORD_HEADER_LEN, UnplacedRecord};
 use crate::segment::header::Member;
 
 fn peer(seed: u8) -> PeerId {

@@ -14,9 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{CheckedAppend, SealReport, Shelf, Unit, UnitError};
+use crate::array::Clock;
 use crate::disk::Disk;
 use crate::ids::{Epoch, SegmentId};
 use crate::limits::{GROUP_LEN_MAX, GROUP_TIME_MAX, UNIT_QUEUE_MAX};
+use crate::segment::footer::Summary;
 
 /// Asks a unit's worker. Clones ask the same one; it ends with the last of them.
 pub struct UnitHandle<D: Disk> {
@@ -113,6 +115,41 @@ impl<D: Disk> UnitHandle<D> {
             handle.call(move |unit| unit.finish_seal(segment, sealed)).await
         });
         sealing.await.map_err(|_| Stopped)?
+    }
+}
+
+impl<D: Disk> UnitHandle<D> {
+    /// Commands that wait for the worker.
+    pub fn queue_len(&self) -> usize {
+        self.commands.max_capacity() - self.commands.capacity()
+    }
+
+    /// Checks what was received of a segment and makes it a copy; the unit goes on with others meanwhile.
+    ///
+    /// # Errors
+    /// [`Stopped`] outside, the unit's own inside.
+    pub async fn adopt(
+        &self,
+        segment: SegmentId,
+        writer: lighter_protocol::PeerId,
+        epoch: Epoch,
+        summary: Summary,
+        clock: Clock,
+    ) -> Result<Result<SealReport, UnitError>, Stopped> {
+        let handle = self.clone();
+        let adopting = tokio::spawn(async move {
+            let begun = handle.call(move |unit| unit.begin_adopt(segment, &writer, epoch, summary)).await?;
+            let job = match begun {
+                Ok(Ok(job)) => job,
+                Ok(Err(report)) => return Ok(Ok(report)),
+                Err(error) => return Ok(Err(error)),
+            };
+            let number = job.number();
+            let checked = off_reactor(move || job.run()).await?;
+            let now = clock();
+            handle.call(move |unit| unit.finish_adopt(segment, number, epoch, checked, now)).await
+        });
+        adopting.await.map_err(|_| Stopped)?
     }
 }
 

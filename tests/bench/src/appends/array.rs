@@ -23,6 +23,7 @@ pub(super) async fn run(folder: &Path, load: Load) -> Result<Duration> {
             units: vec![folder.join(format!("server-{index}")).join("unit")],
             writers: vec![relay.peer()],
             clock: wall_clock(),
+            scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
         };
         servers.push(StorageServer::start(config).await?);
     }

@@ -79,6 +79,7 @@ impl World {
                 units: vec![folder.path().join(format!("unit-{number}"))],
                 writers: vec![relay.peer()],
                 clock: wall_clock(),
+                scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
             };
             let server = StorageServer::start(config).await.unwrap();
             servers.push((ServerRecord { peer: server.peer(), address: server.address() }, server));

@@ -56,6 +56,7 @@ impl Cluster {
             units: vec![self.unit(index)],
             writers: vec![self.relay.peer()],
             clock: self.clock(),
+            scrub_days: crate::limits::SCRUB_DAYS_DEFAULT,
         };
         // The folder's lock of a server that was just dropped goes with its worker.
         for _ in 0..200 {

@@ -1,0 +1,179 @@
+//! Reading a whole sealed segment and judging it: header block, each record, footer.
+//!
+//! It goes piece by piece, so that whoever reads decides how fast; memory is one record and one piece. Unlike a scan,
+//! which finds out where a log ends, this knows what must be there: the header block and the summary.
+
+use std::io;
+
+use super::RECORDS_AT;
+use super::footer::{IndexEntry, SUMMARY_LEN, Summary, encode_index};
+use super::header::SegmentHeader;
+use crate::disk::DiskFile;
+use crate::ids::Sequence;
+use crate::limits::{RECORD_ALIGN, RECORD_LEN_MAX};
+use crate::record::{Kind, RecordError, RecordHeader, UncheckedRecord};
+
+/// A sealed segment that is being read.
+pub struct Verifier {
+    header: SegmentHeader,
+    summary: Summary,
+    /// The next byte to be read.
+    at: u64,
+    /// What was read of the records and is not judged yet: it ends at `at`.
+    rest: Vec<u8>,
+    hasher: blake3::Hasher,
+    records: u64,
+    first: Sequence,
+    last: Sequence,
+    /// Of the catalog's records, as the index should have them.
+    entries: u32,
+    entries_crc: u32,
+    /// Of the index, as it is.
+    index_crc: u32,
+    damaged: u64,
+    /// Within a bad stretch.
+    is_lost: bool,
+}
+
+/// How it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// So many bytes were read; there are more.
+    Piece(u64),
+    /// All of it was read: so many bad stretches are in it, header block and footer included.
+    Whole {
+        /// 0: everything is as it should be.
+        damaged: u64,
+    },
+}
+
+impl Verifier {
+    /// Will read the segment that should have this header block and this summary.
+    pub fn new(header: SegmentHeader, summary: Summary) -> Self {
+        Self {
+            header,
+            summary,
+            at: 0,
+            rest: Vec::new(),
+            hasher: blake3::Hasher::new(),
+            records: 0,
+            first: Sequence::ZERO,
+            last: Sequence::ZERO,
+            entries: 0,
+            entries_crc: 0,
+            index_crc: 0,
+            damaged: 0,
+            is_lost: false,
+        }
+    }
+
+    /// Bytes read so far.
+    pub fn done(&self) -> u64 {
+        self.at
+    }
+
+    /// Reads the next piece, of at most `len` bytes (a multiple of a record's alignment).
+    ///
+    /// # Errors
+    /// The disk's; [`io::ErrorKind::UnexpectedEof`] where the file is too short.
+    pub fn step<F: DiskFile>(&mut self, file: &F, len: usize) -> io::Result<Verified> {
+        let Summary { length, .. } = self.summary;
+        let index_end = length.saturating_add(self.summary.index_len());
+        let until = [RECORDS_AT, length, index_end, self.summary.file_len()];
+        let Some(end) = until.into_iter().find(|end| self.at < *end) else { return Ok(self.judge_whole()) };
+        let piece_len = usize::try_from(end - self.at).unwrap_or(usize::MAX).min(len.max(SUMMARY_LEN));
+        let (from, start) = (self.at, self.rest.len());
+        self.rest.resize(start + piece_len, 0);
+        file.read_at(self.at, &mut self.rest[start..]).inspect_err(|_| self.rest.truncate(start))?;
+        self.at += piece_len as u64;
+        let is_end = self.at == end;
+        if from < RECORDS_AT {
+            self.judge_header(is_end);
+        } else if from < length {
+            self.hasher.update(&self.rest[start..]);
+            self.judge_records(is_end);
+        } else if from < index_end {
+            self.index_crc = crc32c::crc32c_append(self.index_crc, &self.rest);
+            self.rest.clear();
+        } else {
+            self.judge_summary(is_end);
+        }
+        Ok(Verified::Piece(piece_len as u64))
+    }
+
+    fn judge_header(&mut self, is_end: bool) {
+        if is_end {
+            self.damaged += u64::from(self.rest != self.header.encode());
+            self.rest.clear();
+        }
+    }
+
+    fn judge_summary(&mut self, is_end: bool) {
+        if is_end {
+            self.damaged += u64::from(self.rest != self.summary.encode());
+            self.rest.clear();
+        }
+    }
+
+    /// Judges the records that are whole in `rest`; all of it where no more come.
+    fn judge_records(&mut self, is_end: bool) {
+        let begin = self.at - self.rest.len() as u64;
+        let rest = std::mem::take(&mut self.rest);
+        let mut used = 0;
+        while used < rest.len() {
+            let bytes = &rest[used..];
+            let record = UncheckedRecord::new(bytes).check(self.header.segment, begin + used as u64);
+            used += match record {
+                Ok(record)
+                    if record.header.epoch == self.header.epoch && record.header.sequence > self.last =>
+                {
+                    self.take(&record.header);
+                    record.header.record_len()
+                }
+                Err(RecordError::CutOff { .. }) if !is_end && bytes.len() < RECORD_LEN_MAX => break,
+                Ok(_) | Err(_) => {
+                    self.damaged += u64::from(!self.is_lost);
+                    self.is_lost = true;
+                    to_next_magic(bytes)
+                }
+            };
+        }
+        self.rest = rest;
+        self.rest.drain(..used.min(self.rest.len()));
+    }
+
+    fn take(&mut self, header: &RecordHeader) {
+        self.is_lost = false;
+        if self.records == 0 {
+            self.first = header.sequence;
+        }
+        self.records += 1;
+        self.last = header.sequence;
+        if header.kind == Kind::Catalog {
+            let entry = IndexEntry {
+                sequence: header.sequence,
+                offset: u32::try_from(header.offset).unwrap_or(u32::MAX),
+                length: u32::try_from(header.record_len()).unwrap_or(u32::MAX),
+            };
+            self.entries = self.entries.saturating_add(1);
+            self.entries_crc = crc32c::crc32c_append(self.entries_crc, &encode_index(&[entry]));
+        }
+    }
+
+    /// What can only be said in the end. A bad index is a stretch of its own; all else goes with the bad records that
+    /// were found, and is one where none were.
+    fn judge_whole(&self) -> Verified {
+        let Summary { records, first, last, root, catalog_records, index_crc, .. } = self.summary;
+        let is_right = (self.records, self.first, self.last) == (records, first, last)
+            && (self.entries, self.entries_crc) == (catalog_records, index_crc)
+            && *self.hasher.finalize().as_bytes() == root;
+        let damaged = self.damaged + u64::from(self.index_crc != index_crc);
+        Verified::Whole { damaged: damaged.max(u64::from(!is_right)) }
+    }
+}
+
+/// How far it is to what may be the next record behind a bad one: to the end where there is none.
+fn to_next_magic(bytes: &[u8]) -> usize {
+    let mut chunks = bytes.chunks(RECORD_ALIGN).skip(1);
+    chunks.position(|chunk| chunk.starts_with(b"LRC1")).map_or(bytes.len(), |at| (at + 1) * RECORD_ALIGN)
+}
