@@ -31,6 +31,7 @@ mod blob;
 mod config;
 mod errors;
 mod group;
+mod heal;
 mod health;
 mod hedge;
 mod join;
@@ -59,6 +60,7 @@ use tokio::task::JoinSet;
 pub use blob::{BlobWriter, PlacedBlob};
 pub use config::{ArrayConfig, Clock, ServerRecord, wall_clock};
 pub use errors::{OpenError, ReadError, TableChangeError, WriteError};
+pub use heal::HealStatus;
 pub use read::{BlobPortions, BlobReader};
 pub use replay::{CatalogEntry, Replay, ReplayAlarms};
 pub use segments::{CopyFault, CopyStatus, SegmentState, SegmentStatus};
@@ -267,6 +269,7 @@ impl Inner {
         }
         background.spawn(Arc::clone(&shared).settle_always());
         background.spawn(Arc::clone(&shared).restore_always());
+        background.spawn(Arc::clone(&shared).heal_always());
         for class in Class::ALL {
             let (submissions, queue) = mpsc::channel(LANE_QUEUE_MAX);
             writing.spawn(Lane::new(Arc::clone(&shared), class, queue).run());

@@ -4,9 +4,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use lighter_agent::control::socket::Lines;
 use lighter_agent::control::{self};
 use lighter_message::name::percent_encode;
+use lighter_protocol::UnixTime;
 use lighter_relay::control::Question;
 use lighter_relay::retrieval::disposition::{content_disposition, content_type};
-use lighter_relay::retrieval::range::{Selection, select};
+use lighter_relay::retrieval::range::{Selection, Validators, select};
 
 use crate::Target;
 
@@ -64,8 +65,9 @@ pub fn http_range(data: &[u8]) {
             headers.append(name, value);
         }
     }
+    let there = Validators { size, etag: "\"tag\"", modified: UnixTime(1_700_000_000) };
     for is_get in [true, false] {
-        match select(&headers, is_get, size, "\"tag\"") {
+        match select(&headers, is_get, &there) {
             Selection::Part(range) => {
                 assert!(is_get && range.start < range.end && range.end <= size, "{range:?} of {size}");
             }

@@ -85,7 +85,7 @@ pub async fn wait_until_released(world: &World) -> Result<()> {
 /// Where they stay different, or a folder cannot be read.
 pub async fn wait_for_equal_copies(world: &World) -> Result<Vec<Vec<u8>>> {
     wait_for("two copies, equal to the byte", async || {
-        let [first, second] = &world.storage;
+        let [first, second] = &world.storage[..] else { anyhow::bail!("not two storage servers") };
         let (first, second) = (read_segments(first.data())?, read_segments(second.data())?);
         Ok((!first.is_empty() && first == second).then_some(first))
     })

@@ -1,4 +1,4 @@
-//! A whole installation in one temporary folder: location server, relay, two storage servers, agents.
+//! A whole installation in one temporary folder: location server, relay, storage servers, agents.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,22 @@ use crate::programs::{program, run, run_ok};
 pub const DOMAIN: &str = "lighter.test";
 
 /// What differs from one world to the next.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
+    /// Storage servers, each a process: 2.
+    pub storage_servers: u32,
     /// Where mail goes on to, as the relay's configuration says it (`[next_hop]`); None: Maildirs.
     pub next_hop: Option<Value>,
     /// Days that a copy stays after its receipt.
     pub keep_after_receipt_days: u32,
     /// More of the relay's configuration: tables, whose fields are put into those of the world. None: nothing more.
     pub more: Option<Value>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { storage_servers: 2, next_hop: None, keep_after_receipt_days: 0, more: None }
+    }
 }
 
 /// One program of the world: what it is started with, and, while it runs, its process.
@@ -42,7 +50,7 @@ pub struct World {
     /// The location server.
     pub location: Member,
     /// The storage servers, each a process of its own.
-    pub storage: [Member; 2],
+    pub storage: Vec<Member>,
     /// The relay: SMTP, LMTP, retrieval, delivery.
     pub relay: Member,
     /// Where the location server listens.
@@ -147,7 +155,10 @@ impl World {
         // The relay's PeerId does not depend on its array, so the storage servers can be told of it first.
         write_config(&relay_config, &json!({ "data": relay.data() }))?;
         let id = relay_id(&relay, &relay_config).await?;
-        let storage = [start_storage(root, 1, &id).await?, start_storage(root, 2, &id).await?];
+        let mut storage = Vec::new();
+        for number in 1..=options.storage_servers {
+            storage.push(start_storage(root, number, &id).await?);
+        }
         let mut config = relay_values(&relay, options, &location_url, &token_file, &storage).await?;
         write_config(&relay_config, &config)?;
         relay.start().await?;
@@ -361,7 +372,7 @@ async fn relay_values(
     options: &Options,
     location_url: &str,
     token_file: &Path,
-    storage: &[Member; 2],
+    storage: &[Member],
 ) -> Result<Value> {
     let mut servers = Vec::new();
     for member in storage {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +58,12 @@ pub struct ArrayConfig {
     /// For how long a write whose segment failed looks for members to go on with. Whoever waits for it hears of
     /// nothing but a delay until then.
     pub go_on_time_max: Duration,
+    /// A server that is away for longer is taken for lost: what it had is copied to others.
+    pub rebuild_after: Duration,
+    /// Bytes a second that are copied at most to make up for lost copies; `None`: as fast as it goes.
+    pub heal_rate: Option<NonZeroU64>,
+    /// How often the units are asked how they are, and what is lacking is looked for.
+    pub heal_interval: Duration,
     /// How long opening waits for servers that do not answer, once enough of them do.
     pub join_time_max: Duration,
     /// The longest pause between two tries to reach a server that is away.
@@ -77,6 +84,9 @@ impl ArrayConfig {
             write_time_max: Duration::from_secs(10),
             write_time_min: Duration::from_millis(250),
             go_on_time_max: Duration::from_secs(5),
+            rebuild_after: Duration::from_secs(30 * 60),
+            heal_rate: NonZeroU64::new(64 << 20),
+            heal_interval: Duration::from_secs(10),
             join_time_max: Duration::from_secs(3),
             reconnect_delay_max: Duration::from_secs(5),
         }

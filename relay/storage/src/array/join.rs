@@ -6,7 +6,7 @@ use std::time::Duration;
 use lighter_protocol::PeerId;
 use rand::RngExt;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::state::{Entry, Live, Shared, Stage};
 use super::{OpenError, ServerRecord};
@@ -95,7 +95,7 @@ impl Shared {
             tries.spawn(async move { shared.reach(&record).await });
         }
         let mut reached = Vec::new();
-        let deadline = tokio::time::Instant::now() + self.config.join_time_max;
+        let deadline = Instant::now() + self.config.join_time_max;
         while let Some(tried) = tries.join_next().await {
             if let Ok(Ok(one)) = tried {
                 reached.push(one);
@@ -249,6 +249,7 @@ impl Shared {
     fn lose(&self, peer: &PeerId) {
         let mut state = self.state();
         let Some(server) = state.server_mut(peer) else { return };
+        server.last_seen = Instant::now();
         if let Some(live) = server.live.take() {
             live.close();
         }

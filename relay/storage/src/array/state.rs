@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::heal::Healing;
 use super::health::Health;
 use super::hedge::Hedges;
 use super::{ArrayConfig, Clock, ServerRecord};
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) dial: Arc<dyn Dial>,
     chance: Mutex<StdRng>,
     state: Mutex<State>,
+    healing: Mutex<Healing>,
     /// Something changed that the settler may want to act upon.
     pub(super) changed: Notify,
     /// A server was taken in.
@@ -62,6 +64,9 @@ pub(super) struct Counters {
     pub(super) hedged: AtomicU64,
     pub(super) bad_copies: AtomicU64,
     pub(super) went_on: AtomicU64,
+    pub(super) copies_made: AtomicU64,
+    pub(super) copy_bytes: AtomicU64,
+    pub(super) copies_dropped: AtomicU64,
     pub(super) written_bytes: AtomicU64,
     pub(super) read_bytes: AtomicU64,
 }
@@ -94,6 +99,8 @@ pub(super) struct Server {
     pub(super) live: Option<Live>,
     /// This instance has fenced it: a higher epoch there now is a successor's.
     pub(super) was_fenced: bool,
+    /// When it was last there; the start, where it never was.
+    pub(super) last_seen: Instant,
     /// How well it does: who fails is left alone for a while, who is slow has failed.
     pub(super) health: Health,
 }
@@ -181,6 +188,7 @@ impl Shared {
             dial,
             chance: Mutex::new(chance),
             state: Mutex::new(state),
+            healing: Mutex::default(),
             changed: Notify::new(),
             joined: Notify::new(),
             changing: tokio::sync::Mutex::new(()),
@@ -197,6 +205,10 @@ impl Shared {
 
     pub(super) fn chance(&self) -> MutexGuard<'_, StdRng> {
         self.chance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn healing(&self) -> MutexGuard<'_, Healing> {
+        self.healing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_fenced(&self) -> bool {
@@ -248,6 +260,7 @@ impl State {
                     record: entry.record(),
                     live: None,
                     was_fenced: false,
+                    last_seen: Instant::now(),
                     health: Health::default(),
                 }),
             }
@@ -266,6 +279,11 @@ impl State {
 
     pub(super) fn server_mut(&mut self, peer: &PeerId) -> Option<&mut Server> {
         self.servers.iter_mut().find(|server| server.record.peer == *peer)
+    }
+
+    /// Whether a server is to have nothing in the end.
+    pub(super) fn is_draining(&self, peer: &PeerId) -> bool {
+        self.table.server(peer).is_none_or(|server| server.state == ServerState::Draining)
     }
 
     pub(super) fn live(&self, peer: &PeerId) -> Option<&Live> {
@@ -425,9 +443,45 @@ impl Entry {
             }
             None => return, // no copy is begun there but by moving a whole one
         }
+        let is_sealed = matches!(info.state, CopyState::Sealed(_)) && info.length == self.length;
+        if self.stage == Stage::Settled && !is_sealed {
+            self.stage = Stage::Closing; // it was away when the others were settled
+        }
         if self.stage == Stage::Found {
             self.length = self.length.max(info.length);
         }
+    }
+
+    /// What is known of a unit's copy.
+    pub(super) fn copy(&self, holder: &Member) -> Option<&SegmentInfo> {
+        match self.header.members.iter().position(|member| member == holder) {
+            Some(position) => self.copies.get(position)?.as_ref(),
+            None => self.moved.get(holder),
+        }
+    }
+
+    /// As [`Entry::copy`].
+    pub(super) fn copy_mut(&mut self, holder: &Member) -> Option<&mut SegmentInfo> {
+        match self.header.members.iter().position(|member| member == holder) {
+            Some(position) => self.copies.get_mut(position)?.as_mut(),
+            None => self.moved.get_mut(holder),
+        }
+    }
+
+    /// The unit has no copy any more.
+    pub(super) fn lose_copy(&mut self, holder: &Member) {
+        self.moved.remove(holder);
+        if let Some(position) = self.header.members.iter().position(|member| member == holder) {
+            self.copies[position] = None;
+        }
+    }
+
+    /// The footer of a copy that is sealed at its length, without damage.
+    pub(super) fn sound_summary(&self) -> Option<Summary> {
+        self.copies.iter().flatten().chain(self.moved.values()).find_map(|info| match info.state {
+            CopyState::Sealed(summary) if summary.length == self.length && info.damaged == 0 => Some(summary),
+            _ => None,
+        })
     }
 
     /// Units that have a copy, or may have one.

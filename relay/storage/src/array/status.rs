@@ -7,6 +7,7 @@ use std::time::Duration;
 use lighter_protocol::PeerId;
 use tokio::time::Instant;
 
+use super::heal::HealStatus;
 use super::state::{Shared, Stage};
 use crate::ids::{Class, Epoch};
 use crate::table::ServerEntry;
@@ -46,6 +47,8 @@ pub struct ArrayStatus {
     pub lagging: usize,
     /// Segments that were closed since a member failed while writing, and gone on with in another.
     pub went_on: u64,
+    /// Copies that are lacking, and how far they are made.
+    pub heal: HealStatus,
     /// Bytes of records written and acknowledged on all copies since the start, counted once.
     pub written_bytes: u64,
     /// Bytes of blobs read and verified since the start.
@@ -80,6 +83,7 @@ pub struct ServerStatus {
 
 impl Shared {
     pub(super) fn status(&self) -> ArrayStatus {
+        let heal = self.heal_status();
         let state = self.state();
         let live = state.live_peers();
         let (now, clock) = (Instant::now(), (self.clock)());
@@ -128,6 +132,7 @@ impl Shared {
             hedged: get(&self.counters.hedged),
             lagging: self.hedges.lagging(),
             went_on: get(&self.counters.went_on),
+            heal,
             written_bytes: get(&self.counters.written_bytes),
             read_bytes: get(&self.counters.read_bytes),
         }

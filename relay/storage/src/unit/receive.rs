@@ -39,6 +39,7 @@ pub struct Partial<D: Disk> {
 }
 
 /// A partial's place in the unit.
+#[expect(clippy::large_enum_variant, reason = "a few at once, in one map; a box for each saves nothing")]
 pub(super) enum Place<D: Disk> {
     Here(Partial<D>),
     /// Somebody works on the one of this number.
