@@ -172,8 +172,17 @@ fn place(text: &str) -> Result<Place, String> {
 pub enum CatalogCommand {
     /// Counts, and how far the view has followed the log.
     Status,
-    /// Throws the view away; the next start makes it again from the log. The relay must not be running.
+    /// Makes the view anew from the log, while the relay is stopped. (A start does so by itself where it is needed.)
     Rebuild,
+    /// Finds every disagreement between the view and the log, and between what messages refer to and the array; changes
+    /// nothing. Exits with 0 where there is none, 1 where there is one, 75 where it could not be finished.
+    Check {
+        /// Also reads the last record of each blob that is referred to, from each of its copies.
+        #[arg(long)]
+        deep: bool,
+    },
+    /// Says for each segment how much of it nothing refers to.
+    Orphans,
 }
 
 /// `lighter-relay keys …`.

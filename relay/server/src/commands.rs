@@ -2,6 +2,7 @@
 
 mod array;
 mod ask;
+mod catalog;
 mod keys;
 
 use std::path::PathBuf;
@@ -27,6 +28,9 @@ pub(crate) enum CommandError {
     /// The relay said so.
     #[error("{0}")]
     Relay(String),
+    /// It may go well the next time.
+    #[error("{0}: try again")]
+    TryAgain(String),
     /// Something on the way failed.
     #[error("{what}: {source}")]
     Failed {
@@ -49,7 +53,7 @@ impl CommandError {
     fn exit(&self) -> Exit {
         match self {
             Self::Config(_) => Exit::WrongUse,
-            Self::NotRunning(_) | Self::Running(_) => Exit::TryAgain,
+            Self::NotRunning(_) | Self::Running(_) | Self::TryAgain(_) => Exit::TryAgain,
             Self::Relay(_) | Self::Failed { .. } => Exit::Failed,
         }
     }
@@ -88,7 +92,11 @@ async fn dispatch(cli: Cli) -> Result<(), CommandError> {
         Command::Catalog { command: CatalogCommand::Status } => {
             ask::show(&config.data, Question::Catalog, json).await
         }
-        Command::Catalog { command: CatalogCommand::Rebuild } => ask::forget_view(&config.data, json),
+        Command::Catalog { command: CatalogCommand::Rebuild } => catalog::rebuild(&config, json).await,
+        Command::Catalog { command: CatalogCommand::Check { deep } } => {
+            catalog::check(&config, deep, json).await
+        }
+        Command::Catalog { command: CatalogCommand::Orphans } => catalog::orphans(&config, json).await,
         Command::Ticket { command: TicketCommand::Show { delivery } } => {
             ask::show(&config.data, Question::Ticket { delivery }, json).await
         }

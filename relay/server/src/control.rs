@@ -42,6 +42,29 @@ pub enum Question {
         /// Which.
         delivery: DeliveryId,
     },
+    /// Begins a task that takes its time. The answer has its number (`job`).
+    Begin {
+        /// Which.
+        task: Task,
+    },
+    /// How far a task is (`under_way`, a text), or what it brought (`done`, or `failed` with a text and `try_again`).
+    Job {
+        /// Its number.
+        job: u64,
+    },
+}
+
+/// What takes longer than a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Holds the catalog's view against the log, and what it refers to against the array.
+    Check {
+        /// Also reads the last record of each blob that is referred to, from each copy.
+        deep: bool,
+    },
+    /// Looks for what nothing refers to.
+    Orphans,
 }
 
 /// What the relay says: an answer that stands for itself, or why there is none.

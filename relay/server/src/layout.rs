@@ -24,6 +24,16 @@ pub fn catalog(data: &Path) -> PathBuf {
     data.join("catalog")
 }
 
+/// The view that takes its place when it was made anew.
+pub fn catalog_next(data: &Path) -> PathBuf {
+    data.join("catalog.next")
+}
+
+/// The view that it is held against while that is done.
+pub fn catalog_check(data: &Path) -> PathBuf {
+    data.join("catalog.check")
+}
+
 /// What the location server inside this process keeps.
 pub fn location(data: &Path) -> PathBuf {
     data.join("location")

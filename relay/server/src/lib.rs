@@ -18,3 +18,4 @@ pub mod next_hop;
 pub mod retrieval;
 mod serve;
 pub mod smtp_in;
+mod upkeep;

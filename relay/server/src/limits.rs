@@ -16,6 +16,15 @@ pub const CONTROL_LINE_LEN_MAX: u64 = 16 * 1024;
 /// answer, and then for all that are to have it.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How often a command asks how far a task of the relay is.
+pub const JOB_ASK_INTERVAL: Duration = Duration::from_millis(200);
+/// Rows of the catalog that a walk over all of it takes at a time; a message's row may have a MiB.
+pub const SURVEY_ROWS_LEN: usize = 64;
+/// Blobs whose copies are verified at once.
+pub const VERIFIED_AT_ONCE_MAX: usize = 8;
+/// Faults of copies that are told one by one; beyond, they are counted.
+pub const FAULTS_TOLD_MAX: usize = 1_000;
+
 /// Mail connections at a time, on all listeners of one kind.
 pub const MAIL_CONNECTIONS_MAX: usize = 1_000;
 /// Mail connections at a time from one address (IPv6: one /64). A Postfix opens 100 at most (`default_process_limit`).

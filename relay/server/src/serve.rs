@@ -5,6 +5,7 @@ mod answers;
 mod location;
 pub(crate) mod lock;
 mod mail;
+pub(crate) mod offline;
 mod storage;
 
 use std::net::SocketAddr;

@@ -9,6 +9,7 @@ use lighter_storage::Array;
 use serde_json::json;
 
 use crate::control::{Answers, Question, Reply};
+use crate::upkeep::Jobs;
 
 /// Answers from array and catalog.
 pub(super) struct Answering {
@@ -16,6 +17,7 @@ pub(super) struct Answering {
     ledger: Ledger<Array>,
     tickets: TicketKey,
     retrieval_url: String,
+    jobs: Jobs,
 }
 
 impl Answering {
@@ -24,8 +26,9 @@ impl Answering {
         ledger: Ledger<Array>,
         tickets: TicketKey,
         retrieval_url: String,
+        jobs: Jobs,
     ) -> Self {
-        Self { array, ledger, tickets, retrieval_url }
+        Self { array, ledger, tickets, retrieval_url, jobs }
     }
 
     async fn queue(&self) -> Reply {
@@ -49,6 +52,10 @@ impl Answering {
                 "deliveries_receipted": counts.receipted,
                 "deliveries_released": counts.released,
                 "hand_overs_waiting": counts.hand_overs,
+                "attachments_referred": counts.references,
+                "attachments_referred_bytes": counts.references_bytes,
+                "attachments_kept": counts.copies,
+                "attachments_kept_bytes": counts.copies_bytes,
                 "changes_behind": behind,
                 "changes_in_doubt": in_doubt,
             })),
@@ -106,6 +113,11 @@ impl Answers for Answering {
             Question::Catalog => self.catalog().await,
             Question::Ticket { delivery } => self.ticket(delivery).await,
             Question::Revoke { delivery } => self.revoke(delivery).await,
+            Question::Begin { task } => match self.jobs.begin(task) {
+                Some(job) => Reply::Answer(json!({ "job": job })),
+                None => Reply::Error("the relay is at another check of the catalog: try again".to_owned()),
+            },
+            Question::Job { job } => Reply::Answer(self.jobs.look(job)),
         }
     }
 }

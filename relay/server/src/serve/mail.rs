@@ -31,6 +31,7 @@ use crate::layout;
 use crate::next_hop::NextHop;
 use crate::retrieval::{self, LedgerAttachments, RelayStatus};
 use crate::smtp_in::MailServer;
+use crate::upkeep::Jobs;
 
 /// For what the tickets' key is made from the array key.
 const TICKETS: &str = "lighter relay tickets 1";
@@ -81,7 +82,9 @@ impl Mail {
             hostname: config.hostname.clone(),
             admit: Admit::new(&config.domains, &config.trusted),
         });
-        let answering = Answering::new(array.clone(), ledger.clone(), tickets.clone(), retrieval_url.clone());
+        let jobs = Jobs::new(array.clone(), ledger.clone(), config.data.clone());
+        let answering =
+            Answering::new(array.clone(), ledger.clone(), tickets.clone(), retrieval_url.clone(), jobs);
         let mut mail = Self {
             array: array.clone(),
             ledger: ledger.clone(),
@@ -279,7 +282,7 @@ fn days(days: u32) -> Duration {
     Duration::from_secs(u64::from(days) * 24 * 3600)
 }
 
-async fn open_array(
+pub(super) async fn open_array(
     config: &Config,
     identity: &Identity,
     key: ArrayKey,

@@ -28,10 +28,19 @@ pub struct SegmentStatus {
     pub deletion_day: Day,
     /// Bytes of its records, on each copy.
     pub records_len: u64,
+    /// How many of them are portions of blobs. None: that is known once it is sealed.
+    pub portions: Option<u64>,
     /// Whether it is still written.
     pub state: SegmentState,
     /// Its copies, also those that are away.
     pub copies: Vec<CopyStatus>,
+}
+
+impl SegmentStatus {
+    /// Where its records end.
+    pub fn records_end(&self) -> u64 {
+        RECORDS_AT + self.records_len
+    }
 }
 
 /// Whether a segment is still written.
@@ -178,6 +187,7 @@ impl Entry {
             storage_day: header.storage_day,
             deletion_day: header.deletion_day,
             records_len: self.length.saturating_sub(RECORDS_AT),
+            portions: self.summary().map(|footer| footer.records - u64::from(footer.catalog_records)),
             state: match self.stage {
                 Stage::Active => SegmentState::Open,
                 Stage::Found | Stage::Closing => SegmentState::Closing,

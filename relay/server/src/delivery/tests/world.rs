@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::stream;
 use lighter_catalog::{Catalog, CatalogError, Counts, Delivery, Ledger};
+use lighter_location::address::Network;
 use lighter_mail::{Envelope, MailFrom, Protocol, RcptTo};
 use lighter_message::{FromManifest, Policy, drive};
 use lighter_protocol::wire::{Answer, Offer, OfferedBlob, Request, Response, Waiting};
@@ -53,6 +54,8 @@ pub(super) struct World {
     relay: Identity,
     array_key: [u8; 32],
     pub(super) keep_after_receipt: Duration,
+    /// Networks whose mail servers have answered their senders already.
+    pub(super) trusted: Vec<Network>,
 }
 
 /// A relay that runs, on a runtime of its own, so that it can be killed.
@@ -60,6 +63,7 @@ pub(super) struct Relay {
     runtime: Option<Runtime>,
     stop: CancellationToken,
     pub(super) address: SocketAddr,
+    pub(super) array: Array,
     pub(super) ledger: Ledger<Array>,
     pub(super) ingest: Ingest,
     pub(super) gauges: DeliveryGauges,
@@ -85,7 +89,17 @@ impl World {
             servers.push((ServerRecord { peer: server.peer(), address: server.address() }, server));
         }
         let location = Location::start().await;
-        Self { folder, servers, location, relay, array_key: [7; 32], keep_after_receipt: Duration::ZERO }
+        let (array_key, keep_after_receipt, trusted) = ([7; 32], Duration::ZERO, Vec::new());
+        Self { folder, servers, location, relay, array_key, keep_after_receipt, trusted }
+    }
+
+    /// Where the storage server with this number keeps its segments.
+    pub(super) fn unit(&self, number: u8) -> PathBuf {
+        self.folder.path().join(format!("unit-{number}"))
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(super) fn catalog_folder(&self) -> PathBuf {
@@ -100,6 +114,7 @@ impl World {
         let (relay, folder) = (self.relay.clone(), self.catalog_folder());
         let (location, token) = (self.location.client(), Secret::new("token"));
         let (array_key, keep_after_receipt) = (self.array_key, self.keep_after_receipt);
+        let trusted = self.trusted.clone();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let started = runtime.spawn(async move {
@@ -127,7 +142,7 @@ impl World {
                 class: Class::Days30,
                 tickets: tickets.clone(),
                 hostname: "relay.example.org".into(),
-                admit: Admit::new(&["example.org".into()], &[]),
+                admit: Admit::new(&["example.org".into()], &trusted),
             });
             let endpoint =
                 Endpoint::bind(&relay, ([127, 0, 0, 1], 0).into(), EndpointConfig::default()).unwrap();
@@ -135,7 +150,7 @@ impl World {
             let gauges = DeliveryGauges::default();
             let parts = DeliveryParts {
                 endpoint,
-                array,
+                array: array.clone(),
                 ledger: ledger.clone(),
                 location,
                 token,
@@ -148,10 +163,11 @@ impl World {
                 hostname: "relay.example.org".into(),
             };
             tokio::spawn(run(parts, inbox, gauges.clone(), stopped));
-            (address, ledger, ingest, gauges)
+            (address, array, ledger, ingest, gauges)
         });
-        let (address, ledger, ingest, gauges) = within(started).await.unwrap();
-        Relay { runtime: Some(runtime), stop, address, ledger, ingest, gauges, peer: self.relay.peer() }
+        let (address, array, ledger, ingest, gauges) = within(started).await.unwrap();
+        let (runtime, peer) = (Some(runtime), self.relay.peer());
+        Relay { runtime, stop, address, array, ledger, ingest, gauges, peer }
     }
 
     /// A store for `name`, enrolled and known to the location server.

@@ -1,0 +1,211 @@
+//! `catalog check`, `orphans` and `rebuild`: by the relay that runs, or, while none does, here.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lighter_catalog::Ledger;
+use serde_json::{Value, json};
+
+use super::{CommandError, ask, print};
+use crate::config::Config;
+use crate::control::{self, Question, Reply, Task};
+use crate::layout;
+use crate::limits::JOB_ASK_INTERVAL;
+use crate::serve::offline::Offline;
+use crate::upkeep::{self, Progress, UpkeepError};
+
+/// Finds every disagreement between view, log and array.
+pub(super) async fn check(config: &Config, deep: bool, json: bool) -> Result<(), CommandError> {
+    let found = look(config, Task::Check { deep }).await?;
+    print(&found, json);
+    let number = |name: &str| found[name].as_u64().unwrap_or_default();
+    if found["sound"] != Value::Bool(true) {
+        let faults = number("blobs_nowhere") + number("copies_damaged") + number("copies_missing");
+        return Err(CommandError::Relay(format!(
+            "not sound: {} disagreements between view and log, {} records missing from the log, {faults} faults of \
+             copies. A view is made anew by `lighter-relay catalog rebuild`.",
+            number("disagreements"),
+            number("log_gaps") + number("log_unreadable"),
+        )));
+    }
+    match number("copies_away") + number("blobs_on_too_few_copies") {
+        0 => Ok(()),
+        away => Err(CommandError::TryAgain(format!(
+            "sound as far as it could be looked at; {away} copies or blobs are on servers that are away"
+        ))),
+    }
+}
+
+/// Says what nothing refers to.
+pub(super) async fn orphans(config: &Config, json: bool) -> Result<(), CommandError> {
+    let found = look(config, Task::Orphans).await?;
+    print(&found, json);
+    Ok(())
+}
+
+/// What the relay finds, or, where none runs, this process.
+async fn look(config: &Config, task: Task) -> Result<Value, CommandError> {
+    match ask_relay(&config.data, task).await? {
+        Some(found) => Ok(found),
+        None => look_here(config, task).await,
+    }
+}
+
+/// What the relay on `data` finds; None where none runs.
+async fn ask_relay(data: &Path, task: Task) -> Result<Option<Value>, CommandError> {
+    let mut line = Line::new();
+    let mut question = Question::Begin { task };
+    loop {
+        let answer = match control::ask(data, &question).await {
+            Ok(Reply::Answer(answer)) => answer,
+            Ok(Reply::Error(text)) => return Err(CommandError::Relay(text)),
+            Err(error) if ask::is_not_running(&error) && matches!(question, Question::Begin { .. }) => {
+                return Ok(None);
+            }
+            Err(error) if ask::is_not_running(&error) => {
+                return Err(CommandError::TryAgain("the relay stopped meanwhile".to_owned()));
+            }
+            Err(error) => return Err(CommandError::failed("asking the relay", error)),
+        };
+        if let Some(found) = answer.get("done") {
+            return Ok(Some(found.clone()));
+        }
+        if let Some(why) = answer.get("failed").and_then(Value::as_str) {
+            let is_temporary = answer["try_again"] == Value::Bool(true);
+            let why = why.to_owned();
+            return Err(if is_temporary { CommandError::TryAgain(why) } else { CommandError::Relay(why) });
+        }
+        if let Some(job) = answer.get("job").and_then(Value::as_u64) {
+            question = Question::Job { job };
+        } else {
+            line.show(answer["under_way"].as_str().unwrap_or_default());
+            tokio::time::sleep(JOB_ASK_INTERVAL).await;
+        }
+    }
+}
+
+/// Looks at the array and the view of a relay that does not run.
+async fn look_here(config: &Config, task: Task) -> Result<Value, CommandError> {
+    let offline = Offline::open(config).await?;
+    let array = offline.array().clone();
+    // As a start does, this brings the view up to the log's end; a view that does not fit the log is made anew.
+    let opened = Ledger::open_embedded(array.clone(), &layout::catalog(&config.data), Box::new(|_| {})).await;
+    let ledger = match opened {
+        Ok(ledger) => ledger,
+        Err(error) => {
+            offline.close().await;
+            return Err(CommandError::failed("opening the catalog", error));
+        }
+    };
+    let progress = Progress::default();
+    let work = async {
+        match task {
+            Task::Check { deep } => upkeep::check(&array, &ledger, &config.data, deep, &progress).await,
+            Task::Orphans => upkeep::orphans(&array, &ledger, &progress).await,
+        }
+    };
+    let found = showing(work, || progress.text()).await;
+    drop(ledger);
+    offline.close().await;
+    found.map_err(|error: UpkeepError| {
+        let is_temporary = error.is_temporary();
+        let why = error.to_string();
+        if is_temporary { CommandError::TryAgain(why) } else { CommandError::Relay(why) }
+    })
+}
+
+/// Makes the view anew from the log, beside the old one, and puts it in its place.
+pub(super) async fn rebuild(config: &Config, json: bool) -> Result<(), CommandError> {
+    let offline = Offline::open(config).await?;
+    let next = layout::catalog_next(&config.data);
+    let made = make(&offline, &next).await;
+    offline.close().await;
+    let (made, alarms) = made?;
+    let view = layout::catalog(&config.data);
+    let swap = || -> io::Result<()> {
+        remove(&view)?;
+        std::fs::rename(&next, &view)?;
+        std::fs::File::open(&config.data)?.sync_all()
+    };
+    swap().map_err(|error| CommandError::failed(format!("putting {} in place", view.display()), error))?;
+    print(&made, json);
+    if alarms > 0 {
+        return Err(CommandError::Relay(format!(
+            "the view was made anew, but {alarms} records are missing from the log, and what they told is lost"
+        )));
+    }
+    Ok(())
+}
+
+async fn make(offline: &Offline, next: &Path) -> Result<(Value, u64), CommandError> {
+    remove(next).map_err(|error| CommandError::failed(format!("removing {}", next.display()), error))?;
+    let changes = AtomicU64::new(0);
+    let count = |_| {
+        changes.fetch_add(1, Ordering::Relaxed);
+    };
+    let text = || format!("{} changes replayed", changes.load(Ordering::Relaxed));
+    let (counts, alarms) = showing(lighter_catalog::rebuild(offline.array(), next, &count), text)
+        .await
+        .map_err(|error| CommandError::failed("making the view", error))?;
+    let told = json!({
+        "changes": changes.load(Ordering::Relaxed),
+        "messages": counts.messages,
+        "deliveries_waiting": counts.waiting,
+        "deliveries_receipted": counts.receipted,
+        "deliveries_released": counts.released,
+        "hand_overs_waiting": counts.hand_overs,
+        "attachments_referred": counts.references,
+        "attachments_kept": counts.copies,
+        "log_gaps": alarms.gaps,
+        "log_unreadable": alarms.unreadable,
+    });
+    Ok((told, alarms.gaps + alarms.unreadable))
+}
+
+fn remove(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Does `work`, and says now and then how far it is.
+async fn showing<T>(work: impl Future<Output = T>, text: impl Fn() -> String) -> T {
+    let mut line = Line::new();
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::time::sleep(JOB_ASK_INTERVAL) => line.show(&text()),
+        }
+    }
+}
+
+/// One line on a terminal that is written over; nothing where standard error is none.
+struct Line {
+    is_terminal: bool,
+    is_used: bool,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self { is_terminal: io::stderr().is_terminal(), is_used: false }
+    }
+
+    fn show(&mut self, text: &str) {
+        if self.is_terminal {
+            self.is_used = true;
+            let _ = write!(io::stderr(), "\r\x1b[K{text}");
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if self.is_used {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
