@@ -71,6 +71,10 @@ impl Status for RelayStatus {
             text.gauge("deliveries_waiting_bytes", "Bytes in them", counts.waiting_bytes);
             text.gauge("deliveries_receipted", "Deliveries receipted whose copy is kept", counts.receipted);
             text.gauge("deliveries_released", "Deliveries let go of", counts.released);
+            text.gauge("attachments_referred", "Attachments that messages refer to", counts.references);
+            text.gauge("attachments_referred_bytes", "Bytes in them", counts.references_bytes);
+            text.gauge("attachments_kept", "Copies of attachments kept for them", counts.copies);
+            text.gauge("attachments_kept_bytes", "Bytes in them", counts.copies_bytes);
         }
         text.0.push_str("# EOF\n");
         text.0

@@ -61,11 +61,59 @@ async fn a_second_relay_and_a_rebuild_are_refused_while_one_runs_and_do_it_no_ha
         assert!(errors(&output).contains("stop it first"), "{}", errors(&output));
     }
     assert_eq!(relay.send(&plain("alice", 1)).await, 250);
-    relay.stop().await;
-    assert_eq!(relay.command(&["catalog", "rebuild"]).await.status.code(), DONE);
-    assert!(!relay.data().join("catalog").exists());
-    relay.start().await;
     until("handed over", async || (relay.maildir("alice").len() == 1).then_some(())).await;
+    relay.stop().await;
+    relay.start().await;
+    assert_eq!(relay.maildir("alice").len(), 1);
+}
+
+/// With no relay there, what it would answer is found out by the command.
+#[tokio::test]
+async fn the_view_is_checked_and_made_anew_with_and_without_a_relay() {
+    let relay = Relay::new();
+    for command in ["check", "orphans", "rebuild"] {
+        let output = relay.command(&["catalog", command]).await;
+        assert_eq!(output.status.code(), FAILED, "{command}");
+        assert!(errors(&output).contains("ever started"), "{}", errors(&output));
+    }
+    assert!(!relay.data().exists(), "looking makes nothing");
+
+    let mut relay = Relay::started().await;
+    for number in 1..4 {
+        assert_eq!(relay.send(&plain("alice", number)).await, 250);
+    }
+    until("handed over", async || (relay.maildir("alice").len() == 3).then_some(())).await;
+    let running = relay.json(&["catalog", "check", "--deep"]).await;
+    assert_eq!((&running["sound"], &running["disagreements"]), (&json!(true), &json!(0)), "{running}");
+    let orphans = relay.json(&["catalog", "orphans"]).await;
+    assert!(
+        orphans["orphaned_bytes"].as_u64() > Some(0),
+        "what was handed over is needed no more: {orphans}"
+    );
+    assert_eq!(orphans["segments"].as_array().unwrap().len(), 1);
+    relay.stop().await;
+
+    let stopped = relay.json(&["catalog", "check"]).await;
+    assert_eq!((&stopped["sound"], &stopped["changes"]), (&json!(true), &running["changes"]), "{stopped}");
+    let sealed = relay.json(&["catalog", "orphans"]).await;
+    assert_eq!(sealed["orphaned_bytes"], orphans["orphaned_bytes"]);
+    assert_eq!(sealed["orphaned_portions"], json!(3), "their manifests: {sealed}");
+    // Damaged, deleted, or as it was: made anew, it says the same.
+    let view = relay.data().join("catalog").join("catalog-2.redb");
+    for spoil in ["nothing", "garbage", "gone"] {
+        match spoil {
+            "garbage" => std::fs::write(&view, b"not a view").unwrap(),
+            "gone" => std::fs::remove_file(&view).unwrap(),
+            _ => {}
+        }
+        let rebuilt = relay.json(&["catalog", "rebuild"]).await;
+        assert_eq!(rebuilt["changes"], running["changes"], "{spoil}");
+        assert_eq!((&rebuilt["hand_overs_waiting"], &rebuilt["log_gaps"]), (&json!(0), &json!(0)), "{spoil}");
+    }
+    relay.start().await;
+    assert_eq!(relay.json(&["catalog", "check"]).await["sound"], true);
+    assert_eq!(relay.maildir("alice").len(), 3, "nothing is delivered twice");
+    relay.stop().await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use crate::link::LinkError;
 use crate::location::{BlobLocation, RecordPlace, StoredBlob};
 use crate::record::UncheckedRecord;
 use crate::segment::RECORDS_AT;
+use crate::segment::header::Member;
 use crate::unit::worker::off_reactor;
 use crate::wire::{CopyState, Refusal, Request};
 
@@ -91,9 +92,11 @@ impl Array {
         state.segments.values().map(|entry| entry.status(&state)).collect()
     }
 
-    /// Where the records of a blob lie now, in its order.
+    /// Where the records of a blob lie now, in its order: those that were placed again, as their segment was closed below
+    /// them, are found where they went.
     pub fn places(&self, location: &BlobLocation) -> Vec<RecordPlace> {
-        location.places().collect()
+        let state = self.inner.shared.state();
+        location.places().map(|place| state.resolve(place)).collect()
     }
 
     /// Whether as many copies as are promised of what lies there are there: as far as is known without reading.
@@ -198,15 +201,17 @@ impl Entry {
     }
 
     fn copies(&self, state: &State) -> Vec<CopyStatus> {
-        let members = self.header.members.iter().zip(&self.copies);
-        let copies = members.map(|(member, info)| {
+        let members = self.header.members.iter().zip(&self.copies).map(|(member, info)| (member, *info));
+        let moved = self.moved.iter().map(|(holder, info)| (holder, Some(*info)));
+        let is_member = |holder: &Member| self.header.members.contains(holder);
+        let copies = members.chain(moved).map(|(holder, info)| {
             let sealed = info.is_some_and(
                 |info| matches!(info.state, CopyState::Sealed(summary) if summary.length == self.length),
             );
             // While it is written, every member has acknowledged what counts.
-            let has_all = sealed || self.stage == Stage::Active;
-            let whole = has_all && state.live(&member.peer).is_some();
-            CopyStatus { server: member.peer, unit: member.unit, whole, sealed }
+            let has_all = sealed || (self.stage == Stage::Active && is_member(holder));
+            let whole = has_all && state.live(&holder.peer).is_some();
+            CopyStatus { server: holder.peer, unit: holder.unit, whole, sealed }
         });
         copies.collect()
     }
