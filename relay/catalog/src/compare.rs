@@ -162,10 +162,9 @@ fn check_due(view: &dyn Tables, found: &mut dyn FnMut(Disagreement)) -> Result<(
     while let Some((key, row)) = all.next()? {
         if let (Ok((message, hand_over)), Ok(HandOverState::Due { next, .. })) =
             (rows::hand_over_at_end(&key), decode(&row))
+            && view.get(Table::Due, &rows::due_key(next, &message, hand_over))?.is_none()
         {
-            if view.get(Table::Due, &rows::due_key(next, &message, hand_over))?.is_none() {
-                missing.push(message);
-            }
+            missing.push(message);
         }
     }
     for message in missing {
@@ -255,13 +254,11 @@ fn name(table: Table, key: &[u8], row: &[u8]) -> String {
     named.unwrap_or_else(|| "a row that cannot be read".to_owned())
 }
 
+/// What `merge` calls for each key: the key, and the row of either side.
+type VisitBoth<'a> = dyn FnMut(&[u8], Option<&[u8]>, Option<&[u8]>) + 'a;
+
 /// Visits the keys of both in one order, with what each has there.
-fn merge(
-    view: &dyn Tables,
-    log: &dyn Tables,
-    table: Table,
-    visit: &mut dyn FnMut(&[u8], Option<&[u8]>, Option<&[u8]>),
-) -> Result<()> {
+fn merge(view: &dyn Tables, log: &dyn Tables, table: Table, visit: &mut VisitBoth<'_>) -> Result<()> {
     let (mut ours, mut theirs) = (Rows::new(view, table), Rows::new(log, table));
     let (mut left, mut right) = (ours.next()?, theirs.next()?);
     loop {

@@ -28,8 +28,6 @@ use world::World;
 fn bad_input_31_32_nothing_acknowledged_is_lost_and_nothing_let_go_of_without_a_receipt() {
     let (mut sent, mut acknowledged, mut refused, mut again, mut shared) = (0, 0, 0, 0, 0);
     seeds(150, |seed| {
-            eprintln!("seed {seed}");
-        }
         run(async {
             let mut world = World::new(seed).await;
             for _ in 0..world.chance.random_range(5..30) {

@@ -216,7 +216,7 @@ async fn a_rebuilt_view_makes_nothing_due_again() {
     let folder = tempfile::tempdir().unwrap();
     let seen = AtomicU64::new(0);
     let count = |_| {
-        seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        seen.fetch_add(1, Ordering::Relaxed);
     };
     let (counts, alarms) = rebuild(&log, folder.path(), &count).await.unwrap();
     assert_eq!((counts, alarms), (catalog.counts().unwrap(), ReplayAlarms::default()));
