@@ -189,14 +189,8 @@ async fn a_damaged_view_is_set_aside_and_made_again() {
         until_closed(ledger).await;
         drop(reopen(&log, folder.path()).await);
         let path = folder.path().join("catalog-2.redb");
-        let bytes = loop {
-            // The file is let go of by the applier's task.
-            tokio::task::yield_now().await;
-            if let Ok(catalog) = EmbeddedCatalog::open(folder.path()) {
-                drop(catalog);
-                break std::fs::read(&path).unwrap();
-            }
-        };
+        drop(closed(folder.path()).await);
+        let bytes = std::fs::read(&path).unwrap();
         let damaged: Vec<u8> = match damage {
             "cut" => bytes[..bytes.len() / 3].to_vec(),
             "flip" => bytes
@@ -220,6 +214,42 @@ async fn a_view_ahead_of_its_log_is_made_again() {
     lock(&log.state).records.truncate(7);
     let ledger = reopen(&log, folder.path()).await;
     assert_eq!(said(&ledger).await, truth(&log).await);
+}
+
+/// Brought back from a backup, with all that has happened since.
+#[tokio::test]
+async fn a_view_older_than_its_log_is_brought_up_to_it() {
+    let (log, folder) = (TestLog::default(), tempfile::tempdir().unwrap());
+    let view = folder.path().join("catalog-2.redb");
+    let ledger = embedded(&log, folder.path()).await;
+    commit_some(&ledger, 0..10).await;
+    until_closed(ledger).await;
+    drop(closed(folder.path()).await);
+    let old = std::fs::read(&view).unwrap();
+    let ledger = reopen(&log, folder.path()).await;
+    for number in [3, 4] {
+        ledger.commit_applied(crate::contract::receipted(number, "alice"), Class::Days30).await.unwrap();
+        let delivery = crate::contract::delivery(number);
+        ledger.commit_applied(Change::Released { delivery }, Class::Days30).await.unwrap();
+    }
+    commit_some(&ledger, 10..20).await;
+    let before = said(&ledger).await;
+    until_closed(ledger).await;
+    drop(closed(folder.path()).await);
+    std::fs::write(&view, old).unwrap();
+    let ledger = reopen(&log, folder.path()).await;
+    assert_eq!(said(&ledger).await, before);
+    assert_eq!(truth(&log).await, before);
+}
+
+/// The view, once its ledger's task has let go of it.
+async fn closed(folder: &Path) -> EmbeddedCatalog {
+    loop {
+        tokio::task::yield_now().await;
+        if let Ok(catalog) = EmbeddedCatalog::open(folder) {
+            return catalog;
+        }
+    }
 }
 
 #[tokio::test]
