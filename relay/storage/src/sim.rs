@@ -169,17 +169,34 @@ impl SimServers {
     /// # Errors
     /// As [`Array::open`].
     pub async fn open(&mut self) -> Result<Array, OpenError> {
-        let record = |server: &Server| ServerRecord {
-            peer: server.peer,
-            address: ([127, 0, 0, 1], 1).into(), // never dialled: the servers are found by peer
-        };
+        let all: Vec<_> = (0..self.servers.len()).collect();
+        self.open_from(&all).await
+    }
+
+    /// As [`SimServers::open`], by a relay whose configuration names only these servers.
+    ///
+    /// # Errors
+    /// As [`Array::open`].
+    ///
+    /// # Panics
+    /// Where there is no such server.
+    pub async fn open_from(&mut self, seeds: &[usize]) -> Result<Array, OpenError> {
         let config = ArrayConfig {
             segment_len_max: 8 * 1024 * 1024,
-            ..ArrayConfig::new(self.servers.iter().map(record).collect())
+            ..ArrayConfig::new(seeds.iter().map(|index| self.record(*index)).collect())
         };
         let dial = Arc::new(SimDial { net: Arc::clone(&self.net), from: self.writer });
         let chance = StdRng::seed_from_u64(self.chance.random());
         Array::open_over(config, self.writer, self.key.clone(), clock(), dial, chance).await
+    }
+
+    /// A server as tables name it. Its address is never dialled: servers are found by their keys.
+    ///
+    /// # Panics
+    /// Where there is no such server.
+    pub fn record(&self, index: usize) -> ServerRecord {
+        let port = u16::try_from(index + 1).expect("few servers");
+        ServerRecord { peer: self.servers[index].peer, address: ([127, 0, 0, 1], port).into() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The array against real servers (`real`) and simulated ones (`sim`, `slow`).
 
+mod changing;
 mod membership;
 mod real;
 mod sim;

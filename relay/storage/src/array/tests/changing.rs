@@ -1,0 +1,150 @@
+//! A simulated array whose servers come and go, by command and by accident, while it is written and taken over: nothing
+//! that was acknowledged is lost, and whoever takes over finds the table.
+
+use lighter_protocol::PeerId;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+use crate::sim::{SimServers, run, seeds};
+use crate::table::ServerEntry;
+
+const SERVERS: u8 = 5;
+const STEPS: usize = 40;
+
+struct World {
+    servers: SimServers,
+    array: Option<Array>,
+    chance: StdRng,
+    acknowledged: Vec<(Sequence, StoredBlob, Vec<u8>)>,
+    /// A server that an operator said will not come back: it does not.
+    given_up: Option<usize>,
+}
+
+impl World {
+    async fn new(seed: u64) -> Self {
+        let mut servers = SimServers::new(seed, SERVERS);
+        let array = Some(servers.open_from(&[0, 1]).await.unwrap());
+        let chance = StdRng::seed_from_u64(seed);
+        Self { servers, array, chance, acknowledged: Vec::new(), given_up: None }
+    }
+
+    fn peer(&self, index: usize) -> PeerId {
+        self.servers.record(index).peer
+    }
+
+    fn any(&mut self) -> usize {
+        self.chance.random_range(0..usize::from(SERVERS))
+    }
+
+    async fn step(&mut self) {
+        match self.chance.random_range(0..12) {
+            0..5 => self.store().await,
+            5 => {
+                let (index, power) = (self.any(), self.chance.random());
+                self.servers.stop(index, power).await;
+            }
+            6 | 7 => {
+                let index = self.any();
+                self.start(index);
+            }
+            8..11 => self.change().await,
+            _ => self.take_over().await,
+        }
+    }
+
+    fn start(&mut self, index: usize) {
+        if self.given_up != Some(index) {
+            assert!(self.servers.start(index));
+        }
+    }
+
+    async fn store(&mut self) {
+        let Some(array) = &self.array else { return };
+        let len = self.chance.random_range(1..100_000);
+        let data = bytes(self.chance.random(), len);
+        if let Ok((sequence, blob)) = store(array, Class::Days30, &data).await {
+            self.acknowledged.push((sequence, blob, data));
+        }
+    }
+
+    async fn change(&mut self) {
+        let (index, other) = (self.any(), self.any());
+        let (peer, new) = (self.peer(index), ServerEntry::from(self.servers.record(other)));
+        let may_give_up = self.given_up.is_none_or(|given_up| given_up == index);
+        let change = match self.chance.random_range(0..8) {
+            0..3 => Change::Add(new),
+            3 => Change::Drain(peer),
+            4 => Change::Remove(peer),
+            5 if may_give_up => Change::Lose(peer),
+            6 if may_give_up => Change::Replace { old: peer, new, is_lost: true },
+            7 => Change::Replace { old: peer, new, is_lost: false },
+            _ => Change::Allow(format!("zone:{index}").parse().unwrap()),
+        };
+        if matches!(change, Change::Lose(_) | Change::Replace { is_lost: true, .. }) {
+            // Also where the change fails: it may be found, and put in force, later.
+            self.given_up = Some(index);
+            self.servers.stop(index, true).await;
+        }
+        if let Some(array) = &self.array {
+            let _ = array.change_table(&change).await;
+        }
+    }
+
+    /// The relay dies, and starts again on what its configuration names: some servers, of the table and others.
+    async fn take_over(&mut self) {
+        let table = self.array.take().map(|array| array.table());
+        let of_table = |peer: PeerId| table.as_ref().is_none_or(|table| table.server(&peer).is_some());
+        let members: Vec<_> = (0..usize::from(SERVERS)).filter(|index| of_table(self.peer(*index))).collect();
+        let one = members[self.chance.random_range(0..members.len())];
+        let mut named: Vec<_> = (0..usize::from(SERVERS)).filter(|_| self.chance.random()).collect();
+        named.retain(|index| *index != one);
+        named.push(one);
+        if let Ok(array) = self.servers.open_from(&named).await {
+            self.array = Some(array);
+            return;
+        }
+        self.open_whole().await;
+    }
+
+    /// With all servers that may be there, and all named, the array must open.
+    async fn open_whole(&mut self) {
+        (0..usize::from(SERVERS)).for_each(|index| self.start(index));
+        let all: Vec<_> = (0..usize::from(SERVERS)).collect();
+        self.array = None;
+        self.array = Some(self.servers.open_from(&all).await.unwrap());
+    }
+
+    async fn check(&mut self) {
+        self.open_whole().await;
+        let array = self.array.clone().unwrap();
+        let table = array.table();
+        for (sequence, blob, data) in &self.acknowledged {
+            let read = read(&array, blob).await;
+            assert!(read.as_ref() == Ok(data), "{sequence:?}: {:?}, {table:?}", read.map(|read| read.len()));
+        }
+        let (found, alarms) = replayed(&array).await.unwrap();
+        assert_eq!(alarms, ReplayAlarms::default());
+        for (sequence, ..) in &self.acknowledged {
+            assert!(found.iter().any(|(found, _)| found == sequence), "{sequence:?} is not in the log");
+        }
+        let stored = store(&array, Class::Days7, b"and goes on").await;
+        let given_up = self.given_up.map(|index| self.peer(index));
+        let takers = table.active().filter(|server| Some(server.peer) != given_up).count();
+        assert_eq!(stored.is_ok(), takers >= 2, "{stored:?} {table:?}");
+        array.close().await;
+    }
+}
+
+// SPEC: B11, B14
+#[test]
+fn nothing_acknowledged_is_lost_while_servers_come_and_go() {
+    seeds(200, |seed| {
+        run(async {
+            let mut world = World::new(seed).await;
+            for _ in 0..STEPS {
+                world.step().await;
+            }
+            world.check().await;
+        });
+    });
+}
