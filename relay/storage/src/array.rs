@@ -270,6 +270,7 @@ impl Inner {
         background.spawn(Arc::clone(&shared).settle_always());
         background.spawn(Arc::clone(&shared).restore_always());
         background.spawn(Arc::clone(&shared).heal_always());
+        background.spawn(Arc::clone(&shared).watch_health());
         for class in Class::ALL {
             let (submissions, queue) = mpsc::channel(LANE_QUEUE_MAX);
             writing.spawn(Lane::new(Arc::clone(&shared), class, queue).run());

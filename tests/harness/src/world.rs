@@ -178,6 +178,16 @@ impl World {
         self.folder.path().to_owned()
     }
 
+    /// Starts one more storage server that the relay may write to; it is not told of it.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub async fn more_storage(&self, number: u32) -> Result<Member> {
+        let root = self.folder();
+        let id = relay_id(&self.relay, &root.join("relay.toml")).await?;
+        start_storage(root, number, &id).await
+    }
+
     /// Where the relay takes SMTP.
     ///
     /// # Errors

@@ -96,7 +96,16 @@ impl Shared {
         made.contains(&true) || dropped
     }
 
-    /// Asks each unit how it is: room, and what its scrub found.
+    /// Asks how the units are also while much is healed: new segments are placed by it (SPEC C6).
+    // SPEC: C6
+    pub(super) async fn watch_health(self: Arc<Self>) {
+        loop {
+            sleep(HEALTH_INTERVAL).await;
+            self.ask_health().await;
+        }
+    }
+
+    /// Asks each unit how it is: room, what waits there, and what its scrub found.
     async fn ask_health(&self) {
         let units: Vec<_> = {
             let state = self.state();
@@ -118,10 +127,12 @@ impl Shared {
 
     fn take_health(&self, member: Member, health: &UnitHealth) {
         let mut state = self.state();
-        if let Some(live) = state.server_mut(&member.peer).and_then(|server| server.live.as_mut())
+        if let Some(server) = state.server_mut(&member.peer)
+            && let Some(live) = server.live.as_mut()
             && let Some(info) = live.units.iter_mut().find(|info| info.unit == member.unit)
         {
             (info.free, info.total) = (health.free, health.total);
+            server.queues.insert(member.unit, health.queue);
         }
         for (segment, stretches) in &health.damaged {
             let copy = state.segments.get_mut(segment).and_then(|entry| entry.copy_mut(&member));
@@ -169,5 +180,8 @@ impl Shared {
     }
 }
 
+/// How often the units are asked: often enough that a disk of 1 GB/s fills by 5 GB meanwhile, seldom enough to cost
+/// nothing.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 /// Copies that are made at once.
 const MOVES_MAX: usize = 4;

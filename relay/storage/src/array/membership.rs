@@ -311,4 +311,4 @@ impl State {
 }
 
 /// How often is looked whether lacking copies were made again.
-const RESTORED_INTERVAL: Duration = Duration::from_secs(10);
+const RESTORED_INTERVAL: Duration = Duration::from_secs(2);

@@ -19,7 +19,7 @@ use super::heal::Healing;
 use super::health::Health;
 use super::hedge::Hedges;
 use super::{ArrayConfig, Clock, ServerRecord};
-use crate::ids::{Class, Epoch, SegmentId, Sequence};
+use crate::ids::{Class, Epoch, SegmentId, Sequence, UnitId};
 use crate::keys::{ArrayKey, DayKey};
 use crate::limits::{CLOSED_MAX, UNIT_FREE_MIN};
 use crate::link::{Dial, Link};
@@ -101,6 +101,8 @@ pub(super) struct Server {
     pub(super) was_fenced: bool,
     /// When it was last there; the start, where it never was.
     pub(super) last_seen: Instant,
+    /// What waited at each unit when it was asked last.
+    pub(super) queues: BTreeMap<UnitId, u32>,
     /// How well it does: who fails is left alone for a while, who is slow has failed.
     pub(super) health: Health,
 }
@@ -261,6 +263,7 @@ impl State {
                     live: None,
                     was_fenced: false,
                     last_seen: Instant::now(),
+                    queues: BTreeMap::new(),
                     health: Health::default(),
                 }),
             }
@@ -313,9 +316,10 @@ impl State {
         for server in &self.servers {
             let live = server.live.as_ref().filter(|live| !live.is_closed());
             let (Some(live), Some(entry)) = (live, table.server(&server.record.peer)) else { continue };
-            let (queue, latency) = (live.writes.waiting_len(), server.health.latency(now));
+            let (on_their_way, latency) = (live.writes.waiting_len(), server.health.latency(now));
             for unit in &live.units {
                 let member = Member { peer: entry.peer, unit: unit.unit };
+                let queue = server.queues.get(&unit.unit).copied().unwrap_or(0) as usize + on_their_way;
                 candidates.push(Candidate {
                     server: entry,
                     unit: unit.unit,
