@@ -39,6 +39,7 @@ mod lane;
 mod membership;
 mod read;
 mod replay;
+mod rewrap;
 mod segments;
 mod settle;
 mod state;
@@ -67,7 +68,7 @@ pub use segments::{CopyFault, CopyStatus, SegmentState, SegmentStatus};
 pub use status::{ArrayStatus, ServerStatus};
 
 use crate::ids::{Class, DataKey, Sequence};
-use crate::keys::ArrayKey;
+use crate::keys::ArrayKeys;
 use crate::limits::{CATALOG_RECORD_LEN_MAX, LANE_DATA_MAX};
 use crate::link::Dial;
 use crate::location::{BlobLocation, StoredBlob};
@@ -102,11 +103,11 @@ impl Array {
     pub async fn open(
         config: ArrayConfig,
         identity: &Identity,
-        key: ArrayKey,
+        keys: impl Into<ArrayKeys>,
         clock: Clock,
     ) -> Result<Self, OpenError> {
         let tls = TcpTls::new(identity, STORAGE_ALPN).map_err(OpenError::Tls)?;
-        Self::open_over(config, identity.peer(), key, clock, Arc::new(tls), rand::make_rng()).await
+        Self::open_over(config, identity.peer(), keys, clock, Arc::new(tls), rand::make_rng()).await
     }
 
     /// As [`Array::open`], over other connections and with a given generator: for tests and simulations. Keys are
@@ -117,13 +118,13 @@ impl Array {
     pub async fn open_over(
         config: ArrayConfig,
         writer: PeerId,
-        key: ArrayKey,
+        keys: impl Into<ArrayKeys>,
         clock: Clock,
         dial: Arc<dyn Dial>,
         chance: StdRng,
     ) -> Result<Self, OpenError> {
         config.check().map_err(OpenError::Config)?;
-        let shared = Arc::new(Shared::new(config, writer, key, clock, dial, chance));
+        let shared = Arc::new(Shared::new(config, writer, keys.into(), clock, dial, chance));
         shared.take_over().await?;
         shared.check_key()?;
         shared.sort_found();
@@ -242,6 +243,23 @@ impl Array {
         Ok(changed.table)
     }
 
+    /// From now on, these keys count: the array's own with a new array key ([`ArrayKeys::rotated`]), or without the former
+    /// one ([`ArrayKeys::settled`]) once [`Array::rewrapped`] has returned. They must be in the file before.
+    pub fn set_keys(&self, keys: ArrayKeys) {
+        self.inner.shared.set_keys(keys);
+    }
+
+    /// Returns when every copy on every server of the array has its day key wrapped under the present array key. Servers
+    /// that are away are waited for.
+    pub async fn rewrapped(&self) {
+        self.inner.shared.rewrapped().await;
+    }
+
+    /// The servers that [`Array::rewrapped`] waits for.
+    pub fn servers_to_rewrap(&self) -> Vec<PeerId> {
+        self.inner.shared.servers_to_rewrap()
+    }
+
     /// How the array is.
     pub fn status(&self) -> ArrayStatus {
         self.inner.shared.status()
@@ -271,6 +289,7 @@ impl Inner {
         background.spawn(Arc::clone(&shared).restore_always());
         background.spawn(Arc::clone(&shared).heal_always());
         background.spawn(Arc::clone(&shared).watch_health());
+        background.spawn(Arc::clone(&shared).rewrap_always());
         for class in Class::ALL {
             let (submissions, queue) = mpsc::channel(LANE_QUEUE_MAX);
             writing.spawn(Lane::new(Arc::clone(&shared), class, queue).run());

@@ -1,7 +1,7 @@
 //! The keys under which everything leaves the relay: array key, day keys, blob keys.
 //!
 //! ```text
-//! array key   one, the relay's: a 0600 file; the only thing to back up
+//! array key   one, the relay's (two while it is being changed: `ring`): a 0600 file; the only thing to back up
 //!    wraps ── day key     one for each segment, and so for its deletion day: in the segment's header block, on every
 //!                │        member before the first record; erased there, in place, when the day is over
 //!                wraps ── blob key   a fresh one for each write of a blob and for each catalog record: in each record
@@ -14,16 +14,18 @@
 //! What it is not: a secret from whoever holds the array key. And a disk may keep an older copy of an erased sector;
 //! what is promised is what the file system can be told.
 
+mod ring;
+
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::io;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use lighter_protocol::Day;
 use rand::Rng;
 use zeroize::Zeroizing;
+
+pub use ring::ArrayKeys;
+pub(crate) use ring::Under;
 
 use crate::limits::{KEY_LEN, NONCE_LEN, TAG_LEN};
 
@@ -56,61 +58,9 @@ impl ArrayKey {
         Self(draw(chance))
     }
 
-    /// The key in the file at `path`; where there is no file, a new key in a new file (mode 0600, synced with its
-    /// directory entry). A crash leaves the whole file or none.
-    ///
-    /// # Errors
-    /// [`ArrayKeyError::Mode`] where others could read it; [`ArrayKeyError::Malformed`] where it holds something else:
-    /// it is never overwritten.
-    pub fn load_or_create(path: &Path, chance: &mut impl Rng) -> Result<Self, ArrayKeyError> {
-        match Self::load(path) {
-            Err(ArrayKeyError::File(error)) if error.kind() == io::ErrorKind::NotFound => {}
-            loaded => return loaded,
-        }
-        let beside = path.with_extension(format!("new-{:016x}", chance.next_u64()));
-        let key = Self::draw(chance);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        let written =
-            file.write_all(format!("{}\n", *key.export()).as_bytes()).and_then(|()| file.sync_all());
-        // A link, not a rename: where another process was faster, its key counts.
-        let linked = written.and_then(|()| std::fs::hard_link(&beside, path));
-        std::fs::remove_file(&beside)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
-        match linked {
-            Ok(()) => Ok(key),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load(path),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The key in the file at `path`.
-    ///
-    /// # Errors
-    /// See [`ArrayKeyError`]; [`io::ErrorKind::NotFound`] in it where there is no file.
-    pub fn load(path: &Path) -> Result<Self, ArrayKeyError> {
-        let file = std::fs::File::open(path)?;
-        let mode = file.metadata()?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(ArrayKeyError::Mode(mode));
-        }
-        let mut text = Zeroizing::new(String::with_capacity(EXPORT_LEN_MAX));
-        file.take(EXPORT_LEN_MAX as u64).read_to_string(&mut text)?;
-        Self::import(&text)
-    }
-
     /// The key as text, to keep somewhere safe: eight groups of eight hexadecimal digits and a check group.
     pub fn export(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(EXPORT_LEN_MAX));
-        for (index, byte) in self.0.iter().chain(&check(&self.0)).enumerate() {
-            if index > 0 && index % 4 == 0 {
-                text.push('-');
-            }
-            for digit in [byte >> 4, byte & 15] {
-                text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
-            }
-        }
-        text
+        encode(&self.0, ARRAY_KEY_CHECK)
     }
 
     /// Reads what [`ArrayKey::export`] gave; blanks, dashes and upper case do not matter.
@@ -118,19 +68,7 @@ impl ArrayKey {
     /// # Errors
     /// [`ArrayKeyError::Malformed`].
     pub fn import(text: &str) -> Result<Self, ArrayKeyError> {
-        let mut bytes = Zeroizing::new([0; KEY_LEN + CHECK_LEN]);
-        let mut digits = 0;
-        for digit in text.chars().filter(|c| !c.is_whitespace() && *c != '-') {
-            let value = digit.to_digit(16).and_then(|value| u8::try_from(value).ok());
-            let byte = bytes.get_mut(digits / 2).ok_or(ArrayKeyError::Malformed)?;
-            *byte = *byte << 4 | value.ok_or(ArrayKeyError::Malformed)?;
-            digits += 1;
-        }
-        let (key, sum) = bytes.split_first_chunk::<KEY_LEN>().ok_or(ArrayKeyError::Malformed)?;
-        if digits != 2 * (KEY_LEN + CHECK_LEN) || sum != check(key) {
-            return Err(ArrayKeyError::Malformed);
-        }
-        Ok(Self(Zeroizing::new(*key)))
+        parse(text, ARRAY_KEY_CHECK).map(Self)
     }
 
     /// A key for another purpose, made from this one: `context` says what for, and is the only input
@@ -139,11 +77,9 @@ impl ArrayKey {
         Zeroizing::new(blake3::derive_key(context, self.0.as_slice()))
     }
 
-    /// Draws a day key and gives it with its wrapped form, for a segment's header.
-    pub(crate) fn draw_day_key(&self, day: Day, chance: &mut impl Rng) -> (DayKey, WrappedKey) {
-        let key = draw(chance);
-        let wrapped = wrap(&self.0, &key, &day_context(DAY_KEY, day), chance);
-        (DayKey { key, day }, wrapped)
+    /// Wraps a day key, for a segment's header.
+    fn wrap_day_key(&self, key: &DayKey, chance: &mut impl Rng) -> WrappedKey {
+        wrap(&self.0, &key.key, &day_context(DAY_KEY, key.day), chance)
     }
 
     /// The day key that was wrapped for `day`.
@@ -165,6 +101,16 @@ pub struct DayKey {
 }
 
 impl DayKey {
+    /// Draws a new one.
+    pub(crate) fn draw(day: Day, chance: &mut impl Rng) -> Self {
+        Self { key: draw(chance), day }
+    }
+
+    /// Whether it is the same key.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.day == other.day && *self.key == *other.key
+    }
+
     pub(crate) fn wrap_blob_key(&self, key: &BlobKey, chance: &mut impl Rng) -> WrappedKey {
         wrap(&self.key, &key.0, &day_context(BLOB_KEY, self.day), chance)
     }
@@ -201,9 +147,10 @@ pub struct KeyError;
 
 const DAY_KEY: &[u8; 20] = b"lighter: day key  1\0";
 const BLOB_KEY: &[u8; 20] = b"lighter: blob key 1\0";
+const ARRAY_KEY_CHECK: &str = "lighter array key check 1";
 const CHECK_LEN: usize = 4;
-/// Nine groups of eight digits, eight dashes, a line end, and room to tell that there is more.
-const EXPORT_LEN_MAX: usize = 128;
+/// Nine groups of eight digits, eight dashes.
+const EXPORT_LEN: usize = 80;
 
 fn day_context(purpose: &[u8; 20], day: Day) -> [u8; 24] {
     let mut context = [0; 24];
@@ -218,8 +165,39 @@ fn draw(chance: &mut impl Rng) -> Zeroizing<[u8; KEY_LEN]> {
     key
 }
 
-fn check(key: &[u8; KEY_LEN]) -> [u8; CHECK_LEN] {
-    let hash = blake3::derive_key("lighter array key check 1", key);
+/// A key as text: eight groups of eight hexadecimal digits and a check group. `purpose` keeps one kind from being taken
+/// for another.
+fn encode(key: &[u8; KEY_LEN], purpose: &str) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(EXPORT_LEN));
+    for (index, byte) in key.iter().chain(&check(key, purpose)).enumerate() {
+        if index > 0 && index % 4 == 0 {
+            text.push('-');
+        }
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+        }
+    }
+    text
+}
+
+fn parse(text: &str, purpose: &str) -> Result<Zeroizing<[u8; KEY_LEN]>, ArrayKeyError> {
+    let mut bytes = Zeroizing::new([0; KEY_LEN + CHECK_LEN]);
+    let mut digits = 0;
+    for digit in text.chars().filter(|c| !c.is_whitespace() && *c != '-') {
+        let value = digit.to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let byte = bytes.get_mut(digits / 2).ok_or(ArrayKeyError::Malformed)?;
+        *byte = *byte << 4 | value.ok_or(ArrayKeyError::Malformed)?;
+        digits += 1;
+    }
+    let (key, sum) = bytes.split_first_chunk::<KEY_LEN>().ok_or(ArrayKeyError::Malformed)?;
+    if digits != 2 * (KEY_LEN + CHECK_LEN) || sum != check(key, purpose) {
+        return Err(ArrayKeyError::Malformed);
+    }
+    Ok(Zeroizing::new(*key))
+}
+
+fn check(key: &[u8; KEY_LEN], purpose: &str) -> [u8; CHECK_LEN] {
+    let hash = blake3::derive_key(purpose, key);
     [hash[0], hash[1], hash[2], hash[3]]
 }
 
@@ -281,53 +259,11 @@ mod tests {
     }
 
     #[test]
-    fn the_key_file_is_private_kept_and_never_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("array.key");
-        let key = ArrayKey::load_or_create(&path, &mut chance()).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let again = ArrayKey::load_or_create(&path, &mut StdRng::seed_from_u64(8)).unwrap();
-        assert_eq!(*again.0, *key.0);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
-
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let error = ArrayKey::load_or_create(&path, &mut chance()).unwrap_err();
-        assert!(matches!(error, ArrayKeyError::Mode(0o640)), "{error}");
-
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        std::fs::write(&path, "something else").unwrap();
-        let error = ArrayKey::load_or_create(&path, &mut chance()).unwrap_err();
-        assert!(matches!(error, ArrayKeyError::Malformed), "{error}");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "something else");
-    }
-
-    #[test]
-    fn array_keys_drawn_at_once_for_one_file_end_in_one_key() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("array.key");
-        let texts: Vec<String> = std::thread::scope(|scope| {
-            let draw = |seed| {
-                let path = &path;
-                move || {
-                    let key = ArrayKey::load_or_create(path, &mut StdRng::seed_from_u64(seed)).unwrap();
-                    key.export().to_string()
-                }
-            };
-            let threads: Vec<_> = (0..8).map(|seed| scope.spawn(draw(seed))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        assert!(texts.iter().all(|text| *text == texts[0]));
-        // What a crash left beside it is neither used nor in the way.
-        std::fs::write(folder.path().join("array.new-0123456789abcdef"), "half a k").unwrap();
-        let again = ArrayKey::load(&path).unwrap();
-        assert_eq!(*again.export(), texts[0]);
-    }
-
-    #[test]
     fn a_wrapped_key_opens_only_where_it_belongs() {
         let chance = &mut chance();
         let array = ArrayKey::draw(chance);
-        let (day, wrapped) = array.draw_day_key(Day(5), chance);
+        let day = DayKey::draw(Day(5), chance);
+        let wrapped = array.wrap_day_key(&day, chance);
         assert_eq!(*array.unwrap_day_key(Day(5), &wrapped).unwrap().key, *day.key);
         assert_eq!(array.unwrap_day_key(Day(6), &wrapped).unwrap_err(), KeyError);
         assert_eq!(ArrayKey::draw(chance).unwrap_day_key(Day(5), &wrapped).unwrap_err(), KeyError);

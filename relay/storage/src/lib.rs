@@ -30,7 +30,7 @@ pub mod wire;
 
 pub use array::*;
 pub use ids::{Class, DataKey, Epoch, SegmentId, Sequence, UnitId};
-pub use keys::{ArrayKey, ArrayKeyError};
+pub use keys::{ArrayKey, ArrayKeyError, ArrayKeys};
 pub use location::{BlobLocation, RecordPlace, StoredBlob};
 pub use placing::Policy;
 pub use server::{ServerConfig, ServerCounters, StorageServer};

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::array::{Array, ArrayConfig, Clock, OpenError, ServerRecord};
 use crate::disk::sim::SimDisk;
-use crate::keys::ArrayKey;
+use crate::keys::{ArrayKey, ArrayKeys};
 use crate::link::{Dial, Dialing, PeerStream};
 use crate::server::{Shared, welcome};
 use crate::unit::Unit;
@@ -36,7 +36,7 @@ pub struct SimServers {
     net: Arc<Mutex<Net>>,
     servers: Vec<Server>,
     writer: PeerId,
-    key: ArrayKey,
+    keys: ArrayKeys,
 }
 
 struct Server {
@@ -66,7 +66,7 @@ impl SimServers {
     /// So many servers, running on empty disks, whose misfortunes are drawn from `seed`.
     pub fn new(seed: u64, count: u8) -> Self {
         let mut chance = StdRng::seed_from_u64(seed);
-        let key = ArrayKey::draw(&mut chance);
+        let keys = ArrayKey::draw(&mut chance).into();
         let server = |index: u8| Server {
             peer: Identity::generate().peer(),
             disk: SimDisk::new(seed ^ (u64::from(index) << 56)),
@@ -76,7 +76,7 @@ impl SimServers {
             net: Arc::default(),
             servers: (0..count).map(server).collect(),
             writer: Identity::generate().peer(),
-            key,
+            keys,
         };
         for index in 0..servers.servers.len() {
             servers.start(index);
@@ -164,6 +164,16 @@ impl SimServers {
         }
     }
 
+    /// The array's keys, as its relay has them.
+    pub fn keys(&self) -> &ArrayKeys {
+        &self.keys
+    }
+
+    /// With these keys the relay starts from now on.
+    pub fn set_keys(&mut self, keys: ArrayKeys) {
+        self.keys = keys;
+    }
+
     /// Takes the array over, as a relay does when it starts.
     ///
     /// # Errors
@@ -187,7 +197,7 @@ impl SimServers {
         };
         let dial = Arc::new(SimDial { net: Arc::clone(&self.net), from: self.writer });
         let chance = StdRng::seed_from_u64(self.chance.random());
-        Array::open_over(config, self.writer, self.key.clone(), clock(), dial, chance).await
+        Array::open_over(config, self.writer, self.keys.clone(), clock(), dial, chance).await
     }
 
     /// A server as tables name it. Its address is never dialled: servers are found by their keys.

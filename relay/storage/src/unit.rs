@@ -14,6 +14,7 @@ mod leave;
 pub mod meta;
 mod open;
 mod receive;
+mod rewrap;
 pub mod scrub;
 mod seal;
 pub mod shelf;

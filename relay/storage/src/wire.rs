@@ -185,6 +185,12 @@ pub enum Request {
         /// Which one.
         unit: UnitId,
     },
+    /// Put the day key in the data (`WRAPPED_LEN` bytes: the same key, wrapped under another array key) in place of the one
+    /// in a segment's header block. Answered [`Response::Done`].
+    Rewrap {
+        /// Which segment, and under which epoch.
+        target: Target,
+    },
 }
 
 /// A segment, as a change names it.

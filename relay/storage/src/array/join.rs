@@ -149,6 +149,7 @@ impl Shared {
         }
         self.changed.notify_one();
         self.joined.notify_waiters();
+        self.rewrap_due.notify_one();
         tracing::info!(%server, "storage server taken in");
         Ok(())
     }
@@ -175,9 +176,12 @@ impl Shared {
             }
             entry.moved.retain(|holder, _| holder.peer != *server);
         }
+        let keys = self.keys().clone();
         for (unit, header, info) in found.drain(..) {
             if header.writer == self.peer {
-                state.see_copy(Member { peer: *server, unit }, header, info, &self.key);
+                let (segment, wrapped) = (header.segment, header.day_key);
+                state.see_copy(Member { peer: *server, unit }, header, info, &keys);
+                state.see_key(*server, segment, wrapped, &keys);
             }
         }
         if let Some(server) = state.server_mut(server) {
@@ -286,7 +290,7 @@ type Found = Vec<(SegmentHeader, SegmentInfo)>;
 type Listed = (UnitId, SegmentHeader, SegmentInfo);
 
 /// Everything of ours that a unit has.
-async fn list(link: &Link, unit: UnitId, found: &mut Vec<Listed>) -> Result<(), LinkError> {
+pub(super) async fn list(link: &Link, unit: UnitId, found: &mut Vec<Listed>) -> Result<(), LinkError> {
     let mut after: Option<SegmentId> = None;
     loop {
         let page = list_page(link, &Request::List { unit, after }).await?;

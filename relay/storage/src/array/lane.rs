@@ -34,7 +34,7 @@ use super::WriteError;
 use super::group::{Acknowledged, Durability, Failed, Group, Outcome};
 use super::state::{Continued, Entry, Shared, Stage};
 use crate::ids::{Class, Epoch, SegmentId, Sequence};
-use crate::keys::{BlobKey, DayKey, WRAPPED_LEN, WrappedKey};
+use crate::keys::{BlobKey, DayKey, WrappedKey};
 use crate::limits::{CLOSED_MAX, GROUP_LEN_MAX, LANE_GROUPS_MAX, SEGMENT_RECORDS_MAX};
 use crate::link::LinkError;
 use crate::location::RecordPlace;
@@ -221,9 +221,8 @@ impl Lane {
             let tail = self.shared.state().tails.get(&self.class).copied().unwrap_or_default();
             (tail, self.class.deletion_day(today))
         };
-        let (day_key, wrapped) = self.shared.key.draw_day_key(deletion_day, &mut *self.shared.chance());
-        let day_key = Arc::new(day_key);
-        let plan = Plan { storage_day: today, deletion_day, day_key, wrapped, tail, until: Instant::now() };
+        let day_key = Arc::new(DayKey::draw(deletion_day, &mut *self.shared.chance()));
+        let plan = Plan { storage_day: today, deletion_day, day_key, tail, until: Instant::now() };
         self.open_segment(plan).await
     }
 

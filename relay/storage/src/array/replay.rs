@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use lighter_protocol::Day;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::ReadError;
 use super::state::Shared;
@@ -233,7 +234,7 @@ impl Shared {
         &self,
         segment: SegmentId,
     ) -> Result<Option<(Class, Day, Vec<IndexEntry>)>, ReadError> {
-        let (header, holders, length) = {
+        let (header, mut holders, length) = {
             let state = self.state();
             let Some(entry) = state.segments.get(&segment) else { return Ok(None) };
             if entry.day_key.is_none() {
@@ -245,6 +246,8 @@ impl Shared {
             return Err(ReadError::Expired);
         }
         let mut is_away = false;
+        let live = self.state().live_peers();
+        self.hedges.order(&mut holders, |holder| holder.peer, |server| live.contains(server));
         for member in holders {
             let link = self.state().live(&member.peer).map(|live| Arc::clone(&live.reads));
             let Some(link) = link else {
@@ -259,7 +262,12 @@ impl Shared {
                 Err(LinkError::Refused(Refusal::NoSegment | Refusal::Unsound | Refusal::Disk)) => {
                     self.count_bad_copy(segment, member.peer, "no index");
                 }
-                Err(_) => is_away = true,
+                Err(error) => {
+                    if error == LinkError::TimedOut {
+                        self.hedges.overtaken(member.peer, Instant::now());
+                    }
+                    is_away = true;
+                }
             }
         }
         Err(if is_away { ReadError::Unavailable } else { ReadError::Damaged })

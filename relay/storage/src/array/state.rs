@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use super::heal::Healing;
 use super::health::Health;
 use super::hedge::Hedges;
+use super::rewrap::Rewraps;
 use super::{ArrayConfig, Clock, ServerRecord};
 use crate::ids::{Class, Epoch, SegmentId, Sequence, UnitId};
-use crate::keys::{ArrayKey, DayKey};
+use crate::keys::{ArrayKeys, DayKey};
 use crate::limits::{CLOSED_MAX, UNIT_FREE_MIN};
 use crate::link::{Dial, Link};
 use crate::location::RecordPlace;
@@ -37,7 +38,7 @@ pub(super) struct Shared {
     pub(super) config: ArrayConfig,
     /// The writer: this relay.
     pub(super) peer: PeerId,
-    pub(super) key: ArrayKey,
+    pub(super) keys: Mutex<ArrayKeys>,
     pub(super) clock: Clock,
     pub(super) dial: Arc<dyn Dial>,
     chance: Mutex<StdRng>,
@@ -51,6 +52,9 @@ pub(super) struct Shared {
     pub(super) changing: tokio::sync::Mutex<()>,
     /// The table that is in force has changed.
     pub(super) table_changed: watch::Sender<Stamp>,
+    /// There may be day keys to be wrapped anew; a server has been seen to.
+    pub(super) rewrap_due: Notify,
+    pub(super) rewrapped: Notify,
     /// Another writer has taken over.
     fenced: AtomicBool,
     pub(super) counters: Counters,
@@ -90,6 +94,8 @@ pub(super) struct State {
     pub(super) continued: BTreeMap<SegmentId, Continued>,
     /// A chain broke: groups go to each member directly until then.
     pub(super) chain_after: Option<Instant>,
+    /// Where day keys are to be wrapped anew.
+    pub(super) rewraps: Rewraps,
 }
 
 /// A server, as the array knows it now.
@@ -165,7 +171,7 @@ impl Shared {
     pub(super) fn new(
         config: ArrayConfig,
         peer: PeerId,
-        key: ArrayKey,
+        keys: ArrayKeys,
         clock: Clock,
         dial: Arc<dyn Dial>,
         chance: StdRng,
@@ -181,11 +187,12 @@ impl Shared {
             blockers: BTreeSet::new(),
             continued: BTreeMap::new(),
             chain_after: None,
+            rewraps: Rewraps::new(&keys),
         };
         Self {
             config,
             peer,
-            key,
+            keys: Mutex::new(keys),
             clock,
             dial,
             chance: Mutex::new(chance),
@@ -195,6 +202,8 @@ impl Shared {
             joined: Notify::new(),
             changing: tokio::sync::Mutex::new(()),
             table_changed: watch::Sender::new(Stamp::default()),
+            rewrap_due: Notify::new(),
+            rewrapped: Notify::new(),
             fenced: AtomicBool::new(false),
             counters: Counters::default(),
             hedges: Arc::default(),
@@ -258,14 +267,17 @@ impl State {
         for entry in &table.servers {
             match self.server_mut(&entry.peer) {
                 Some(server) => server.record = entry.record(),
-                None => self.servers.push(Server {
-                    record: entry.record(),
-                    live: None,
-                    was_fenced: false,
-                    last_seen: Instant::now(),
-                    queues: BTreeMap::new(),
-                    health: Health::default(),
-                }),
+                None => {
+                    self.rewraps.see_server(entry.peer);
+                    self.servers.push(Server {
+                        record: entry.record(),
+                        live: None,
+                        was_fenced: false,
+                        last_seen: Instant::now(),
+                        queues: BTreeMap::new(),
+                        health: Health::default(),
+                    });
+                }
             }
         }
         self.table = Arc::new(table);
@@ -411,7 +423,7 @@ impl State {
         holder: Member,
         header: SegmentHeader,
         info: SegmentInfo,
-        key: &ArrayKey,
+        keys: &ArrayKeys,
     ) {
         let segment = header.segment;
         // The header that was seen first counts; copies that differ in it are told when they are settled.
@@ -422,8 +434,8 @@ impl State {
         let day_key = header
             .day_key
             .as_ref()
-            .and_then(|wrapped| key.unwrap_day_key(header.deletion_day, wrapped).ok())
-            .map(Arc::new);
+            .and_then(|wrapped| keys.unwrap_day_key(header.deletion_day, wrapped))
+            .map(|(key, _)| Arc::new(key));
         let mut entry = Entry {
             copies: vec![None; header.members.len()],
             moved: BTreeMap::new(),

@@ -49,6 +49,8 @@ pub struct ArrayStatus {
     pub went_on: u64,
     /// Copies that are lacking, and how far they are made.
     pub heal: HealStatus,
+    /// Servers with copies whose day keys are to be wrapped under another array key.
+    pub rewraps_due: usize,
     /// Bytes of records written and acknowledged on all copies since the start, counted once.
     pub written_bytes: u64,
     /// Bytes of blobs read and verified since the start.
@@ -84,6 +86,7 @@ pub struct ServerStatus {
 impl Shared {
     pub(super) fn status(&self) -> ArrayStatus {
         let heal = self.heal_status();
+        let rewraps_due = self.servers_to_rewrap().len();
         let state = self.state();
         let live = state.live_peers();
         let (now, clock) = (Instant::now(), (self.clock)());
@@ -131,6 +134,7 @@ impl Shared {
             fallovers: get(&self.counters.fallovers),
             hedged: get(&self.counters.hedged),
             lagging: self.hedges.lagging(),
+            rewraps_due,
             went_on: get(&self.counters.went_on),
             heal,
             written_bytes: get(&self.counters.written_bytes),

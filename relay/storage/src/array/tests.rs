@@ -1,12 +1,14 @@
-//! The array against real servers (`real`) and simulated ones (`sim`, `slow`).
+//! The array against real servers (`real`) and simulated ones (`rewrap`, `sim`, `slow`).
 
 mod changing;
 mod membership;
 mod real;
+mod rewrap;
 mod sim;
 mod slow;
 
 use super::*;
+use crate::keys::ArrayKey;
 use lighter_protocol::{BlobId, UnixTime};
 
 /// Bytes that differ from portion to portion, and from seed to seed.

@@ -5,7 +5,6 @@ use rand::rngs::StdRng;
 
 use super::*;
 use crate::ids::{Epoch, SegmentId};
-use crate::keys::ArrayKey;
 use crate::record::{AppendDigest, UncheckedRecord};
 
 struct Fixture {
@@ -15,7 +14,7 @@ struct Fixture {
 
 fn fixture() -> Fixture {
     let mut chance = StdRng::seed_from_u64(3);
-    let (day, _) = ArrayKey::draw(&mut chance).draw_day_key(Day(9), &mut chance);
+    let day = DayKey::draw(Day(9), &mut chance);
     Fixture { chance, day }
 }
 

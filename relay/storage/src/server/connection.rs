@@ -18,6 +18,7 @@ use super::Shared;
 use crate::array::ServerRecord;
 use crate::disk::Disk;
 use crate::ids::{DataKey, SegmentId, UnitId};
+use crate::keys::WrappedKey;
 use crate::limits::{
     ANSWER_TIME_MAX, CONNECTION_DATA_MAX, CONNECTION_REQUESTS_MAX, GROUP_LEN_MAX, HELLO_TIME_MAX,
     IDLE_TIME_MAX, INDEX_PAGE_MAX, PAGE_MAX,
@@ -401,6 +402,13 @@ impl<D: Disk> Session<D> {
                 done()
             }
             Request::Health { unit } => self.health(unit).await,
+            Request::Rewrap { target } => {
+                let wrapped = WrappedKey::try_from(&data[..]).map_err(|_| Refusal::Malformed)?;
+                let (Target { segment, writer, epoch, .. }, now) = (target, (self.shared.clock)());
+                let unit = self.owned(&target)?;
+                unit.call(move |unit| unit.rewrap(segment, &writer, epoch, wrapped, now)).await??;
+                done()
+            }
             Request::Hello { .. } | Request::Ping | Request::Append { .. } | Request::ReadSealed { .. } => {
                 Err(Refusal::Malformed)
             }

@@ -88,6 +88,7 @@ impl<D: Disk> Unit<D> {
             };
             failed = wiped.err().or(failed);
         }
+        self.sweep_beside()?;
         self.disk.sync_dir()?;
         self.meta.incomplete.retain(|_, day| day.end() > now);
         if now > self.meta.latest {

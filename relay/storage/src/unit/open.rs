@@ -83,6 +83,7 @@ impl<D: Disk> Unit<D> {
             fill_len: FILL_LEN,
         };
         let mut report = OpenReport::default();
+        unit.finish_rewraps()?;
         for name in unit.disk.list()? {
             if let Some(segment) = segment_of(&name) {
                 unit.open_segment(&name, segment, now, &mut report)?;
@@ -171,7 +172,7 @@ impl<D: Disk> Unit<D> {
 }
 
 /// The header block; `None` where there is no sound one.
-fn read_header<F: DiskFile>(file: &F, file_len: u64) -> io::Result<Option<SegmentHeader>> {
+pub(super) fn read_header<F: DiskFile>(file: &F, file_len: u64) -> io::Result<Option<SegmentHeader>> {
     if file_len < RECORDS_AT {
         return Ok(None);
     }

@@ -1,4 +1,5 @@
 mod copies;
+mod rewrap;
 mod scrubbing;
 
 use std::io;

@@ -84,7 +84,10 @@ impl Shared {
                 state: state_of_copy,
                 damaged: 0,
             };
-            state.see_copy(target, (*header).clone(), info, &self.key);
+            let keys = self.keys().clone();
+            state.see_copy(target, (*header).clone(), info, &keys);
+            // It was copied from one whose key may not have been wrapped anew yet.
+            state.rewraps.see_server(target.peer);
         }
         Ok(())
     }

@@ -38,7 +38,6 @@ impl Lane {
             storage_day: active.header.storage_day,
             deletion_day: active.header.deletion_day,
             day_key: Arc::clone(&active.day_key),
-            wrapped: active.header.day_key.unwrap_or([0; WRAPPED_LEN]),
             tail: active.tail,
             until,
         };

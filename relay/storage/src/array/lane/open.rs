@@ -7,7 +7,6 @@ pub(super) struct Plan {
     pub(super) storage_day: Day,
     pub(super) deletion_day: Day,
     pub(super) day_key: Arc<DayKey>,
-    pub(super) wrapped: WrappedKey,
     /// What its first catalog record links to.
     pub(super) tail: sealing::Link,
     /// Until then, members are waited for.
@@ -22,28 +21,7 @@ impl Lane {
         let mut pause = OPEN_PAUSE;
         loop {
             let (epoch, members, closed) = self.shared.choose_members(&self.unfinished, plan.until).await?;
-            let segment = SegmentId::draw(&mut *self.shared.chance());
-            let header = Arc::new(SegmentHeader {
-                segment,
-                class: self.class,
-                storage_day: plan.storage_day,
-                deletion_day: plan.deletion_day,
-                epoch,
-                writer: self.shared.peer,
-                members,
-                day_key: Some(plan.wrapped),
-                closed,
-            });
-            let entry = Entry {
-                header: Arc::clone(&header),
-                day_key: Some(Arc::clone(&plan.day_key)),
-                copies: vec![None; header.members.len()],
-                moved: BTreeMap::new(),
-                length: RECORDS_AT,
-                is_decided: false,
-                stage: Stage::Active,
-            };
-            self.shared.state().segments.insert(segment, entry);
+            let header = self.take_in(&plan, epoch, members, closed);
             let is_open = self.shared.open_on_members(&header, epoch).await;
             let day_key = Arc::clone(&plan.day_key);
             let (next, acked) = (RECORDS_AT, RECORDS_AT);
@@ -71,6 +49,41 @@ impl Lane {
                 pause *= 2;
             }
         }
+    }
+
+    /// Takes a new segment into the state, with its day key wrapped in the same moment: who changes the array key while
+    /// holding the state finds it there, or it has the new one.
+    fn take_in(
+        &self,
+        plan: &Plan,
+        epoch: Epoch,
+        members: Vec<Member>,
+        closed: Vec<Closed>,
+    ) -> Arc<SegmentHeader> {
+        let segment = SegmentId::draw(&mut *self.shared.chance());
+        let mut state = self.shared.state();
+        let header = Arc::new(SegmentHeader {
+            segment,
+            class: self.class,
+            storage_day: plan.storage_day,
+            deletion_day: plan.deletion_day,
+            epoch,
+            writer: self.shared.peer,
+            members,
+            day_key: Some(self.shared.wrap_day_key(&plan.day_key)),
+            closed,
+        });
+        let entry = Entry {
+            header: Arc::clone(&header),
+            day_key: Some(Arc::clone(&plan.day_key)),
+            copies: vec![None; header.members.len()],
+            moved: BTreeMap::new(),
+            length: RECORDS_AT,
+            is_decided: false,
+            stage: Stage::Active,
+        };
+        state.segments.insert(segment, entry);
+        header
     }
 }
 
