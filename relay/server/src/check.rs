@@ -4,11 +4,12 @@
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use lighter_storage::{ArrayKey, Table};
+use lighter_storage::{ArrayKeys, Table};
 use lighter_transport::Identity;
 use lighter_transport::location::LocationClient;
 use serde::Serialize;
 
+use crate::commands::keys::were_exported;
 use crate::commands::{CommandError, print};
 use crate::config::{ArrayServerConfig, Config, Role};
 use crate::control::{self, Question};
@@ -86,15 +87,14 @@ fn keys(config: &Config, findings: &mut Vec<Finding>) {
         findings.push(Finding::good("array key", "not there yet: made at the first start"));
         return;
     }
-    findings.push(match ArrayKey::load(&path) {
+    let export = "`lighter-relay keys export`, and keep it somewhere safe";
+    findings.push(match ArrayKeys::load(&path) {
         Err(error) => Finding::bad("array key", error.to_string()),
+        Ok(keys) if were_exported(&config.data, &keys) => Finding::good("array key", "exported"),
         Ok(_) if layout::array_key_exported(&config.data).exists() => {
-            Finding::good("array key", "exported once")
+            Finding::bad("array key", format!("changed since it was exported: {export}"))
         }
-        Ok(_) => Finding::bad(
-            "array key",
-            "never exported: `lighter-relay keys export`, and keep it somewhere safe",
-        ),
+        Ok(_) => Finding::bad("array key", format!("never exported: {export}")),
     });
 }
 

@@ -194,6 +194,11 @@ pub enum KeysCommand {
     Export,
     /// Reads an exported array key from standard input and puts it in place; never over a different one.
     Import,
+    /// Changes the array key, while the relay runs: everything is wrapped under a new one, then the old one is destroyed.
+    /// Export it afterwards.
+    Rotate,
+    /// Says whether the array key is being changed, which servers are waited for, and whether it was exported.
+    Status,
 }
 
 /// `lighter-relay ticket …`.

@@ -3,7 +3,7 @@
 mod array;
 mod ask;
 mod catalog;
-mod keys;
+pub(crate) mod keys;
 
 use std::path::PathBuf;
 
@@ -103,7 +103,7 @@ async fn dispatch(cli: Cli) -> Result<(), CommandError> {
         Command::Ticket { command: TicketCommand::Revoke { delivery } } => {
             ask::show(&config.data, Question::Revoke { delivery }, json).await
         }
-        Command::Keys { command } => keys::run(&config, &command, json),
+        Command::Keys { command } => keys::run(&config, &command, json).await,
         Command::Check => crate::check::run(&config, json).await,
         Command::Detach(detach) => crate::detach::run(&detach),
     }

@@ -32,6 +32,10 @@ pub enum Question {
     },
     /// Counts of the catalog.
     Catalog,
+    /// The array key: whether it is being changed.
+    Keys,
+    /// Changes the array key.
+    Rotate,
     /// A delivery's link.
     Ticket {
         /// Which.

@@ -25,6 +25,9 @@ pub const VERIFIED_AT_ONCE_MAX: usize = 8;
 /// Faults of copies that are told one by one; beyond, they are counted.
 pub const FAULTS_TOLD_MAX: usize = 1_000;
 
+/// Until the array key's file is tried again where it could not be written.
+pub const KEY_FILE_RETRY_PAUSE: Duration = Duration::from_secs(60);
+
 /// Mail connections at a time, on all listeners of one kind.
 pub const MAIL_CONNECTIONS_MAX: usize = 1_000;
 /// Mail connections at a time from one address (IPv6: one /64). A Postfix opens 100 at most (`default_process_limit`).

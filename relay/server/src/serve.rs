@@ -2,6 +2,7 @@
 //! flows, so that nothing is taken in that could not be stored.
 
 mod answers;
+mod key_change;
 mod location;
 pub(crate) mod lock;
 mod mail;

@@ -1,23 +1,26 @@
-//! `lighter-relay keys`: who this relay is, and the array key's way in and out.
+//! `lighter-relay keys`: who this relay is, the array key's way in and out, and its change.
 
 use std::io::Read;
 use std::path::Path;
 
-use lighter_storage::ArrayKey;
+use lighter_storage::ArrayKeys;
 use lighter_transport::Identity;
 use serde_json::json;
 
-use super::{CommandError, print};
+use super::{CommandError, ask, print};
 use crate::cli::KeysCommand;
 use crate::config::Config;
+use crate::control::Question;
 use crate::files::write_new;
 use crate::layout;
 
 /// Characters that an exported array key may have, blanks included: more is something else.
 const KEY_TEXT_LEN_MAX: u64 = 1024;
 
-pub(super) fn run(config: &Config, command: &KeysCommand, json: bool) -> Result<(), CommandError> {
+pub(super) async fn run(config: &Config, command: &KeysCommand, json: bool) -> Result<(), CommandError> {
     match command {
+        KeysCommand::Rotate => ask::show(&config.data, Question::Rotate, json).await,
+        KeysCommand::Status => ask::show(&config.data, Question::Keys, json).await,
         KeysCommand::Id => print_ids(config, json),
         KeysCommand::Export => export(&config.data, json),
         KeysCommand::Import => import(&config.data, json),
@@ -48,11 +51,17 @@ fn export(data: &Path, json: bool) -> Result<(), CommandError> {
             "there is no array key yet: it is made at the first start".to_owned(),
         ));
     }
-    let key = load(&path)?;
-    print(&json!({ "array_key": key.export().as_str() }), json);
+    let keys = load(&path)?;
+    print(&json!({ "array_key": keys.export().as_str() }), json);
     let mark = layout::array_key_exported(data);
-    std::fs::write(&mark, b"")
+    std::fs::write(&mark, keys.fingerprint())
         .map_err(|error| CommandError::failed(format!("writing {}", mark.display()), error))
+}
+
+/// Whether `keys` were exported as they are. An empty mark is one of before array keys could be changed.
+pub(crate) fn were_exported(data: &Path, keys: &ArrayKeys) -> bool {
+    let mark = std::fs::read_to_string(layout::array_key_exported(data));
+    mark.is_ok_and(|mark| mark == keys.fingerprint() || mark.is_empty() && keys.is_first())
 }
 
 fn import(data: &Path, json: bool) -> Result<(), CommandError> {
@@ -62,10 +71,10 @@ fn import(data: &Path, json: bool) -> Result<(), CommandError> {
         .read_to_string(&mut text)
         .map_err(|error| CommandError::failed("reading standard input", error))?;
     let text = text.trim().trim_start_matches("array_key:");
-    let key = ArrayKey::import(text).map_err(|error| CommandError::failed("standard input", error))?;
+    let keys = ArrayKeys::import(text).map_err(|error| CommandError::failed("standard input", error))?;
     let path = layout::array_key(data);
     if path.exists() {
-        if *load(&path)?.export() == *key.export() {
+        if load(&path)?.fingerprint() == keys.fingerprint() {
             print(&json!({ "array_key": "already in place" }), json);
             return Ok(());
         }
@@ -75,12 +84,12 @@ fn import(data: &Path, json: bool) -> Result<(), CommandError> {
         )));
     }
     std::fs::create_dir_all(data)
-        .and_then(|()| write_new(&path, format!("{}\n", *key.export()).as_bytes()))
+        .and_then(|()| write_new(&path, format!("{}\n", *keys.export()).as_bytes()))
         .map_err(|error| CommandError::failed(format!("writing {}", path.display()), error))?;
     print(&json!({ "array_key": "in place" }), json);
     Ok(())
 }
 
-fn load(path: &Path) -> Result<ArrayKey, CommandError> {
-    ArrayKey::load(path).map_err(|error| CommandError::failed(path.display().to_string(), error))
+fn load(path: &Path) -> Result<ArrayKeys, CommandError> {
+    ArrayKeys::load(path).map_err(|error| CommandError::failed(path.display().to_string(), error))
 }

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::future::Future;
 
 use lighter_catalog::Ledger;
-use lighter_storage::Array;
+use lighter_protocol::PeerId;
+use lighter_storage::{Array, ArrayStatus, ServerStatus};
 
 use crate::delivery::DeliveryGauges;
 
@@ -44,16 +45,7 @@ impl Status for RelayStatus {
     async fn metrics(&self) -> String {
         let mut text = Text::default();
         let status = self.array.status();
-        let live = status.servers.iter().filter(|server| server.live).count() as u64;
-        text.gauge("array_writable", "Whether mail can be taken in", u64::from(status.writable));
-        text.gauge("array_servers", "Storage servers configured", status.servers.len() as u64);
-        text.gauge("array_servers_live", "Storage servers connected and up to date", live);
-        text.gauge("array_segments", "Segments known", status.segments as u64);
-        text.gauge("array_segments_unsealed", "Segments that wait to be sealed", status.unsealed as u64);
-        text.counter("array_bad_copies", "Copies found missing, damaged or different", status.bad_copies);
-        text.counter("array_fallovers", "Reads answered from another copy", status.fallovers);
-        text.counter("array_written_bytes", "Bytes acknowledged on all copies", status.written_bytes);
-        text.counter("array_read_bytes", "Bytes read and verified", status.read_bytes);
+        array(&mut text, &status);
         let (open, doubts) = self.ledger.backlog();
         text.gauge("catalog_changes_open", "Changes begun and not yet in the view", open as u64);
         text.gauge("catalog_changes_in_doubt", "Changes whose fate is not known", doubts as u64);
@@ -81,22 +73,167 @@ impl Status for RelayStatus {
     }
 }
 
+/// What an operator of the array watches; `docs/OPERATING.md` says which of it is an alarm.
+fn array(text: &mut Text, status: &ArrayStatus) {
+    let live = status.servers.iter().filter(|server| server.live).count() as u64;
+    text.gauge("array_writable", "Whether mail can be taken in", u64::from(status.writable));
+    text.gauge("array_fenced", "Whether another relay has taken the array over", u64::from(status.fenced));
+    text.gauge("array_servers", "Storage servers configured", status.servers.len() as u64);
+    text.gauge("array_servers_live", "Storage servers connected and up to date", live);
+    text.gauge("array_servers_lagging", "Storage servers read from last, being slow", status.lagging as u64);
+    text.gauge(
+        "array_servers_lacking",
+        "Storage servers lost for good whose copies are still being made again",
+        status.lacking as u64,
+    );
+    // Of one that is away nothing is known but that.
+    type Of = fn(&ServerStatus) -> Option<String>;
+    let each: [(&str, &str, Of); 7] = [
+        ("array_server_live", "Whether a storage server is connected and up to date", |server| {
+            Some(u64::from(server.live).to_string())
+        }),
+        (
+            "array_server_quarantined",
+            "Whether it failed a short while ago, and others are preferred",
+            |server| Some(u64::from(server.quarantined).to_string()),
+        ),
+        ("array_server_segments", "Segments of which it has a copy, or should have", |server| {
+            Some(server.segments.to_string())
+        }),
+        ("array_server_queue", "Requests that it has not answered yet", |server| {
+            server.live.then(|| server.queue.to_string())
+        }),
+        ("array_server_latency_seconds", "Within this, half of its writes were done", |server| {
+            server.latency.map(|latency| latency.as_secs_f64().to_string())
+        }),
+        ("array_server_size_bytes", "Room on its disks", |server| {
+            server.live.then(|| server.total.to_string())
+        }),
+        ("array_server_free_bytes", "Free room on its disks", |server| {
+            server.live.then(|| server.free.to_string())
+        }),
+    ];
+    for (name, help, value) in each {
+        let known = status.servers.iter().filter_map(|server| Some((server.peer, value(server)?)));
+        text.gauges(name, help, known);
+    }
+    text.gauge(
+        "array_key_servers_due",
+        "Storage servers that wait for the change of the array key",
+        status.rewraps_due as u64,
+    );
+    text.gauge("array_segments", "Segments known", status.segments as u64);
+    text.gauge("array_segments_unsealed", "Segments that wait to be sealed", status.unsealed as u64);
+    text.gauge(
+        "array_segments_under_replicated",
+        "Segments of which fewer good copies are known than promised",
+        status.under_replicated as u64,
+    );
+    text.counter(
+        "array_segments_gone_on_with",
+        "Segments closed since a member failed, and gone on with in another",
+        status.went_on,
+    );
+    text.counter("array_bad_copies", "Copies found missing, damaged or different", status.bad_copies);
+    text.counter("array_fallovers", "Reads answered from another copy", status.fallovers);
+    text.counter("array_hedged", "Reads sent to a second copy, the first being slow", status.hedged);
+    text.counter("array_written_bytes", "Bytes acknowledged on all copies", status.written_bytes);
+    text.counter("array_read_bytes", "Bytes read and verified", status.read_bytes);
+}
+
 /// OpenMetrics text.
 #[derive(Default)]
 struct Text(String);
 
 impl Text {
     fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        let _ = write!(
-            self.0,
-            "# HELP lighter_relay_{name} {help}.\n# TYPE lighter_relay_{name} gauge\nlighter_relay_{name} {value}\n"
-        );
+        self.describe(name, help, "gauge");
+        let _ = writeln!(self.0, "lighter_relay_{name} {value}");
+    }
+
+    /// One value for each server.
+    fn gauges(&mut self, name: &str, help: &str, values: impl Iterator<Item = (PeerId, String)>) {
+        self.describe(name, help, "gauge");
+        for (server, value) in values {
+            let _ = writeln!(self.0, "lighter_relay_{name}{{server=\"{server}\"}} {value}");
+        }
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) {
-        let _ = write!(
-            self.0,
-            "# HELP lighter_relay_{name} {help}.\n# TYPE lighter_relay_{name} counter\nlighter_relay_{name}_total {value}\n"
-        );
+        self.describe(name, help, "counter");
+        let _ = writeln!(self.0, "lighter_relay_{name}_total {value}");
+    }
+
+    /// A unit is named where the name ends in it, as OpenMetrics has it.
+    fn describe(&mut self, name: &str, help: &str, kind: &str) {
+        let _ = writeln!(self.0, "# HELP lighter_relay_{name} {help}.\n# TYPE lighter_relay_{name} {kind}");
+        if let Some(unit) = ["bytes", "seconds"].into_iter().find(|unit| name.ends_with(unit)) {
+            let _ = writeln!(self.0, "# UNIT lighter_relay_{name} {unit}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use lighter_storage::ServerEntry;
+    use lighter_transport::Identity;
+
+    use super::*;
+
+    /// One that is away.
+    fn server(peer: PeerId) -> ServerStatus {
+        let entry = ServerEntry::new(peer, ([127, 0, 0, 1], 1).into());
+        let (live, quarantined, queue, latency) = (false, false, 0, None);
+        ServerStatus {
+            peer,
+            entry,
+            live,
+            quarantined,
+            queue,
+            latency,
+            segments: 0,
+            needed: 0,
+            total: 0,
+            free: 0,
+        }
+    }
+
+    #[test]
+    fn the_arrays_metrics_are_open_metrics_with_help_type_and_unit() {
+        let peer = Identity::generate().peer();
+        let latency = Some(Duration::from_millis(3));
+        let servers = vec![
+            ServerStatus { live: true, queue: 2, latency, total: 10, free: 4, ..server(peer) },
+            server(Identity::generate().peer()),
+        ];
+        let status = ArrayStatus { servers, fallovers: 3, hedged: 2, lagging: 1, ..ArrayStatus::default() };
+        let mut text = Text::default();
+        array(&mut text, &status);
+        for line in [
+            "# HELP lighter_relay_array_fallovers Reads answered from another copy.",
+            "# TYPE lighter_relay_array_fallovers counter",
+            "lighter_relay_array_fallovers_total 3",
+            "lighter_relay_array_hedged_total 2",
+            "lighter_relay_array_servers_lagging 1",
+            "# UNIT lighter_relay_array_read_bytes bytes",
+            "lighter_relay_array_writable 0",
+            &format!("lighter_relay_array_server_live{{server=\"{peer}\"}} 1"),
+            &format!("lighter_relay_array_server_free_bytes{{server=\"{peer}\"}} 4"),
+            &format!("lighter_relay_array_server_latency_seconds{{server=\"{peer}\"}} 0.003"),
+            "# UNIT lighter_relay_array_server_latency_seconds seconds",
+        ] {
+            assert!(text.0.lines().any(|found| found == line), "{line}\n{}", text.0);
+        }
+        let free = text.0.lines().filter(|line| line.starts_with("lighter_relay_array_server_free_bytes{"));
+        assert_eq!(free.count(), 1, "nothing is known of a server that is away");
+        for sample in text.0.lines().filter(|line| !line.starts_with('#')) {
+            let family = sample.split(['{', ' ']).next().unwrap().trim_end_matches("_total");
+            for kind in ["HELP", "TYPE"] {
+                let described = text.0.matches(&format!("# {kind} {family} ")).count();
+                assert_eq!(described, 1, "{kind} {family}");
+            }
+        }
     }
 }

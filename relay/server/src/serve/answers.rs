@@ -8,6 +8,7 @@ use lighter_protocol::ticket::TicketKey;
 use lighter_storage::Array;
 use serde_json::json;
 
+use super::key_change::KeyChange;
 use crate::control::{Answers, Question, Reply};
 use crate::upkeep::Jobs;
 
@@ -18,6 +19,7 @@ pub(super) struct Answering {
     tickets: TicketKey,
     retrieval_url: String,
     jobs: Jobs,
+    keys: KeyChange,
 }
 
 impl Answering {
@@ -27,8 +29,9 @@ impl Answering {
         tickets: TicketKey,
         retrieval_url: String,
         jobs: Jobs,
+        keys: KeyChange,
     ) -> Self {
-        Self { array, ledger, tickets, retrieval_url, jobs }
+        Self { array, ledger, tickets, retrieval_url, jobs, keys }
     }
 
     async fn queue(&self) -> Reply {
@@ -111,6 +114,11 @@ impl Answers for Answering {
             Question::Array => Reply::Answer(array::describe(&self.array)),
             Question::Change { change } => array::change(&self.array, &change).await,
             Question::Catalog => self.catalog().await,
+            Question::Keys => Reply::Answer(self.keys.status()),
+            Question::Rotate => match self.keys.begin().await {
+                Ok(()) => Reply::Answer(self.keys.status()),
+                Err(error) => Reply::Error(error),
+            },
             Question::Ticket { delivery } => self.ticket(delivery).await,
             Question::Revoke { delivery } => self.revoke(delivery).await,
             Question::Begin { task } => match self.jobs.begin(task) {

@@ -11,7 +11,7 @@ use lighter_mail::Protocol;
 use lighter_message::Policy;
 use lighter_protocol::RelayRecord;
 use lighter_protocol::ticket::TicketKey;
-use lighter_storage::{Array, ArrayConfig, ArrayKey, Class, ServerEntry, wall_clock};
+use lighter_storage::{Array, ArrayConfig, ArrayKeys, Class, ServerEntry, wall_clock};
 use lighter_transport::location::{LocationClient, Scope, Secret};
 use lighter_transport::{Endpoint, EndpointConfig, Identity};
 use tokio::net::TcpListener;
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Addresses;
 use super::answers::Answering;
+use super::key_change::KeyChange;
 use crate::commands::CommandError;
 use crate::config::{ArrayServerConfig, Config, Role};
 use crate::control::Control;
@@ -32,9 +33,6 @@ use crate::next_hop::NextHop;
 use crate::retrieval::{self, LedgerAttachments, RelayStatus};
 use crate::smtp_in::MailServer;
 use crate::upkeep::Jobs;
-
-/// For what the tickets' key is made from the array key.
-const TICKETS: &str = "lighter relay tickets 1";
 
 /// Between two tries to tell the location server of this relay: the first, and the longest.
 const MAKE_KNOWN_PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -63,11 +61,12 @@ impl Mail {
         location: Option<&LocationServer>,
         addresses: &mut Addresses,
     ) -> Result<Self, CommandError> {
-        let key = ArrayKey::load_or_create(&layout::array_key(&config.data), &mut rand::rng())
+        let keys = ArrayKeys::load_or_create(&layout::array_key(&config.data), &mut rand::rng())
             .map_err(|error| CommandError::failed("the array key", error))?;
-        let tickets = TicketKey::derive(&key.derive(TICKETS));
+        let tickets = TicketKey::derive(&keys.ticket_secret());
         let (web, retrieval_url) = bind_web(config, addresses).await?;
-        let array = open_array(config, identity, key, addresses).await?;
+        let array = open_array(config, identity, keys.clone(), addresses).await?;
+        let key_change = KeyChange::new(array.clone(), config.data.clone(), keys);
         let due = Arc::new(Notify::new());
         let (signals, inbox) = DeliverySignals::new();
         let ledger = open_ledger(config, &array, Arc::clone(&due), signals).await?;
@@ -83,8 +82,14 @@ impl Mail {
             admit: Admit::new(&config.domains, &config.trusted),
         });
         let jobs = Jobs::new(array.clone(), ledger.clone(), config.data.clone());
-        let answering =
-            Answering::new(array.clone(), ledger.clone(), tickets.clone(), retrieval_url.clone(), jobs);
+        let answering = Answering::new(
+            array.clone(),
+            ledger.clone(),
+            tickets.clone(),
+            retrieval_url.clone(),
+            jobs,
+            key_change.clone(),
+        );
         let mut mail = Self {
             array: array.clone(),
             ledger: ledger.clone(),
@@ -94,6 +99,7 @@ impl Mail {
             workers: JoinSet::new(),
             control: control(config, answering)?,
         };
+        mail.workers.spawn(key_change.run(mail.giving.clone()));
         mail.hand_over(config, &ingest, &tickets, &retrieval_url, due)?;
         let endpoint = bind_quic(config, identity, addresses)?;
         let record = relay_record(config, identity, &endpoint, &retrieval_url)?;
@@ -285,7 +291,7 @@ fn days(days: u32) -> Duration {
 pub(super) async fn open_array(
     config: &Config,
     identity: &Identity,
-    key: ArrayKey,
+    keys: ArrayKeys,
     addresses: &Addresses,
 ) -> Result<Array, CommandError> {
     let named = config.array.servers.iter().map(ArrayServerConfig::entry);
@@ -310,7 +316,7 @@ pub(super) async fn open_array(
         table_file: Some(layout::array_table(&config.data)),
         ..ArrayConfig::new(Vec::new())
     };
-    Array::open(array, identity, key, wall_clock())
+    Array::open(array, identity, keys, wall_clock())
         .await
         .map_err(|error| CommandError::failed("opening the storage array", error))
 }

@@ -1,6 +1,6 @@
 //! The array without the relay: for commands that look at it, or work on it, while no relay runs.
 
-use lighter_storage::{Array, ArrayKey, StorageServer};
+use lighter_storage::{Array, ArrayKeys, StorageServer};
 use lighter_transport::Identity;
 
 use super::{Addresses, lock, mail, storage};
@@ -27,7 +27,7 @@ impl Offline {
         let lock = lock::take(&config.data)?;
         let identity = Identity::load_or_create(&layout::identity(&config.data))
             .map_err(|error| CommandError::failed("the relay's key", error))?;
-        let key = ArrayKey::load_or_create(&key, &mut rand::rng())
+        let key = ArrayKeys::load_or_create(&key, &mut rand::rng())
             .map_err(|error| CommandError::failed("the array key", error))?;
         let has_storage = config.roles.contains(&Role::Storage);
         let storage = if has_storage { storage::start(config, &identity).await? } else { Vec::new() };

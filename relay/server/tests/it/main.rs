@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests: what fails to unwrap fails the test")]
 
 mod commands;
+mod keys;
 mod recovery;
 mod roles;
 mod sink;
