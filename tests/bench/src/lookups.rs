@@ -1,7 +1,6 @@
 //! Look-ups a second at the location server, with an API token, over kept-alive HTTP connections: one by one, and 1,000 at
 //! once; beside a bare axum handler that returns the same bytes, asked by the same client.
 
-mod client;
 mod server;
 
 use std::sync::Arc;
@@ -12,9 +11,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::runtime::Runtime;
 
+use crate::http_client::{self, Requests};
 use crate::measure::{Comparison, Pair, Side, Work, compare};
 use crate::settings::{Settings, amount};
-use client::Requests;
 use server::{Bare, Running};
 
 /// Names in one request for many: as many as the API takes.
@@ -40,7 +39,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Vec<Comparison>> {
         .collect();
 
     // What the peer returns is what ours returned.
-    let answer = |request: &Vec<u8>| asking.block_on(client::ask_once(ours.address, request));
+    let answer = |request: &Vec<u8>| asking.block_on(http_client::ask_once(ours.address, request));
     let bare = Bare { one: answer(&singles[0])?, many: answer(&batches[0])? };
     let peer = serving.block_on(Running::bare(bare))?;
 

@@ -31,10 +31,16 @@ pub(crate) struct Settings {
     /// appends: of each writer, in a round.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     pub(crate) appends: u32,
+    /// tickets: KiB of an attachment; several figures, with commas between them, are measured one after the other.
+    #[arg(long, default_values_t = [256, 1024, 16_384], value_delimiter = ',', value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_048_576))]
+    pub(crate) ticket_kib: Vec<u64>,
+    /// tickets: MiB that are downloaded in a round.
+    #[arg(long, default_value_t = 2_048, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) downloads_mib: u64,
     /// lookups: stores that are registered.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     pub(crate) stores: u32,
-    /// lookups: connections that ask.
+    /// lookups, tickets: connections that ask.
     #[arg(long, default_value_t = 16, value_parser = writers())]
     pub(crate) connections: usize,
     /// lookups: asked for one by one, in a round.

@@ -18,7 +18,7 @@ use lighter_storage::unit::CheckedAppend;
 use lighter_storage::wire::{
     Frame, Hop, OutFrame, Refusal, Request, Response, Target as Copy, UnitInfo, VERSION,
 };
-use lighter_storage::{ArrayKey, Class, DataKey, Epoch, SegmentId, Sequence, StoredBlob, UnitId};
+use lighter_storage::{ArrayKey, ArrayKeys, Class, DataKey, Epoch, SegmentId, Sequence, StoredBlob, UnitId};
 
 use crate::Target;
 
@@ -146,9 +146,16 @@ pub fn stored_blob(data: &[u8]) {
     let _ = location.place(u64::MAX);
 }
 
-/// An array key's text.
+/// An array key's text, alone and with what may stand behind it.
 pub fn array_key(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(keys) = ArrayKeys::import(text) {
+        let exported = keys.export();
+        let again = ArrayKeys::import(&exported).expect("what was exported can be imported");
+        assert!(*again.export() == *exported && again.fingerprint() == keys.fingerprint());
+        let settled = ArrayKeys::import(&keys.settled().export()).expect("without the former one as well");
+        assert!(!settled.is_rotating() && settled.ticket_secret() == keys.ticket_secret());
+    }
     if let Ok(key) = ArrayKey::import(text) {
         let exported = key.export();
         let again = ArrayKey::import(&exported).expect("what was exported can be imported");
@@ -348,13 +355,21 @@ fn stored_blob_seeds() -> Vec<Vec<u8>> {
 }
 
 fn array_key_seeds() -> Vec<Vec<u8>> {
-    let text = ArrayKey::import(&exported()).expect("a seed is a key").export();
-    vec![text.as_bytes().to_vec(), text.to_uppercase().replace('-', " ").into_bytes()]
+    let text = ArrayKey::import(&exported(ARRAY_KEY_CHECK)).expect("a seed is a key").export();
+    let both = format!("{} former {} tickets {}", *text, *text, exported(TICKETS_CHECK));
+    let keys = ArrayKeys::import(&both).expect("a seed is keys");
+    let upper = text.to_uppercase().replace('-', " ");
+    [text.to_string(), upper, keys.export().to_string(), keys.settled().export().to_string()]
+        .map(String::into_bytes)
+        .to_vec()
 }
 
-/// The key of 32 zero bytes, with its check sum.
-fn exported() -> String {
-    let check = blake3::derive_key("lighter array key check 1", &[0; 32]);
+const ARRAY_KEY_CHECK: &str = "lighter array key check 1";
+const TICKETS_CHECK: &str = "lighter ticket secret check 1";
+
+/// The key of 32 zero bytes, with its check sum for a purpose.
+fn exported(purpose: &str) -> String {
+    let check = blake3::derive_key(purpose, &[0; 32]);
     let digits: String = check[..4].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{}{digits}", "0".repeat(64))
 }

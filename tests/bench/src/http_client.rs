@@ -12,16 +12,16 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 /// What is asked for, and by how many connections.
-pub(super) struct Requests {
+pub(crate) struct Requests {
     /// Whole HTTP requests; repeated until there were `total`.
-    pub(super) requests: Arc<Vec<Vec<u8>>>,
-    pub(super) connections: usize,
-    pub(super) total: u32,
+    pub(crate) requests: Arc<Vec<Vec<u8>>>,
+    pub(crate) connections: usize,
+    pub(crate) total: u32,
 }
 
 impl Requests {
     /// Asks for all of it: the time that it took, connecting left out.
-    pub(super) async fn ask(&self, address: SocketAddr) -> Result<Duration> {
+    pub(crate) async fn ask(&self, address: SocketAddr) -> Result<Duration> {
         let mut connections = Vec::new();
         for _ in 0..self.connections {
             connections.push(Connection::open(address).await?);
@@ -49,7 +49,7 @@ impl Requests {
 }
 
 /// The body of the answer to one request.
-pub(super) async fn ask_once(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>> {
+pub(crate) async fn ask_once(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>> {
     let mut connection = Connection::open(address).await?;
     let body = connection.ask(request).await?;
     Ok(connection.buffer.split_off(body))
