@@ -49,6 +49,8 @@ pub trait DiskFile: Send + Sync + 'static {
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// Makes contents and length durable.
     fn sync_data(&self) -> io::Result<()>;
+    /// Lets a cache drop what it holds of a stretch, if it does: the next read of it comes from the disk.
+    fn drop_cached(&self, _offset: u64, _len: u64) {}
 }
 
 /// Room on a disk, in bytes.

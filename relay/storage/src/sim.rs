@@ -174,6 +174,18 @@ impl SimServers {
         self.keys = keys;
     }
 
+    /// A running server re-reads all its sealed segments.
+    ///
+    /// # Panics
+    /// Where there is no such server.
+    pub async fn scrub(&self, index: usize) {
+        let running = lock(&self.net).running.get(&self.servers[index].peer).cloned();
+        if let Some(running) = running {
+            // One whose units have stopped finds nothing.
+            let _ = running.shared.scrub_round().await;
+        }
+    }
+
     /// Takes the array over, as a relay does when it starts.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::io;
 use lighter_protocol::{BlobId, Day, Keypair, PeerId, UnixTime};
 use lighter_storage::disk::DiskFile;
 use lighter_storage::limits::{
-    DATA_LEN_MAX, MESSAGE_LEN_MAX, PAYLOAD_LEN_MAX, RECORD_ALIGN, SEGMENT_LEN_MAX,
+    DATA_LEN_MAX, MESSAGE_LEN_MAX, PAYLOAD_LEN_MAX, RECORD_ALIGN, SEGMENT_HEADER_LEN, SEGMENT_LEN_MAX,
 };
 use lighter_storage::record::{
     AppendDigest, Kind, RECORD_HEADER_LEN, RecordHeader, UncheckedRecord, UnplacedRecord,
@@ -14,9 +14,11 @@ use lighter_storage::segment::RECORDS_AT;
 use lighter_storage::segment::footer::{IndexEntry, SUMMARY_LEN, Summary, encode_index};
 use lighter_storage::segment::header::{Member, SegmentHeader};
 use lighter_storage::segment::scan::scan;
-use lighter_storage::unit::CheckedAppend;
+use lighter_storage::segment::verify::{Verified, Verifier};
+use lighter_storage::unit::{CheckedAppend, SealReport};
 use lighter_storage::wire::{
-    Frame, Hop, OutFrame, Refusal, Request, Response, Target as Copy, UnitInfo, VERSION,
+    Frame, Hop, OutFrame, Refusal, Request, Response, ScrubProgress, Target as Copy, UnitHealth, UnitInfo,
+    VERSION,
 };
 use lighter_storage::{ArrayKey, ArrayKeys, Class, DataKey, Epoch, SegmentId, Sequence, StoredBlob, UnitId};
 
@@ -28,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "segment_header", run: segment_header, seeds: header_seeds },
     Target { name: "segment_footer", run: segment_footer, seeds: footer_seeds },
     Target { name: "segment_scan", run: segment_scan, seeds: scan_seeds },
+    Target { name: "segment_verify", run: segment_verify, seeds: verify_seeds },
     Target { name: "storage_request", run: storage_request, seeds: storage_request_seeds },
     Target { name: "storage_response", run: storage_response, seeds: storage_response_seeds },
     Target { name: "stored_blob", run: stored_blob, seeds: stored_blob_seeds },
@@ -101,6 +104,37 @@ pub fn segment_scan(data: &[u8]) {
     let cut = Memory(file.0[..usize::try_from(found.end).unwrap_or(usize::MAX)].to_vec());
     let again = scan(&cut, SEGMENT, Epoch(3), SEGMENT_LEN_MAX, |_| {}).expect("memory can be read");
     assert!(again.end == found.end && again.records == found.records && again.damaged == found.damaged);
+}
+
+/// A sealed segment's whole file, as it is adopted and scrubbed: in small pieces as in large ones.
+pub fn segment_verify(data: &[u8]) {
+    let Some(summary_at) = data.len().checked_sub(SUMMARY_LEN) else { return };
+    let Some(header) = data.get(..SEGMENT_HEADER_LEN).and_then(|block| SegmentHeader::decode(block).ok())
+    else {
+        return;
+    };
+    let Ok(summary) = Summary::decode(&data[summary_at..], header.segment, data.len() as u64) else { return };
+    let file = Memory(data.to_vec());
+    let judge = |piece_len: usize| {
+        let mut verifier = Verifier::new(header.clone(), summary);
+        loop {
+            match verifier.step(&file, piece_len).expect("memory can be read") {
+                Verified::Piece(len) => assert!(len > 0 && len <= piece_len as u64),
+                Verified::Whole { damaged } => break damaged,
+            }
+        }
+    };
+    let damaged = judge(256);
+    assert!((damaged == 0) == (judge(1 << 20) == 0), "the pieces decide what is sound");
+    if damaged > 0 {
+        return;
+    }
+    let length = usize::try_from(summary.length).unwrap_or(usize::MAX);
+    assert!(*blake3::hash(&data[SEGMENT_HEADER_LEN..length]).as_bytes() == summary.root);
+    let found =
+        scan(&file, header.segment, header.epoch, summary.length, |_| {}).expect("memory can be read");
+    assert!(found.end == summary.length && found.records == summary.records && found.damaged.is_empty());
+    assert!(summary.decode_index(&data[length..summary_at]).is_ok());
 }
 
 /// A stream of frames that a server reads.
@@ -279,6 +313,38 @@ fn scan_seeds() -> Vec<Vec<u8>> {
     vec![Vec::new(), records(5), filled, damaged, torn]
 }
 
+fn verify_seeds() -> Vec<Vec<u8>> {
+    let header = header_seeds().swap_remove(0);
+    let file = |count: u64| {
+        let records = records(count);
+        let mut entries = Vec::new();
+        let file = Memory([&header[..], &records].concat());
+        let found = scan(&file, SEGMENT, Epoch(3), SEGMENT_LEN_MAX, |record| {
+            if record.header.kind == Kind::Catalog {
+                let offset = u32::try_from(record.header.offset).expect("a seed is short");
+                let length = u32::try_from(record.header.record_len()).expect("a seed is short");
+                entries.push(IndexEntry { sequence: record.header.sequence, offset, length });
+            }
+        });
+        let found = found.expect("memory can be read");
+        let index = encode_index(&entries);
+        let summary = Summary {
+            segment: SEGMENT,
+            length: found.end,
+            records: found.records,
+            first: found.first,
+            last: found.last,
+            root: *blake3::hash(&records).as_bytes(),
+            catalog_records: u32::try_from(entries.len()).expect("a seed is short"),
+            index_crc: crc32c::crc32c(&index),
+        };
+        [&file.0[..], &index, &summary.encode()].concat()
+    };
+    let mut damaged = file(4);
+    damaged[5000] ^= 1;
+    vec![file(1), file(6), damaged]
+}
+
 fn frame<M: serde::Serialize>(message: &M, data: &'static [u8]) -> Vec<u8> {
     let frame = OutFrame::new(9, message, vec![data.into()]).expect("a seed is within its limits");
     let mut bytes = Vec::new();
@@ -305,10 +371,38 @@ fn storage_request_seeds() -> Vec<Vec<u8>> {
         Request::Truncate { target, length: 1 << 20 },
         Request::Discard { target },
         Request::SetAside { target },
+        Request::GetTable,
+        Request::PutTable { epoch: Epoch(3) },
+        Request::Allow { segment: SEGMENT, peer: peer(2) },
+        Request::ReadSealed { unit, segment: SEGMENT, offset: 0, length: 1 << 20 },
+        Request::Receive {
+            unit,
+            epoch: Epoch(3),
+            segment: SEGMENT,
+            source: hop,
+            offset: 1 << 26,
+            length: 1 << 26,
+        },
+        Request::Adopt { unit, epoch: Epoch(3), segment: SEGMENT, summary: summary() },
+        Request::Drop { target },
+        Request::Health { unit },
     ];
     let mut seeds: Vec<_> = requests.iter().map(|request| frame(request, b"records")).collect();
     seeds.push(seeds.concat());
     seeds
+}
+
+fn summary() -> Summary {
+    Summary {
+        segment: SEGMENT,
+        length: RECORDS_AT + 4096,
+        records: 3,
+        first: Sequence(1),
+        last: Sequence(3),
+        root: [5; 32],
+        catalog_records: 3,
+        index_crc: 77,
+    }
 }
 
 fn data_key() -> DataKey {
@@ -340,6 +434,26 @@ fn storage_response_seeds() -> Vec<Vec<u8>> {
         Response::Index { entries: vec![entry; 3], total: 3 },
         Response::Refused(Refusal::Fenced { present: Epoch(9) }),
         Response::Refused(Refusal::Offset { next: 8192 }),
+        Response::Sealed(SealReport { summary: summary(), damaged: 0 }),
+        Response::Received { next: 1 << 26 },
+        Response::Health(UnitHealth {
+            total: 1 << 40,
+            free: 1 << 39,
+            free_for_copies: 1 << 38,
+            queue: 3,
+            sync_p99_us: 8000,
+            segments: 300,
+            set_aside: 1,
+            incomplete: 1,
+            damaged_segments: 2,
+            damaged: vec![(SEGMENT, 1)],
+            scrub: ScrubProgress {
+                begun: UnixTime(1_800_000_000),
+                done: 1 << 30,
+                total: 1 << 38,
+                last_ended: UnixTime(0),
+            },
+        }),
     ];
     let mut seeds: Vec<_> = responses.iter().map(|response| frame(response, b"")).collect();
     seeds.push(seeds.concat());

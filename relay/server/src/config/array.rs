@@ -16,6 +16,8 @@ pub struct StorageConfig {
     pub servers: Vec<StorageServerConfig>,
     /// Relays that may write. Empty: the relay in this process.
     pub writers: Vec<PeerId>,
+    /// Days within which each server re-reads what it has. None: 30.
+    pub scrub_days: Option<u32>,
 }
 
 /// One storage server.

@@ -1,5 +1,6 @@
 //! The storage role: this machine's storage servers.
 
+use lighter_storage::limits::SCRUB_DAYS_DEFAULT;
 use lighter_storage::{ServerConfig, StorageServer, wall_clock};
 use lighter_transport::Identity;
 
@@ -15,7 +16,10 @@ pub(super) async fn start(config: &Config, relay: &Identity) -> Result<Vec<Stora
     let mut servers = Vec::new();
     for server in layout::storage_servers(config) {
         let what = format!("storage server in {}", server.path.display());
-        let server_config = server_config(&server, writers.clone())?;
+        let server_config = ServerConfig {
+            scrub_days: config.storage.scrub_days.unwrap_or(SCRUB_DAYS_DEFAULT),
+            ..server_config(&server, writers.clone())?
+        };
         let server =
             StorageServer::start(server_config).await.map_err(|error| CommandError::failed(what, error))?;
         servers.push(server);
@@ -37,7 +41,7 @@ fn server_config(
         units: layout::units(server),
         writers,
         clock: wall_clock(),
-        scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
+        scrub_days: SCRUB_DAYS_DEFAULT,
     })
 }
 

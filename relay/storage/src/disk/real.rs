@@ -2,11 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 
 use super::{Disk, DiskFile, Space};
 
@@ -110,6 +111,11 @@ impl DiskFile for RealFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn drop_cached(&self, offset: u64, len: u64) {
+        // Advice: what is not taken costs nothing.
+        let _ = fadvise(&self.0, offset, NonZeroU64::new(len), Advice::DontNeed);
     }
 }
 

@@ -33,13 +33,12 @@ pub struct Partial<D: Disk> {
     writer: PeerId,
     file: D::File,
     /// Known once the first piece was there.
-    header: Option<SegmentHeader>,
+    header: Option<Box<SegmentHeader>>,
     end: u64,
     touched: UnixTime,
 }
 
 /// A partial's place in the unit.
-#[expect(clippy::large_enum_variant, reason = "a few at once, in one map; a box for each saves nothing")]
 pub(super) enum Place<D: Disk> {
     Here(Partial<D>),
     /// Somebody works on the one of this number.
@@ -88,7 +87,7 @@ impl<D: Disk> Partial<D> {
             if header.day_key.is_none() || header.deletion_day.end() <= now {
                 return Err(UnitError::Expired);
             }
-            self.header = Some(header);
+            self.header = Some(Box::new(header));
         }
         self.file.write_at(self.end, bytes)?;
         self.end += bytes.len() as u64;
@@ -118,7 +117,7 @@ pub struct AdoptJob<D: Disk> {
 /// What was received, checked and synced.
 pub struct Adopted<D: Disk> {
     partial: Partial<D>,
-    header: SegmentHeader,
+    header: Box<SegmentHeader>,
     summary: Summary,
 }
 
@@ -135,7 +134,7 @@ impl<D: Disk> AdoptJob<D> {
     pub fn run(self) -> Result<Adopted<D>, UnitError> {
         let Self { partial, summary } = self;
         let header = partial.header.clone().ok_or(UnitError::Unsound("no header block"))?;
-        let mut verifier = Verifier::new(header.clone(), summary);
+        let mut verifier = Verifier::new((*header).clone(), summary);
         loop {
             match verifier.step(&partial.file, RECEIVE_PIECE_LEN as usize)? {
                 Verified::Piece(_) => {}
@@ -362,7 +361,7 @@ impl<D: Disk> Unit<D> {
         }
         self.partials.remove(&segment);
         self.forget_damage(segment);
-        self.shelf.put(Shelved::new(header, partial.file, Phase::Sealed(summary), summary.length));
+        self.shelf.put(Shelved::new(*header, partial.file, Phase::Sealed(summary), summary.length));
         self.complete(segment);
         Ok(SealReport { summary, damaged: 0 })
     }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kept::Kept;
 use super::{Phase, Shelf, Shelved, Unit};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::ids::SegmentId;
 use crate::limits::{
     DAMAGED_SEGMENTS_MAX, SCRUB_PIECE_LEN, SCRUB_RATE_MAX, SCRUB_RATE_MIN, SCRUB_STORE_INTERVAL,
@@ -90,9 +90,14 @@ pub enum Scrubbed {
 }
 
 impl<D: Disk> ScrubJob<D> {
-    /// Reads the next piece. What cannot be read is damaged.
+    /// Reads the next piece, from the disk and not from a cache, and leaves none of it there. What cannot be read is
+    /// damaged.
     pub fn step(&mut self) -> Scrubbed {
-        match self.verifier.step(&self.shelved.file, SCRUB_PIECE_LEN) {
+        let (file, at) = (&self.shelved.file, self.verifier.done());
+        file.drop_cached(at, SCRUB_PIECE_LEN as u64);
+        let verified = self.verifier.step(file, SCRUB_PIECE_LEN);
+        file.drop_cached(at, SCRUB_PIECE_LEN as u64);
+        match verified {
             Ok(Verified::Piece(len)) => Scrubbed::Piece(len),
             Ok(Verified::Whole { damaged }) => Scrubbed::Whole(damaged),
             Err(error) => {

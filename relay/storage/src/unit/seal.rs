@@ -103,7 +103,7 @@ impl<D: Disk> Unit<D> {
             self.fail(&shelved, true);
             return Err(error.into());
         }
-        if damaged > 0 || shelved.damaged() > 0 {
+        if damaged as u64 != shelved.damaged() || damaged as u64 != self.scrub.damage(segment) {
             self.remember_damage(&shelved, damaged as u64, self.meta.latest);
         }
         shelved.set_phase(Phase::Sealed(summary));

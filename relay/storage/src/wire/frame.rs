@@ -116,8 +116,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ids::{SegmentId, UnitId};
-    use crate::wire::{Request, Response};
+    use lighter_protocol::PeerId;
+
+    use crate::ids::{Epoch, SegmentId, UnitId};
+    use crate::wire::{Refusal, Request, Response, Target};
 
     fn bytes_of(frame: &OutFrame) -> Vec<u8> {
         [&frame.front[..], &frame.data.concat()].concat()
@@ -143,6 +145,29 @@ mod tests {
         let read = Frame::read(&mut &bytes[..]).await.unwrap();
         assert_eq!(read.decode::<Request>().unwrap(), request);
         assert_eq!((read.id, &read.data[..]), (9, &b"abc"[..]));
+    }
+
+    /// A server of before must not take one message for another.
+    #[test]
+    fn messages_keep_their_numbers() {
+        let (unit, segment, epoch) = (UnitId([1; 16]), SegmentId([2; 16]), Epoch(3));
+        let target = Target { unit, segment, writer: PeerId::random(), epoch };
+        let requests = [
+            (13, Request::SetAside { target }),
+            (14, Request::GetTable),
+            (15, Request::PutTable { epoch }),
+            (16, Request::Allow { segment, peer: PeerId::random() }),
+            (17, Request::ReadSealed { unit, segment, offset: 0, length: 1 }),
+            (20, Request::Drop { target }),
+            (21, Request::Health { unit }),
+        ];
+        for (number, request) in requests {
+            assert_eq!(postcard::to_stdvec(&request).unwrap()[0], number, "{request:?}");
+        }
+        let responses = [(6, Response::Refused(Refusal::Source)), (7, Response::Received { next: 0 })];
+        for (number, response) in responses {
+            assert_eq!(postcard::to_stdvec(&response).unwrap()[0], number, "{response:?}");
+        }
     }
 
     #[tokio::test]

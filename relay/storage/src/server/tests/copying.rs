@@ -92,41 +92,9 @@ impl World {
     }
 
     async fn fill(&mut self, records: u64, len: usize) {
+        let Server { peer, unit, .. } = self.servers[0];
         let link = self.link(0).await;
-        let (unit, target) = (self.servers[0].unit, self.target(0));
-        let header = SegmentHeader {
-            segment: SEGMENT,
-            class: Class::Days7,
-            storage_day: START.day(),
-            deletion_day: deletion_day(),
-            epoch: Epoch(3),
-            writer: self.writer,
-            members: vec![Member { peer: self.servers[0].peer, unit }],
-            day_key: Some([1; WRAPPED_LEN]),
-            closed: Vec::new(),
-        };
-        let open = Request::Open { unit, epoch: Epoch(3), is_anew: false };
-        link.done(&open, vec![header.encode().into()], TIME).await.unwrap();
-        let mut offset = 4096;
-        for sequence in 1..=records {
-            let payload = vec![u8::try_from(sequence % 251).unwrap(); RECORD_HEADER_LEN + len];
-            let bytes = UnplacedRecord::new(Kind::Portion, payload, 0).place(
-                SEGMENT,
-                Epoch(3),
-                Sequence(sequence),
-                offset,
-                offset,
-                &[],
-                &mut AppendDigest::default(),
-            );
-            let append = Request::Append { target, offset, forward: None };
-            offset += bytes.len() as u64;
-            link.call(&append, vec![bytes.into()], TIME).await.unwrap();
-        }
-        let seal = Request::Seal { target, length: offset };
-        let (sealed, _) = link.call(&seal, Vec::new(), TIME).await.unwrap();
-        let Response::Sealed(report) = sealed else { panic!("{sealed:?}") };
-        self.summary = report.summary;
+        self.summary = seal_segment(&link, self.writer, Member { peer, unit }, START, (records, len)).await;
     }
 
     fn target(&self, server: usize) -> Target {
@@ -175,6 +143,52 @@ impl World {
         let length =
             u32::try_from(self.summary.length - 4096).unwrap() / u32::try_from(self.summary.records).unwrap();
         DataKey { server, unit, segment: SEGMENT, offset: 4096, length, deletion_day: deletion_day() }
+    }
+}
+
+/// Writes a segment of `records` records with `len` bytes of payload each to one member, and seals it.
+async fn seal_segment(
+    link: &Link,
+    writer: PeerId,
+    member: Member,
+    now: UnixTime,
+    (records, len): (u64, usize),
+) -> Summary {
+    let Member { unit, .. } = member;
+    let target = Target { unit, segment: SEGMENT, writer, epoch: Epoch(3) };
+    let header = SegmentHeader {
+        segment: SEGMENT,
+        class: Class::Days7,
+        storage_day: now.day(),
+        deletion_day: Class::Days7.deletion_day(now.day()),
+        epoch: Epoch(3),
+        writer,
+        members: vec![member],
+        day_key: Some([1; WRAPPED_LEN]),
+        closed: Vec::new(),
+    };
+    let open = Request::Open { unit, epoch: Epoch(3), is_anew: false };
+    link.done(&open, vec![header.encode().into()], TIME).await.unwrap();
+    let mut offset = 4096;
+    for sequence in 1..=records {
+        let payload = vec![u8::try_from(sequence % 251).unwrap(); RECORD_HEADER_LEN + len];
+        let bytes = UnplacedRecord::new(Kind::Portion, payload, 0).place(
+            SEGMENT,
+            Epoch(3),
+            Sequence(sequence),
+            offset,
+            offset,
+            &[],
+            &mut AppendDigest::default(),
+        );
+        let append = Request::Append { target, offset, forward: None };
+        offset += bytes.len() as u64;
+        link.call(&append, vec![bytes.into()], TIME).await.unwrap();
+    }
+    let seal = Request::Seal { target, length: offset };
+    match link.call(&seal, Vec::new(), TIME).await.unwrap() {
+        (Response::Sealed(report), _) => report.summary,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -423,4 +437,82 @@ async fn health_tells_of_room_and_of_rounds() {
     assert_eq!((scrub.begun, scrub.done, scrub.last_ended), (START, world.summary.file_len(), START));
     let nowhere = Request::Health { unit: UnitId([9; 16]) };
     assert_eq!(refused(&world.link(0).await, &nowhere).await, Refusal::NoSegment);
+}
+
+/// The real thing: three identities, TLS, two folders, a restart.
+// SPEC: B14
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_segment_goes_from_one_real_server_to_another_and_is_read_after_a_restart() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let folder = tempfile::tempdir().unwrap();
+    let writer = Identity::generate();
+    let identities = [Identity::generate(), Identity::generate()];
+    let config = |index: usize| ServerConfig {
+        identity: identities[index].clone(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        units: vec![folder.path().join(format!("unit-{index}"))],
+        writers: vec![writer.peer()],
+        clock: wall_clock(),
+        scrub_days: 30,
+    };
+    let tls = TcpTls::new(&writer, STORAGE_ALPN).unwrap();
+    let connect = async |server: &StorageServer| {
+        let record = ServerRecord { peer: server.peer(), address: server.address() };
+        let (link, greeting) = Link::connect(&tls, &record, (wall_clock())()).await.unwrap();
+        link.done(&Request::Fence { epoch: Epoch(3) }, Vec::new(), TIME).await.unwrap();
+        (link, greeting.units[0].unit)
+    };
+    let source = StorageServer::start(config(0)).await.unwrap();
+    let destination = StorageServer::start(config(1)).await.unwrap();
+    let (from, source_unit) = connect(&source).await;
+    let (to, unit) = connect(&destination).await;
+    let member = Member { peer: source.peer(), unit: source_unit };
+    let summary = seal_segment(&from, writer.peer(), member, (wall_clock())(), (40, 1_000_000)).await;
+
+    let allow = Request::Allow { segment: SEGMENT, peer: destination.peer() };
+    from.done(&allow, Vec::new(), TIME).await.unwrap();
+    let hop = Hop { peer: source.peer(), address: source.address(), unit: source_unit };
+    let length = 16 << 20;
+    let mut offset = 0;
+    while offset < summary.file_len() {
+        let receive =
+            Request::Receive { unit, epoch: Epoch(3), segment: SEGMENT, source: hop, offset, length };
+        offset = received(&to, &receive).await;
+    }
+    let adopt = Request::Adopt { unit, epoch: Epoch(3), segment: SEGMENT, summary };
+    to.call(&adopt, Vec::new(), TIME).await.unwrap();
+    assert_eq!(destination.counters().received_bytes, summary.file_len());
+    source.stop().await;
+    drop(to);
+    destination.stop().await;
+
+    let file = |index: usize| {
+        std::fs::read(folder.path().join(format!("unit-{index}")).join(file_name(SEGMENT))).unwrap()
+    };
+    assert!(file(0) == file(1), "byte for byte");
+    let destination = start_again(config(1)).await;
+    assert_eq!(destination.reports()[0].sealed, 1);
+    let (to, _) = connect(&destination).await;
+    let range = Request::ReadRange { unit, segment: SEGMENT, offset: 4096, length: 64 };
+    assert_eq!(to.done(&range, Vec::new(), TIME).await.unwrap()[..4], *b"LRC1");
+}
+
+/// The folder is free once the last task of the server before has ended.
+async fn start_again(config: ServerConfig) -> StorageServer {
+    let ServerConfig { identity, listen, units, writers, clock, scrub_days } = config;
+    loop {
+        let config = ServerConfig {
+            identity: identity.clone(),
+            listen,
+            units: units.clone(),
+            writers: writers.clone(),
+            clock: Arc::clone(&clock),
+            scrub_days,
+        };
+        match StorageServer::start(config).await {
+            Ok(server) => return server,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
