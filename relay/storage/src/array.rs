@@ -29,6 +29,7 @@
 
 mod blob;
 mod config;
+mod entry;
 mod errors;
 mod group;
 mod heal;

@@ -69,7 +69,7 @@ fn send_many(world: &World, alice: &Agent, first: u64) -> tokio::task::JoinHandl
         let smtp = smtp?;
         let mut sending = tokio::task::JoinSet::new();
         for number in first..first + MESSAGES {
-            let message = TestMessage::new(&mailbox, 100_000 + 400_000 * (number % 3), number);
+            let message = TestMessage::new(&mailbox, 300_000 + 400_000 * (number % 3), number);
             sending.spawn(async move {
                 let started = Instant::now();
                 let mut client = MailClient::connect(smtp, "EHLO").await?;

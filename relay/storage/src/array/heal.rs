@@ -54,12 +54,12 @@ impl Shared {
     /// Looks after all sealed segments, for ever.
     pub(super) async fn heal_always(self: Arc<Self>) {
         loop {
-            let _ = timeout(self.config.heal_interval, self.joined.notified()).await;
             if self.is_fenced() {
                 return;
             }
             self.ask_health().await;
             while self.heal().await && !self.is_fenced() {}
+            let _ = timeout(self.config.heal_interval, self.joined.notified()).await;
         }
     }
 

@@ -8,7 +8,8 @@ use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::state::{Entry, Live, Shared, Stage};
+use super::entry::{Entry, Stage};
+use super::state::{Live, Shared};
 use super::{OpenError, ServerRecord};
 use crate::ids::{Epoch, SegmentId, UnitId};
 use crate::limits::{ANSWER_TIME_MAX, PAGE_MAX, SEGMENT_HEADER_LEN};

@@ -31,8 +31,9 @@ use tokio::time::{Instant, timeout_at};
 use open::Plan;
 
 use super::WriteError;
+use super::entry::{Entry, Stage};
 use super::group::{Acknowledged, Durability, Failed, Group, Outcome};
-use super::state::{Continued, Entry, Shared, Stage};
+use super::state::{Continued, Shared};
 use crate::ids::{Class, Epoch, SegmentId, Sequence};
 use crate::keys::{BlobKey, DayKey, WrappedKey};
 use crate::limits::{CLOSED_MAX, GROUP_LEN_MAX, LANE_GROUPS_MAX, SEGMENT_RECORDS_MAX};
@@ -313,6 +314,9 @@ impl Lane {
                 }
                 if let Some(active) = &mut self.active {
                     let written = group.end - active.acked;
+                    if active.acked == RECORDS_AT {
+                        state.keep_closed(&active.header);
+                    }
                     active.acked = group.end;
                     self.shared.counters.written_bytes.fetch_add(written, Ordering::Relaxed);
                     if let Some(entry) = state.segments.get_mut(&active.header.segment) {

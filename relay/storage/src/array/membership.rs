@@ -20,8 +20,9 @@ use bytes::Bytes;
 use lighter_protocol::{PeerId, UnixTime};
 use tokio::time::{sleep, timeout};
 
+use super::entry::{Entry, Stage};
 use super::join::Reached;
-use super::state::{Entry, Live, Shared, Stage, State};
+use super::state::{Live, Shared, State};
 use super::{OpenError, ServerRecord, TableChangeError};
 use crate::limits::ANSWER_TIME_MAX;
 use crate::link::{Link, LinkError};

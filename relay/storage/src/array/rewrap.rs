@@ -25,8 +25,9 @@ use bytes::Bytes;
 use lighter_protocol::PeerId;
 use tokio::time::timeout;
 
+use super::entry::Stage;
 use super::join::list;
-use super::state::{Shared, Stage, State};
+use super::state::{Shared, State};
 use crate::ids::{SegmentId, UnitId};
 use crate::keys::{ArrayKeys, DayKey, Under, WrappedKey};
 use crate::limits::ANSWER_TIME_MAX;

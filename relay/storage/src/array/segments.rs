@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use lighter_protocol::{Day, PeerId};
 
+use super::entry::{Entry, Stage};
 use super::read::open_end;
-use super::state::{Entry, Shared, Stage, State};
+use super::state::{Shared, State};
 use super::{Array, ReadError};
 use crate::ids::{Class, DataKey, SegmentId, UnitId};
 use crate::link::LinkError;

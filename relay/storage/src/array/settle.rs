@@ -28,8 +28,9 @@ use bytes::Bytes;
 use lighter_protocol::PeerId;
 use tokio::time::sleep;
 
+use super::entry::{Entry, Stage};
 use super::join::list_page;
-use super::state::{Continued, Entry, Live, Shared, Stage};
+use super::state::{Continued, Live, Shared};
 use crate::ids::{Epoch, SegmentId, Sequence};
 use crate::limits::{ANSWER_TIME_MAX, GROUP_LEN_MAX, SEAL_TIME_MAX};
 use crate::link::LinkError;
@@ -118,7 +119,10 @@ impl Shared {
                 entry.copies.iter().flatten().chain(entry.moved.values()).filter_map(sealed).max();
             let said = closed.get(segment).map(|(_, length)| *length);
             entry.length = said.or(longest_sealed).unwrap_or(entry.length);
-            if entry.is_sealed_everywhere() {
+            // Nothing is sealed anywhere before its length is decided, or all members were cut to it. A member that is
+            // away and has another is seen to when it comes back, one that lacks it by healing.
+            let mut known = entry.copies.iter().flatten().chain(entry.moved.values()).peekable();
+            if known.peek().is_some() && known.all(|info| sealed(info) == Some(entry.length)) {
                 (entry.stage, entry.is_decided) = (Stage::Settled, true);
                 continue;
             }
@@ -179,14 +183,12 @@ impl Shared {
         let mut state = self.state();
         if let Some(entry) = state.segments.get_mut(&segment) {
             entry.copies = header.members.iter().map(info_of).collect();
-            if away == 0 {
-                entry.stage = Stage::Settled;
-            }
+            // One that is away is seen to when it comes back with another length.
+            entry.stage = Stage::Settled;
         }
-        if away > 0 {
-            return Err(SettleError::Away);
+        if away == 0 {
+            state.blockers.remove(&segment);
         }
-        state.blockers.remove(&segment);
         Ok(())
     }
 

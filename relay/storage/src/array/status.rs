@@ -7,8 +7,9 @@ use std::time::Duration;
 use lighter_protocol::PeerId;
 use tokio::time::Instant;
 
+use super::entry::Stage;
 use super::heal::HealStatus;
-use super::state::{Shared, Stage};
+use super::state::Shared;
 use crate::ids::{Class, Epoch};
 use crate::table::ServerEntry;
 

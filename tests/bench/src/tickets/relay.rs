@@ -40,7 +40,7 @@ impl Relay {
                 units: vec![folder.join(format!("server-{index}")).join("unit")],
                 writers: vec![relay.peer()],
                 clock: wall_clock(),
-            scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
+                scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
             };
             servers.push(StorageServer::start(config).await?);
         }

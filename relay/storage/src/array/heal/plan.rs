@@ -6,7 +6,8 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use crate::array::ArrayConfig;
-use crate::array::state::{Entry, Shared, Stage, State};
+use crate::array::entry::{Entry, Stage};
+use crate::array::state::{Shared, State};
 use crate::ids::SegmentId;
 use crate::limits::UNIT_FREE_MIN;
 use crate::placing::fits;

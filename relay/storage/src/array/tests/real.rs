@@ -233,7 +233,7 @@ async fn a_deleted_segment_file_is_read_from_the_other_copy_and_copied_anew() {
     let array = cluster.open().await;
     assert!(read(&array, &blob).await.unwrap() == data);
     assert_eq!(replayed(&array).await.unwrap().0.len(), 1);
-    until(|| array.status().unsealed == 0).await;
+    until(|| file.exists()).await;
     assert!(std::fs::read(&file).unwrap() == before, "byte-identical");
 }
 
