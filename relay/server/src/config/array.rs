@@ -58,11 +58,22 @@ pub struct ArrayConfig {
     /// What two copies of the same may share: `host:NAME`, `disk:NAME`, `zone:NAME`. Servers on loopback are one
     /// machine, which may have all copies; everything else has to be named here.
     pub allowed_together: BTreeSet<Shared>,
+    /// Minutes after which a server that is away is taken for lost: what it had is copied to others.
+    pub rebuild_after_minutes: u32,
+    /// MiB a second that are copied at most to make up for lost copies; 0: as fast as it goes.
+    pub rebuild_mib_per_second: u32,
 }
 
 impl Default for ArrayConfig {
     fn default() -> Self {
-        Self { servers: Vec::new(), copies: 2, placing: Policy::default(), allowed_together: BTreeSet::new() }
+        Self {
+            servers: Vec::new(),
+            copies: 2,
+            placing: Policy::default(),
+            allowed_together: BTreeSet::new(),
+            rebuild_after_minutes: 30,
+            rebuild_mib_per_second: 64,
+        }
     }
 }
 

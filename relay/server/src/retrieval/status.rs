@@ -134,6 +134,15 @@ fn array(text: &mut Text, status: &ArrayStatus) {
         "Segments closed since a member failed, and gone on with in another",
         status.went_on,
     );
+    text.gauge(
+        "array_copies_to_make",
+        "Copies that are lacking and are to be made",
+        status.heal.copies_left as u64,
+    );
+    text.gauge("array_bytes_to_copy", "Their bytes", status.heal.bytes_left);
+    text.counter("array_copies_made", "Copies made anew", status.heal.copies_made);
+    text.counter("array_copied_bytes", "Their bytes", status.heal.bytes_made);
+    text.counter("array_copies_dropped", "Surplus copies dropped", status.heal.dropped);
     text.counter("array_bad_copies", "Copies found missing, damaged or different", status.bad_copies);
     text.counter("array_fallovers", "Reads answered from another copy", status.fallovers);
     text.counter("array_hedged", "Reads sent to a second copy, the first being slow", status.hedged);

@@ -1,6 +1,7 @@
 //! The mail roles: array, catalog, and what takes mail in, hands it on, and hands attachments over.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -314,6 +315,8 @@ pub(super) async fn open_array(
         policy: config.array.placing,
         allowed_together: config.array.allowed_together.clone(),
         table_file: Some(layout::array_table(&config.data)),
+        rebuild_after: Duration::from_secs(u64::from(config.array.rebuild_after_minutes) * 60),
+        heal_rate: NonZeroU64::new(u64::from(config.array.rebuild_mib_per_second) << 20),
         ..ArrayConfig::new(Vec::new())
     };
     Array::open(array, identity, keys, wall_clock())
