@@ -229,10 +229,17 @@ impl Lane {
 
     /// Closes the active segment where one of its members is to take no more: also where nothing is written.
     async fn leave_members(&mut self) {
-        if self.active.as_ref().is_some_and(|active| !self.shared.state().lets(&active.header)) {
+        if self.is_to_be_left() {
             self.drain().await;
+        }
+        // Where a member failed meanwhile, another segment is the active one.
+        if self.is_to_be_left() {
             self.retire(false);
         }
+    }
+
+    fn is_to_be_left(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| !self.shared.state().lets(&active.header))
     }
 
     async fn drain(&mut self) {
