@@ -16,8 +16,9 @@ struct World {
     array: Option<Array>,
     chance: StdRng,
     acknowledged: Vec<(Sequence, StoredBlob, Vec<u8>)>,
-    /// A server that an operator said will not come back: it does not.
+    /// A server that an operator said will not come back: it does not, see [`World::open_whole`].
     given_up: Option<usize>,
+    has_given_up: bool,
 }
 
 impl World {
@@ -25,7 +26,7 @@ impl World {
         let mut servers = SimServers::new(seed, SERVERS);
         let array = Some(servers.open_from(&[0, 1]).await.unwrap());
         let chance = StdRng::seed_from_u64(seed);
-        Self { servers, array, chance, acknowledged: Vec::new(), given_up: None }
+        Self { servers, array, chance, acknowledged: Vec::new(), given_up: None, has_given_up: false }
     }
 
     fn peer(&self, index: usize) -> PeerId {
@@ -70,7 +71,7 @@ impl World {
     async fn change(&mut self) {
         let (index, other) = (self.any(), self.any());
         let (peer, new) = (self.peer(index), ServerEntry::from(self.servers.record(other)));
-        let may_give_up = self.given_up.is_none_or(|given_up| given_up == index);
+        let may_give_up = if self.has_given_up { self.given_up == Some(index) } else { true };
         let change = match self.chance.random_range(0..8) {
             0..3 => Change::Add(new),
             3 => Change::Drain(peer),
@@ -82,7 +83,7 @@ impl World {
         };
         if matches!(change, Change::Lose(_) | Change::Replace { is_lost: true, .. }) {
             // Also where the change fails: it may be found, and put in force, later.
-            self.given_up = Some(index);
+            (self.given_up, self.has_given_up) = (Some(index), true);
             self.servers.stop(index, true).await;
         }
         if let Some(array) = &self.array {
@@ -106,12 +107,20 @@ impl World {
         self.open_whole().await;
     }
 
-    /// With all servers that may be there, and all named, the array must open.
+    /// With all servers that may be there, and all named, the array opens; unless one that is gone was not given up in
+    /// time, and another has a copy that is not whole: then too few tell what there is, and it needs the one that is gone.
     async fn open_whole(&mut self) {
-        (0..usize::from(SERVERS)).for_each(|index| self.start(index));
-        let all: Vec<_> = (0..usize::from(SERVERS)).collect();
         self.array = None;
-        self.array = Some(self.servers.open_from(&all).await.unwrap());
+        let all: Vec<_> = (0..usize::from(SERVERS)).collect();
+        all.iter().for_each(|index| self.start(*index));
+        let mut opened = self.servers.open_from(&all).await;
+        if matches!(opened, Err(OpenError::TooFewServers { .. }))
+            && let Some(gone) = self.given_up.take()
+        {
+            self.start(gone);
+            opened = self.servers.open_from(&all).await;
+        }
+        self.array = Some(opened.unwrap());
     }
 
     async fn check(&mut self) {
