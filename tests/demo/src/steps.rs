@@ -175,10 +175,8 @@ impl Shown {
     /// Stops everything cleanly.
     pub(crate) async fn stop(&mut self) -> Result<()> {
         let Self { world, alice, bob } = self;
-        let [first, second] = &mut world.storage;
-        for member in
-            [&mut alice.member, &mut bob.member, &mut world.relay, first, second, &mut world.location]
-        {
+        let agents_and_relay = [&mut alice.member, &mut bob.member, &mut world.relay];
+        for member in agents_and_relay.into_iter().chain(&mut world.storage).chain([&mut world.location]) {
             member.stop().await?;
         }
         Ok(())
