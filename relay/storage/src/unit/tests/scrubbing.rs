@@ -171,6 +171,9 @@ fn what_changed_while_it_was_read_is_not_counted() {
     while matches!(job.step(), Scrubbed::Piece(_)) {}
     unit.finish_scrub(&job, 5, now());
     assert_eq!(damaged(&unit), 0);
+    drop(unit);
+    let (unit, _) = open(&disk.crash()).unwrap();
+    assert_eq!(damaged(&unit), 0, "nor after a restart");
 }
 
 #[test]
