@@ -7,6 +7,7 @@
 mod connection;
 mod copying;
 mod health;
+mod refusals;
 mod scrub;
 mod tables;
 

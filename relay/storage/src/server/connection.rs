@@ -25,7 +25,7 @@ use crate::limits::{
 };
 use crate::link::{Link, LinkError, PeerStream, Pending};
 use crate::segment::header::SegmentHeader;
-use crate::unit::worker::{Stopped, UnitHandle, off_reactor};
+use crate::unit::worker::{UnitHandle, off_reactor};
 use crate::unit::{CheckedAppend, Phase, Shelved, Stretch, UnitError};
 use crate::wire::{
     CopyState, Frame, Hop, OutFrame, Refusal, Request, Response, SegmentInfo, Target, UnitInfo, VERSION,
@@ -478,28 +478,4 @@ fn list<D: Disk>(page: &[Arc<Shelved<D>>]) -> (Response, Vec<Bytes>) {
 
 pub(super) fn done() -> Answer {
     Ok((Response::Done, Vec::new()))
-}
-
-impl From<UnitError> for Refusal {
-    fn from(error: UnitError) -> Self {
-        match error {
-            UnitError::Fenced { present } => Self::Fenced { present },
-            UnitError::NoSegment => Self::NoSegment,
-            UnitError::Expired => Self::Expired,
-            UnitError::Offset { next } => Self::Offset { next },
-            UnitError::State(_) => Self::State,
-            UnitError::Unsound(_) => Self::Unsound,
-            UnitError::NoSpace => Self::NoSpace,
-            UnitError::Disk(error) => {
-                tracing::error!(%error, "a disk failed");
-                Self::Disk
-            }
-        }
-    }
-}
-
-impl From<Stopped> for Refusal {
-    fn from(_: Stopped) -> Self {
-        Self::Disk
-    }
 }
