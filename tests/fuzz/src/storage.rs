@@ -341,7 +341,7 @@ fn verify_seeds() -> Vec<Vec<u8>> {
         [&file.0[..], &index, &summary.encode()].concat()
     };
     let mut damaged = file(4);
-    damaged[5000] ^= 1;
+    damaged[4200] ^= 1;
     vec![file(1), file(6), damaged]
 }
 
