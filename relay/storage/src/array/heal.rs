@@ -83,6 +83,9 @@ impl Shared {
                     }
                     Err(error) => {
                         tracing::warn!(%segment, server = %target.peer, %error, "a copy could not be made yet");
+                        if let Some(server) = shared.state().server_mut(&target.peer) {
+                            server.health.fail(Instant::now()); // another is tried next
+                        }
                         false
                     }
                 }

@@ -102,6 +102,20 @@ impl Shared {
             (state.live(&holder.peer).cloned(), state.target(self.peer, segment, &holder))
         };
         let Some(live) = live else { return false };
+        // One that is not sound is kept for whoever looks into what happened; then nothing is missed there.
+        let is_damaged = self
+            .state()
+            .segments
+            .get(&segment)
+            .and_then(|entry| entry.copy(&holder))
+            .is_none_or(|info| info.damaged > 0 || !matches!(info.state, CopyState::Sealed(_)));
+        if is_damaged
+            && let Err(error) =
+                live.writes.done(&Request::SetAside { target }, Vec::new(), ANSWER_TIME_MAX).await
+        {
+            tracing::warn!(%segment, server = %holder.peer, %error, "a damaged copy could not be put aside yet");
+            return false;
+        }
         match live.writes.done(&Request::Drop { target }, Vec::new(), ANSWER_TIME_MAX).await {
             Ok(_) => {
                 tracing::info!(%segment, server = %holder.peer, "a surplus copy was dropped");

@@ -122,7 +122,9 @@ impl State {
             let has_unit = self
                 .live(&holder.peer)
                 .is_some_and(|live| live.units.iter().any(|info| info.unit == holder.unit));
+            let does_well = self.server(&holder.peer).is_some_and(|server| !server.health.is_avoided(now));
             if has_unit
+                && does_well
                 && !self.is_draining(&holder.peer)
                 && matches!(standing, Standing::Bad | Standing::Gone)
             {
@@ -211,8 +213,8 @@ impl Shared {
         (copies, bytes)
     }
 
-    /// Copies that are more than promised, on servers that are there: those on servers that drain first, then those of
-    /// the fullest units. Only where as many as promised stand besides, on servers that are there.
+    /// Copies that are more than promised, on servers that are there: those on servers that drain and those that are not
+    /// sound first, then those of the fullest units. Only where as many as promised stand besides, on servers that are there.
     pub(super) fn plan_surplus(&self) -> Vec<(SegmentId, Member)> {
         let now = Instant::now();
         let state = self.state();
@@ -233,7 +235,8 @@ impl Shared {
             };
             here.sort_by_key(|member| std::cmp::Reverse(free(member)));
             let extra = here.split_off(usize::from(state.table.copies));
-            surplus.extend(of(Standing::Draining).into_iter().chain(extra).map(|holder| (segment, holder)));
+            let useless = of(Standing::Draining).into_iter().chain(of(Standing::Bad));
+            surplus.extend(useless.chain(extra).map(|holder| (segment, holder)));
         }
         surplus.truncate(NEEDS_MAX);
         surplus
