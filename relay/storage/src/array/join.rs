@@ -45,32 +45,45 @@ impl Shared {
     /// reached: that is how an array begins.
     pub(super) async fn take_over(self: &Arc<Self>) -> Result<(), OpenError> {
         let (table, reached) = self.find_table().await?;
-        let needed = table.quorum();
+        let (needed, all) = (table.quorum(), table.servers.len());
         let highest = reached.iter().map(|reached| reached.greeting.epoch).max().unwrap_or_default();
+        // Those that know nothing are left as they are until it is known that they may be: once fenced, they would pass
+        // for servers that do.
+        let (knowing, blank): (Vec<_>, Vec<_>) = reached.into_iter().partition(Reached::knows_writer);
+        let too_few = |known: usize| known < needed && known + blank.len() < all;
+        if too_few(knowing.len()) {
+            return Err(OpenError::TooFewServers { reached: knowing.len(), needed });
+        }
         {
             let mut state = self.state();
             state.put_in_force(table);
             state.set_epoch(Epoch(highest.0 + 1));
         }
-        let (mut fenced, mut known) = (0, 0);
+        let known = self.join_each(knowing).await;
+        if too_few(known) {
+            return Err(OpenError::TooFewServers { reached: known, needed });
+        }
+        let fenced = known + self.join_each(blank).await;
+        if known < needed && fenced < all {
+            return Err(OpenError::TooFewServers { reached: known, needed });
+        }
+        self.keep_table().await;
+        Ok(())
+    }
+
+    /// Takes servers in that were reached; how many were.
+    async fn join_each(&self, reached: Vec<Reached>) -> usize {
+        let mut joined = 0;
         for reached in reached {
-            let knows = usize::from(reached.knows_writer());
             let server = reached.peer;
             match self.join(reached).await {
-                Ok(()) => {
-                    fenced += 1;
-                    known += knows;
-                }
+                Ok(()) => joined += 1,
                 Err(error) => {
                     tracing::warn!(%server, %error, "a storage server was reached, but not taken in");
                 }
             }
         }
-        if known < needed && fenced < self.state().servers.len() {
-            return Err(OpenError::TooFewServers { reached: known, needed });
-        }
-        self.keep_table().await;
-        Ok(())
+        joined
     }
 
     /// A wrong array key would make the array look empty, and then be written beside what is there.

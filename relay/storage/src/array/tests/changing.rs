@@ -23,6 +23,10 @@ struct World {
 
 impl World {
     async fn new(seed: u64) -> Self {
+        if std::env::var_os("LIGHTER_TRACE").is_some() {
+            let trace = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_test_writer();
+            let _ = trace.without_time().with_ansi(false).try_init();
+        }
         let mut servers = SimServers::new(seed, SERVERS);
         let array = Some(servers.open_from(&[0, 1]).await.unwrap());
         let chance = StdRng::seed_from_u64(seed);
@@ -42,10 +46,12 @@ impl World {
             0..5 => self.store().await,
             5 => {
                 let (index, power) = (self.any(), self.chance.random());
+                tracing::info!(index, power, "stop");
                 self.servers.stop(index, power).await;
             }
             6 | 7 => {
                 let index = self.any();
+                tracing::info!(index, "start");
                 self.start(index);
             }
             8..11 => self.change().await,
@@ -63,7 +69,9 @@ impl World {
         let Some(array) = &self.array else { return };
         let len = self.chance.random_range(1..100_000);
         let data = bytes(self.chance.random(), len);
-        if let Ok((sequence, blob)) = store(array, Class::Days30, &data).await {
+        let stored = store(array, Class::Days30, &data).await;
+        tracing::info!(stored = ?stored.as_ref().map(|(sequence, _)| sequence), "store");
+        if let Ok((sequence, blob)) = stored {
             self.acknowledged.push((sequence, blob, data));
         }
     }
@@ -87,7 +95,8 @@ impl World {
             self.servers.stop(index, true).await;
         }
         if let Some(array) = &self.array {
-            let _ = array.change_table(&change).await;
+            let changed = array.change_table(&change).await;
+            tracing::info!(index, other, ?change, ok = changed.is_ok(), "change");
         }
     }
 
@@ -100,6 +109,7 @@ impl World {
         let mut named: Vec<_> = (0..usize::from(SERVERS)).filter(|_| self.chance.random()).collect();
         named.retain(|index| *index != one);
         named.push(one);
+        tracing::info!(?named, "take over");
         if let Ok(array) = self.servers.open_from(&named).await {
             self.array = Some(array);
             return;
@@ -110,6 +120,7 @@ impl World {
     /// With all servers that may be there, and all named, the array opens; unless one that is gone was not given up in
     /// time, and another has a copy that is not whole: then too few tell what there is, and it needs the one that is gone.
     async fn open_whole(&mut self) {
+        tracing::info!(given_up = ?self.given_up, "open whole");
         self.array = None;
         let all: Vec<_> = (0..usize::from(SERVERS)).collect();
         all.iter().for_each(|index| self.start(*index));
