@@ -209,7 +209,8 @@ impl Shared {
     pub(super) async fn settle_epoch(&self, peer: &PeerId, theirs: Epoch) -> Result<(), LinkError> {
         let (ours, was_fenced) = {
             let state = self.state();
-            (state.epoch, state.server(peer).is_some_and(|server| server.was_fenced))
+            let was_fenced = state.server(peer).is_some_and(|server| server.was_fenced);
+            (state.epoch, was_fenced || state.fenced_besides.contains(peer))
         };
         if theirs < ours || (was_fenced && theirs == ours) {
             return Ok(());

@@ -190,6 +190,7 @@ impl Shared {
         self.settle_epoch(&entry.peer, reached.epoch()).await?;
         let epoch = self.state().epoch;
         self.fence(&reached.live.writes, epoch).await?;
+        self.state().fenced_besides.insert(entry.peer);
         Ok(reached)
     }
 

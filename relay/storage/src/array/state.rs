@@ -92,6 +92,8 @@ pub(super) struct State {
     pub(super) blockers: BTreeSet<SegmentId>,
     /// Where the records lie that were placed in a segment at a length or above, and are not there.
     pub(super) continued: BTreeMap<SegmentId, Continued>,
+    /// Servers that are not in the table, and that this instance has fenced all the same: adding them came to nothing.
+    pub(super) fenced_besides: BTreeSet<PeerId>,
     /// A chain broke: groups go to each member directly until then.
     pub(super) chain_after: Option<Instant>,
     /// Where day keys are to be wrapped anew.
@@ -158,6 +160,7 @@ impl Shared {
             tails: BTreeMap::new(),
             blockers: BTreeSet::new(),
             continued: BTreeMap::new(),
+            fenced_besides: BTreeSet::new(),
             chain_after: None,
             rewraps: Rewraps::new(&keys),
         };
