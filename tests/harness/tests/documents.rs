@@ -53,7 +53,7 @@ fn functions_of(file: &Path) -> Vec<String> {
     let owner = owner.unwrap().to_string_lossy().into_owned();
     let text = std::fs::read_to_string(file).unwrap();
     let names = text.lines().filter_map(|line| {
-        let line = line.trim_start().trim_start_matches("async ");
+        let line = line.trim_start().trim_start_matches("pub(super) ").trim_start_matches("async ");
         line.strip_prefix("fn ")?.split(|c: char| !c.is_alphanumeric() && c != '_').next()
     });
     names.map(|name| format!("{owner}::{name}")).collect()
