@@ -247,7 +247,13 @@ impl<D: Disk> Shelf<D> {
             shelved.file.read_at(summary.length, &mut bytes)?;
             return summary.decode_index(&bytes).map_err(|_| UnitError::Unsound("the index is damaged"));
         }
-        super::seal::collect_index(&shelved, shelved.readable()).map(|(entries, _)| entries)
+        let readable = shelved.readable();
+        let (entries, found) = super::seal::collect_index(&shelved, readable)?;
+        // Where the reading stops at damage, there may be more behind it: another copy tells.
+        if found.end < readable {
+            return Err(UnitError::Unsound("the records are damaged"));
+        }
+        Ok(entries)
     }
 }
 
