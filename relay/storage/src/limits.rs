@@ -126,6 +126,8 @@ pub const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
 pub const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 /// An answer that does not come within this time is an error. An append's has a time of its own (`ArrayConfig`).
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// A server that was taken in and goes before this time has failed once more: it is taken in again after a pause.
+pub const LIVE_TIME_STEADY: Duration = Duration::from_secs(5);
 /// Sealing and adopting read the segment once: its own, longer time.
 pub const SEAL_TIME_MAX: Duration = Duration::from_secs(120);
 /// Receiving fetches up to 64 MiB and syncs them, perhaps behind others.

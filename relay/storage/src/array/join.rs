@@ -12,7 +12,7 @@ use super::entry::{Entry, Stage};
 use super::state::{Live, Shared};
 use super::{OpenError, ServerRecord};
 use crate::ids::{Epoch, SegmentId, UnitId};
-use crate::limits::{ANSWER_TIME_MAX, PAGE_MAX, SEGMENT_HEADER_LEN};
+use crate::limits::{ANSWER_TIME_MAX, LIVE_TIME_STEADY, PAGE_MAX, SEGMENT_HEADER_LEN};
 use crate::link::{Greeting, Link, LinkError};
 use crate::segment::header::{Member, SegmentHeader};
 use crate::table::Table;
@@ -244,17 +244,23 @@ impl Shared {
         let mut failures = 0;
         while !self.is_fenced() {
             let Some(live) = self.state().server(&peer).map(|server| server.live.clone()) else { return };
-            if let Some(live) = live {
-                failures = 0;
-                live.ended().await;
-                self.lose(&peer);
-            }
-            match timeout(ANSWER_TIME_MAX, self.take_in(&peer)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => {
-                    sleep(self.pause(failures)).await;
-                    failures += 1;
+            let has_failed = match live {
+                Some(live) => {
+                    let since = Instant::now();
+                    live.ended().await;
+                    self.lose(&peer);
+                    // One that goes again at once must not be taken in without end.
+                    let is_steady = since.elapsed() >= LIVE_TIME_STEADY;
+                    if is_steady {
+                        failures = 0;
+                    }
+                    !is_steady
                 }
+                None => !matches!(timeout(ANSWER_TIME_MAX, self.take_in(&peer)).await, Ok(Ok(()))),
+            };
+            if has_failed {
+                sleep(self.pause(failures)).await;
+                failures += 1;
             }
         }
     }

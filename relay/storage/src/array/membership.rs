@@ -7,10 +7,12 @@
 //! (`crate::table`). Before a server is live, it has the table in force under our epoch.
 //!
 //! # Changing
-//! A server that comes in is reached, fenced and given the new table first; then all live ones get it. It is in force
-//! once enough of the old servers and enough of the new ones have it. Servers given up as lost are in neither count. A
-//! change that did not reach enough servers is not in force, and what it left on some is overwritten: the table that
-//! stays in force gets a later version than the one that failed.
+//! A server that comes in is reached first, so that one that cannot be is an error and nothing else. Then those that are
+//! here get the new table, and only when enough of them have it, those that come in are fenced and get it, too: before,
+//! they know nothing of this writer, and so count for no opening. It is in force once enough of the old servers and
+//! enough of the new ones have it. Servers given up as lost are in neither count. A change that did not reach enough
+//! servers is not in force, and what it left on some is overwritten: the table that stays in force gets a later version
+//! than the one that failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -164,8 +166,11 @@ impl Shared {
     ) -> Result<(Arc<Table>, BTreeSet<PeerId>), TableChangeError> {
         loop {
             next.epoch = self.state().epoch;
-            let had = self.put_everywhere(&next, new).await;
+            let mut had = self.put_on_live(&next).await;
             let (had_old, of_old) = count(old, &next, &had);
+            if had_old >= of_old {
+                had.extend(self.put_on_new(&next, new).await);
+            }
             let (had_new, of_new) = count(&next, &next, &had);
             if had_old < of_old || had_new < of_new {
                 self.take_back(&next).await;
@@ -184,30 +189,37 @@ impl Shared {
         }
     }
 
-    /// Connects to a server that is to come in, and fences it.
+    /// Connects to a server that is to come in. Nothing changes there yet.
     async fn reach_new(&self, entry: &ServerEntry) -> Result<Reached, LinkError> {
         let reached = self.reach(&entry.record()).await?;
         self.settle_epoch(&entry.peer, reached.epoch()).await?;
-        let epoch = self.state().epoch;
-        self.fence(&reached.live.writes, epoch).await?;
-        self.state().fenced_besides.insert(entry.peer);
         Ok(reached)
     }
 
-    /// Gives `table` to all live servers and to the new ones; which of them have it.
-    async fn put_everywhere(&self, table: &Table, new: &[Reached]) -> BTreeSet<PeerId> {
+    /// Gives `table` to all live servers; which of them have it.
+    async fn put_on_live(&self, table: &Table) -> BTreeSet<PeerId> {
         let live: Vec<_> = {
             let state = self.state();
             let live =
                 state.servers.iter().filter_map(|server| Some((server.record.peer, server.live.clone()?)));
             live.collect()
         };
-        let all = live.into_iter().chain(new.iter().map(|reached| (reached.peer, reached.live.clone())));
-        let puts = all.map(async |(peer, live)| {
-            let put = self.put_table(&live.writes, table).await;
-            put.inspect_err(|error| tracing::warn!(server = %peer, %error, "did not take the table"))
-                .ok()
-                .map(|()| peer)
+        let puts =
+            live.into_iter().map(async |(peer, live)| took(peer, self.put_table(&live.writes, table).await));
+        futures_util::future::join_all(puts).await.into_iter().flatten().collect()
+    }
+
+    /// Fences servers that come in, and gives them `table`; which of them have it.
+    async fn put_on_new(&self, table: &Table, new: &[Reached]) -> BTreeSet<PeerId> {
+        let puts = new.iter().map(async |reached| {
+            let (peer, link) = (reached.peer, &reached.live.writes);
+            // Whether it took it or not: a later instance is another one.
+            self.state().fenced_besides.insert(peer);
+            let put = async {
+                self.fence(link, table.epoch).await?;
+                self.put_table(link, table).await
+            };
+            took(peer, put.await)
         });
         futures_util::future::join_all(puts).await.into_iter().flatten().collect()
     }
@@ -221,7 +233,7 @@ impl Shared {
             table.clone()
         };
         self.keep_table().await;
-        let had = self.put_everywhere(&table, &[]).await;
+        let had = self.put_on_live(&table).await;
         self.close_those_without(&had);
     }
 
@@ -249,6 +261,13 @@ impl Shared {
             }
         }
     }
+}
+
+/// The server, if it took the table that it was given.
+fn took(peer: PeerId, put: Result<(), LinkError>) -> Option<PeerId> {
+    put.inspect_err(|error| tracing::warn!(server = %peer, %error, "did not take the table"))
+        .ok()
+        .map(|()| peer)
 }
 
 /// How many servers of `of` have `next`, and how many must; those that `next` gives up as lost are not counted.

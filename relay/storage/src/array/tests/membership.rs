@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::real::{Cluster, until};
 use super::*;
+use crate::ids::Epoch;
 use crate::table::{ChangeError, Place, ServerEntry, ServerState, TableError};
 
 impl Cluster {
@@ -182,6 +183,25 @@ async fn a_change_that_reaches_too_few_servers_is_not_in_force_and_never_comes_b
     assert!(shares(&again.table(), "zone:two") && !shares(&again.table(), "zone:one"));
     assert!(again.table().stamp() > table.stamp(), "in force under the new epoch");
     again.close().await;
+}
+
+// SPEC: B14
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_adding_reached_too_few_of_the_others_knows_nothing_of_it() {
+    let mut cluster = Cluster::start(4).await;
+    let array = cluster.open_with(&[0, 1, 2]).await;
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    until(|| array.status().servers.iter().filter(|server| server.live).count() == 1).await;
+    let failed = array.change_table(&Change::Add(cluster.entry(3))).await;
+    assert_eq!(failed, Err(TableChangeError::TooFewServers { had: 1, needed: 2 }));
+    let reached = array.inner.shared.reach(&cluster.entry(3).record()).await.unwrap();
+    assert_eq!(reached.epoch(), Epoch(0), "not even fenced: it must not count for an opening");
+    cluster.restart(1).await;
+    cluster.restart(2).await;
+    until(|| array.status().servers.iter().all(|server| server.live)).await;
+    array.change_table(&Change::Add(cluster.entry(3))).await.unwrap();
+    array.close().await;
 }
 
 // SPEC: B11
