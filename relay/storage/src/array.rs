@@ -31,6 +31,7 @@ mod blob;
 mod config;
 mod entry;
 mod errors;
+mod fellows;
 mod group;
 mod heal;
 mod health;

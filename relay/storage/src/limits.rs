@@ -109,6 +109,12 @@ pub const GROUPS_MAX: u8 = 8;
 pub const MIRRORS_MAX: usize = 4096;
 /// Names that copies may share.
 pub const ALLOWED_MAX: usize = 256;
+/// Other relays that may read what one stores.
+pub const READERS_MAX: usize = 64;
+/// Segments of other relays of which a relay remembers where they are: those read last.
+pub const FELLOW_SEGMENTS_MAX: usize = 16 * 1024;
+/// How often the records of one segment may have been closed off and gone on in another.
+pub const SUCCESSORS_MAX: usize = 32;
 /// Servers remembered after they went.
 pub const GONE_MAX: usize = 1024;
 /// Bytes of an encoded table.
@@ -207,6 +213,7 @@ const _: () = assert!(RECORD_LEN_MAX <= GROUP_LEN_MAX);
 const TABLE_PARTS_MAX: usize = SERVERS_MAX * (64 + 32 + 3 * (LABEL_LEN_MAX + 2) + 8)
     + MIRRORS_MAX * 96
     + ALLOWED_MAX * (LABEL_LEN_MAX + 8)
+    + READERS_MAX * 64
     + GONE_MAX * 64;
 const _: () = assert!(TABLE_PARTS_MAX + 64 <= TABLE_LEN_MAX);
 const _: () = assert!(TABLE_LEN_MAX <= DATA_LEN_MAX);

@@ -39,6 +39,7 @@ use crate::unit::worker::UnitHandle;
 use crate::unit::{OpenReport, Unit};
 pub(crate) use connection::welcome;
 use copying::Allowed;
+use tables::Readers;
 
 /// What a storage server is made of.
 pub struct ServerConfig {
@@ -180,6 +181,7 @@ pub(crate) struct Shared<D: Disk> {
     receives: Semaphore,
     /// Who may read what.
     allowed: Allowed,
+    readers: Readers,
     /// For connections whose peer is known.
     places: Arc<Semaphore>,
     counters: Counters,
@@ -222,6 +224,7 @@ impl<D: Disk> Shared<D> {
             sources: tokio::sync::Mutex::default(),
             receives: Semaphore::new(RECEIVES_MAX),
             allowed: Allowed::default(),
+            readers: Readers::default(),
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             counters: Counters::default(),
         })

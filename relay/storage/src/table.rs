@@ -38,7 +38,7 @@ pub use label::{Label, LabelError, Shared, SharedError};
 use crate::array::ServerRecord;
 use crate::ids::{Epoch, UnitId};
 use crate::limits::{
-    ALLOWED_MAX, GONE_MAX, GROUPS_MAX, MEMBERS_MAX, MIRRORS_MAX, SERVERS_MAX, TABLE_LEN_MAX,
+    ALLOWED_MAX, GONE_MAX, GROUPS_MAX, MEMBERS_MAX, MIRRORS_MAX, READERS_MAX, SERVERS_MAX, TABLE_LEN_MAX,
 };
 use crate::placing;
 use crate::record::read_u32;
@@ -64,6 +64,9 @@ pub struct Table {
     pub mirrors: BTreeMap<PeerId, Vec<Place>>,
     /// What two copies of a segment may share.
     pub allowed_together: BTreeSet<Shared>,
+    /// Other relays that may read what this table's writer stores, and change nothing: those that share its array key.
+    // SPEC: D10
+    pub readers: BTreeSet<PeerId>,
     /// Servers that were here, the earliest first.
     pub gone: VecDeque<Gone>,
 }
@@ -291,6 +294,7 @@ impl Table {
             servers,
             mirrors: BTreeMap::new(),
             allowed_together,
+            readers: BTreeSet::new(),
             gone: VecDeque::new(),
         }
     }
@@ -396,6 +400,7 @@ impl Table {
             ("servers that are gone", self.gone.len(), GONE_MAX),
             ("entries of the mirroring table", mirrors, MIRRORS_MAX),
             ("names that are allowed together", self.allowed_together.len(), ALLOWED_MAX),
+            ("relays that may read", self.readers.len(), READERS_MAX),
         ] {
             if count > max {
                 return Err(TableError::TooMany { what, max });

@@ -43,7 +43,8 @@ pub enum Request {
         /// Those behind this one.
         after: Option<SegmentId>,
     },
-    /// How is your copy of this segment? Answered as [`Request::List`], with one segment or none.
+    /// How is your copy of this segment? Of its writer, and of relays that its table lets read. Answered as
+    /// [`Request::List`], with one segment or none.
     Stat {
         /// The unit.
         unit: UnitId,
@@ -68,7 +69,8 @@ pub enum Request {
         /// Send them on to this member first, and answer for both.
         forward: Option<Hop>,
     },
-    /// Read one record. Answered [`Response::Done`] with the whole record as data.
+    /// Read one record. Of its segment's writer, and of relays that its table lets read. Answered [`Response::Done`] with
+    /// the whole record as data.
     Read {
         /// Which copy.
         key: DataKey,
@@ -190,6 +192,12 @@ pub enum Request {
     Rewrap {
         /// Which segment, and under which epoch.
         target: Target,
+    },
+    /// Which segments go on with the records of this one, which was closed below them? Of their writer, and of relays
+    /// that its table lets read; on all units. Answered as [`Request::List`].
+    Successors {
+        /// The segment that was closed.
+        segment: SegmentId,
     },
 }
 

@@ -40,6 +40,12 @@ impl KeyChange {
     /// # Errors
     /// For the person who asked.
     pub(super) async fn begin(&self) -> Result<(), String> {
+        // The others could not read what is wrapped anew, and would go on under the former one.
+        if !self.array.table().readers.is_empty() {
+            return Err("other relays share this array key, and it cannot be changed under them: \
+                        stop all but this one, leave them out of the catalog, and give them the new key afterwards"
+                .to_owned());
+        }
         let this = self.clone();
         let begun = tokio::task::spawn_blocking(move || {
             let mut keys = this.keys();

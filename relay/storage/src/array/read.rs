@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::ReadError;
+use super::fellows::FellowRecord;
 use super::hedge::Hedges;
 use super::state::Shared;
 use crate::ids::DataKey;
@@ -61,29 +62,64 @@ impl Shared {
         place: RecordPlace,
         open: impl Fn(&Record<'_>, &DayKey) -> Option<T> + Clone + Send + 'static,
     ) -> Result<T, ReadError> {
-        let place = self.state().resolve(place);
-        let day_key = {
+        if place.deletion_day.end() <= (self.clock)() {
+            return Err(ReadError::Expired);
+        }
+        let own = {
             let state = self.state();
-            let entry = state.segments.get(&place.segment);
-            let is_over = place.deletion_day.end() <= (self.clock)();
-            match entry {
-                _ if is_over => return Err(ReadError::Expired),
+            let place = state.resolve(place);
+            match state.segments.get(&place.segment) {
+                Some(entry) => Some((place, entry.day_key.clone().ok_or(ReadError::Damaged)?)),
+                None if !state.table.readers.is_empty() => None,
                 None if state.live_peers().len() < state.servers.len() => {
                     return Err(ReadError::Unavailable);
                 }
                 None => return Err(ReadError::Damaged),
-                Some(entry) => entry.day_key.clone().ok_or(ReadError::Damaged)?,
             }
         };
-        let mut keys = self.keys_of(&place);
+        let Some((place, day_key)) = own else { return self.read_of_fellow(place, open).await };
+        let keys = self.keys_of(&place);
+        self.read_copies(place, keys, &day_key, open, Writer::Own).await
+    }
+
+    /// Reads a record that another relay stored. Where it is not found where it was the last time, it is looked for anew.
+    async fn read_of_fellow<T: Send + 'static>(
+        &self,
+        place: RecordPlace,
+        open: impl Fn(&Record<'_>, &DayKey) -> Option<T> + Clone + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let mut failed = ReadError::Unavailable;
+        for anew in [false, true] {
+            let read = match self.find_of_fellow(place, anew).await {
+                Ok(FellowRecord { place, keys, day_key }) => {
+                    self.read_copies(place, keys, &day_key, open.clone(), Writer::Fellow).await
+                }
+                Err(error) => Err(error),
+            };
+            match read {
+                Err(error @ (ReadError::Damaged | ReadError::Unavailable)) => failed = error,
+                read => return read,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn read_copies<T: Send + 'static>(
+        &self,
+        place: RecordPlace,
+        mut keys: Vec<DataKey>,
+        day_key: &Arc<DayKey>,
+        open: impl Fn(&Record<'_>, &DayKey) -> Option<T> + Clone + Send + 'static,
+        writer: Writer,
+    ) -> Result<T, ReadError> {
         // Portions are spread over the copies; one record is always asked of the same one first, if that is well.
         let count = keys.len().max(1);
         keys.rotate_left(usize::try_from(place.offset / PORTION_LEN % count as u64).unwrap_or(0));
         let live = self.state().live_peers();
         self.hedges.order(&mut keys, |key| key.server, |server| live.contains(server));
         self.probe(&keys, &live);
-        self.race(place, keys, |bytes| {
-            let (open, day_key) = (open.clone(), Arc::clone(&day_key));
+        self.race(place, keys, writer, |bytes| {
+            let (open, day_key) = (open.clone(), Arc::clone(day_key));
             off_reactor(move || {
                 let record = UncheckedRecord::new(&bytes).check(place.segment, place.offset).ok()?;
                 open(&record, &day_key)
@@ -98,6 +134,7 @@ impl Shared {
         &self,
         place: RecordPlace,
         keys: Vec<DataKey>,
+        writer: Writer,
         verify: impl Fn(Bytes) -> V,
     ) -> Result<T, ReadError>
     where
@@ -144,6 +181,8 @@ impl Shared {
                     self.count_bad_copy(place.segment, key.server, "a record that does not verify");
                 }
                 Err(LinkError::Refused(Refusal::Expired)) => is_expired = true,
+                // Its writer may have moved it: it is looked for anew.
+                Err(LinkError::Refused(_)) if writer == Writer::Fellow => {}
                 Err(LinkError::Refused(refusal)) => {
                     tracing::warn!(segment = %place.segment, server = %key.server, %refusal, "a copy is missing");
                     self.count_bad_copy(place.segment, key.server, "a record that is not there");
@@ -202,6 +241,15 @@ impl Shared {
         let blob = blob.clone();
         self.read_record(place, move |record, day_key| open_end(&blob, record, day_key)).await
     }
+}
+
+/// Who wrote a segment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    /// This relay: it knows where the copies are.
+    Own,
+    /// Another one.
+    Fellow,
 }
 
 /// One copy's bytes, not yet verified.

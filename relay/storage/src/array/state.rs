@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::entry::{Entry, Stage};
+use super::fellows::Fellows;
 use super::heal::Healing;
 use super::health::Health;
 use super::hedge::Hedges;
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     /// Who is asked first, and when the next is asked as well.
     pub(super) hedges: Arc<Hedges>,
+    /// Where segments of other relays are.
+    pub(super) fellows: Fellows,
 }
 
 #[derive(Default)]
@@ -182,6 +185,7 @@ impl Shared {
             fenced: AtomicBool::new(false),
             counters: Counters::default(),
             hedges: Arc::default(),
+            fellows: Fellows::default(),
         }
     }
 

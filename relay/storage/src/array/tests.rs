@@ -1,6 +1,7 @@
 //! The array against real servers (`real`) and simulated ones (`rewrap`, `sim`, `slow`).
 
 mod changing;
+mod fellows;
 mod membership;
 mod real;
 mod rewrap;

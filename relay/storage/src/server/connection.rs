@@ -335,9 +335,25 @@ impl<D: Disk> Session<D> {
                 Ok(off_reactor(move || list(&page)).await?)
             }
             Request::Stat { unit, segment } => {
-                let found = self.unit(unit)?.shelf().get(segment);
-                let own = found.filter(|shelved| shelved.header.writer == self.peer);
-                Ok(off_reactor(move || list(own.as_slice())).await?)
+                let mut found = self.unit(unit)?.shelf().get(segment);
+                if let Some(shelved) = &found
+                    && !self.may_read(&shelved.header.writer).await
+                {
+                    found = None;
+                }
+                Ok(off_reactor(move || list(found.as_slice())).await?)
+            }
+            Request::Successors { segment } => {
+                let mut found = Vec::new();
+                for unit in self.shared.units.values() {
+                    for shelved in unit.shelf().successors(segment, PAGE_MAX) {
+                        if self.may_read(&shelved.header.writer).await {
+                            found.push(shelved);
+                        }
+                    }
+                }
+                found.truncate(PAGE_MAX);
+                Ok(off_reactor(move || list(&found)).await?)
             }
             Request::Open { unit, epoch, is_anew } => {
                 let header = SegmentHeader::decode(&data).map_err(|_| Refusal::Unsound)?;
@@ -430,7 +446,7 @@ impl<D: Disk> Session<D> {
         if self.shared.is_over(shelved.header.deletion_day) {
             return Err(Refusal::Expired);
         }
-        if shelved.header.writer != self.peer || shelved.header.deletion_day != key.deletion_day {
+        if shelved.header.deletion_day != key.deletion_day || !self.may_read(&shelved.header.writer).await {
             return Err(Refusal::NoSegment);
         }
         let reader = Arc::clone(&shelf);

@@ -1,6 +1,6 @@
 //! Changes of the table: each a value that makes the next table, or says why not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lighter_protocol::PeerId;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,9 @@ pub enum Change {
     Allow(Shared),
     /// Lets them not share it any more. What is there stays where it is.
     Forbid(Shared),
+    /// Says which other relays may read what this one stores: these, and no others.
+    // SPEC: D10
+    Readers(BTreeSet<PeerId>),
     /// All copies of lost servers were made again.
     Restored,
 }
@@ -131,6 +134,7 @@ impl Table {
             Change::Forbid(shared) => {
                 next.allowed_together.remove(shared);
             }
+            Change::Readers(readers) => next.readers.clone_from(readers),
             Change::Restored => next.lacking = 0,
         }
         if next == *self {

@@ -197,6 +197,7 @@ fn a_table_is_these_bytes() {
         vec![Place { server: peer(1), unit: Some(UnitId([7; 16])) }, Place { server: peer(3), unit: None }],
     );
     table.allowed_together.insert(Shared::Host(label("h")));
+    table.readers.insert(peer(51));
     table.gone.push_back(Gone { peer: peer(60), is_lost: true });
     let bytes = table.encode();
 
@@ -233,6 +234,8 @@ fn a_table_is_these_bytes() {
     expected.push(0);
     expected.push(1); // allowed together
     put_text(&mut expected, "host:h");
+    expected.push(1); // other relays that read
+    put_peer(&mut expected, 51);
     expected.push(1); // gone
     put_peer(&mut expected, 60);
     expected.push(1);
@@ -276,6 +279,7 @@ fn the_largest_table_fits() {
         large.mirrors.insert(PeerId::random(), large.servers.iter().map(places).collect());
     }
     large.allowed_together = (0..ALLOWED_MAX).map(|number| Shared::Host(long(number))).collect();
+    large.readers = (0..READERS_MAX).map(|_| PeerId::random()).collect();
     large.gone = (0..GONE_MAX).map(|_| Gone { peer: PeerId::random(), is_lost: false }).collect();
     large.check().unwrap();
     let bytes = large.encode();
@@ -296,7 +300,7 @@ proptest! {
     /// Whatever is asked in whatever order: what is in force could be, and never leaves too few servers.
     #[test]
     fn changes_in_any_order_leave_a_table_that_can_be(
-        changes in proptest::collection::vec((0..7_u8, 1..7_u8, 1..7_u8, any::<bool>()), 0..40)
+        changes in proptest::collection::vec((0..8_u8, 1..7_u8, 1..7_u8, any::<bool>()), 0..40)
     ) {
         let mut now = table(3, 2);
         for (kind, one, other, flag) in changes {
@@ -310,6 +314,7 @@ proptest! {
                     writer: peer(50),
                     places: [one, other].map(|number| Place { server: peer(number), unit: None }).to_vec(),
                 },
+                6 => Change::Readers([one, other].map(peer).into()),
                 _ => Change::Restored,
             };
             let facts = if flag { needed(&[one]) } else { Facts::default() };

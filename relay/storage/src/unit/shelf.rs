@@ -103,6 +103,15 @@ impl<D: Disk> Shelf<D> {
         behind.filter(|shelved| shelved.header.writer == *writer).take(count).cloned().collect()
     }
 
+    /// Up to `count` segments whose header says that the records of `segment` go on there.
+    pub fn successors(&self, segment: SegmentId, count: usize) -> Vec<Arc<Shelved<D>>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let goes_on = |shelved: &&Arc<Shelved<D>>| {
+            shelved.header.closed.iter().any(|closed| closed.segment == segment && closed.goes_on)
+        };
+        segments.values().filter(goes_on).take(count).cloned().collect()
+    }
+
     /// The first sealed segment behind `behind`, in the order of their names.
     pub(super) fn next_sealed(&self, behind: Option<SegmentId>) -> Option<SegmentId> {
         use std::ops::Bound::{Excluded, Unbounded};

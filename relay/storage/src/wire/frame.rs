@@ -160,6 +160,8 @@ mod tests {
             (17, Request::ReadSealed { unit, segment, offset: 0, length: 1 }),
             (20, Request::Drop { target }),
             (21, Request::Health { unit }),
+            (22, Request::Rewrap { target }),
+            (23, Request::Successors { segment }),
         ];
         for (number, request) in requests {
             assert_eq!(postcard::to_stdvec(&request).unwrap()[0], number, "{request:?}");

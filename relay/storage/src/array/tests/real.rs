@@ -13,6 +13,8 @@ use crate::server::{ServerConfig, StorageServer};
 pub(super) struct Cluster {
     pub(super) folder: TempDir,
     pub(super) relay: Identity,
+    /// Another relay that the servers take.
+    pub(super) fellow: Identity,
     key: ArrayKey,
     pub(super) identities: Vec<Identity>,
     servers: Vec<Option<StorageServer>>,
@@ -26,6 +28,7 @@ impl Cluster {
         let mut cluster = Self {
             folder: tempfile::tempdir().unwrap(),
             relay: Identity::generate(),
+            fellow: Identity::generate(),
             key: ArrayKey::draw(&mut StdRng::seed_from_u64(1)),
             identities: (0..count).map(|_| Identity::generate()).collect(),
             servers: Vec::new(),
@@ -54,7 +57,7 @@ impl Cluster {
             identity: self.identities[index].clone(),
             listen,
             units: vec![self.unit(index)],
-            writers: vec![self.relay.peer()],
+            writers: vec![self.relay.peer(), self.fellow.peer()],
             clock: self.clock(),
             scrub_days: crate::limits::SCRUB_DAYS_DEFAULT,
         };
@@ -93,6 +96,11 @@ impl Cluster {
 
     pub(super) async fn try_open(&self, config: ArrayConfig) -> Result<Array, OpenError> {
         Array::open(config, &self.relay, self.key.clone(), self.clock()).await
+    }
+
+    /// The array as the other relay has it, with the same array key.
+    pub(super) async fn open_fellow(&self) -> Array {
+        Array::open(self.config(), &self.fellow, self.key.clone(), self.clock()).await.unwrap()
     }
 
     fn segment_files(&self, index: usize) -> Vec<PathBuf> {
