@@ -32,13 +32,19 @@ pub(crate) enum CommandError {
     #[error("{0}: try again")]
     TryAgain(String),
     /// Something on the way failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", with_causes(&**source))]
     Failed {
         /// What was being done.
         what: String,
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// An error and what caused it, down to what the system said: who operates the relay needs that.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl CommandError {

@@ -1,6 +1,10 @@
-//! What the end-to-end tests share: comparing what came back.
+//! What the end-to-end tests share: a load of messages, and comparing what came back.
 //!
 //! The tests themselves are in `tests/`: each file is one side of the main job.
+
+pub mod arrived;
+pub mod load;
+pub mod power_loss;
 
 use anyhow::{Result, ensure};
 use lighter_harness::Agent;

@@ -3,8 +3,9 @@
 
 use anyhow::Result;
 use lighter_e2e::assert_restores;
+use lighter_e2e::load::try_send;
 use lighter_harness::World;
-use lighter_harness::mail::{MailClient, TestMessage};
+use lighter_harness::mail::TestMessage;
 use lighter_harness::peers::{Dovecot, free_address};
 use lighter_harness::watch::{files_below, wait_for, wait_for_mail, wait_for_receipts, wait_until_released};
 use lighter_harness::world::Options;
@@ -18,11 +19,11 @@ async fn with_a_storage_server_away_mail_is_refused_for_now_and_taken_when_it_is
     let alice = world.agent("alice").await?;
     world.send(&TestMessage::new(&alice.mailbox, SIZE, 1)).await?;
     world.storage[1].kill().await?;
-    let reply = try_send(&world, &TestMessage::new(&alice.mailbox, SIZE, 2)).await;
+    let reply = try_send(world.smtp()?, &TestMessage::new(&alice.mailbox, SIZE, 2)).await;
     assert!(reply.is_none_or(|code| (400..500).contains(&code)), "{reply:?}");
     world.storage[1].start().await?;
     wait_for("the relay to take mail again", async || {
-        let reply = try_send(&world, &TestMessage::new(&alice.mailbox, SIZE, 3)).await;
+        let reply = try_send(world.smtp()?, &TestMessage::new(&alice.mailbox, SIZE, 3)).await;
         Ok((reply == Some(250)).then_some(()))
     })
     .await
@@ -120,26 +121,6 @@ async fn with_the_next_hop_down_mail_waits_for_it() -> Result<()> {
     let received = imap.wait_for_message(1).await?;
     assert!(received.ends_with(&message.to_bytes()));
     Ok(())
-}
-
-/// The code of the reply that decided, `None` where the connection was dropped without one.
-async fn try_send(world: &World, message: &TestMessage) -> Option<u16> {
-    let mut client = MailClient::connect(world.smtp().ok()?, "EHLO").await.ok()?;
-    for command in
-        [format!("MAIL FROM:<{}>", message.from), format!("RCPT TO:<{}>", message.to), "DATA".to_owned()]
-    {
-        let reply = client.command(&command).await.ok()?;
-        if reply.code >= 400 {
-            return Some(reply.code);
-        }
-    }
-    for piece in message.pieces() {
-        if client.write(&piece).await.is_err() {
-            break;
-        }
-    }
-    let _ = client.write(b".\r\n").await;
-    client.reply().await.ok().map(|reply| reply.code)
 }
 
 fn delete(file: &std::path::Path) -> Result<()> {

@@ -5,10 +5,14 @@
 //! and what a program does later is waited for by the event that shows it.
 
 pub mod imap;
+pub mod isolated;
 pub mod mail;
+pub mod network;
 pub mod peers;
 pub mod process;
 pub mod programs;
+pub mod small_disk;
+pub mod strace;
 pub mod watch;
 pub mod world;
 

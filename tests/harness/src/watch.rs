@@ -1,5 +1,6 @@
 //! Waiting for what a program shows from outside: a file in a Maildir, a line in a command's answer.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,6 +76,26 @@ pub async fn wait_until_released(world: &World) -> Result<()> {
         Ok((waiting == 0 && hand_overs == 0).then_some(()))
     })
     .await
+}
+
+/// Waits until the array is as it should be: each server there, each segment that is not written any more sealed, and on
+/// as many copies as promised. Returns the array's status.
+///
+/// # Errors
+/// Where that takes too long: with the status.
+pub async fn wait_until_healed(world: &World) -> Result<Value> {
+    let last = Cell::new(Value::Null);
+    let waited = wait_for("the array to heal", async || {
+        let status = world.relay_command(&["array", "status"]).await?;
+        let servers = status.pointer("/servers").and_then(Value::as_array).context("no servers")?;
+        let is_none = |figure: &str| status[figure] == 0;
+        let is_well = servers.iter().all(|server| server["available"] == true)
+            && ["segments_unsealed", "segments_under_replicated", "copies_to_make"].into_iter().all(is_none);
+        last.set(status.clone());
+        Ok(is_well.then_some(status))
+    })
+    .await;
+    waited.with_context(|| format!("the array's last status: {:#}", last.take()))
 }
 
 /// Waits until both storage servers hold the same segments, equal to the byte, and returns what is in them. Only a

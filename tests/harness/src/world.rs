@@ -1,6 +1,6 @@
 //! A whole installation in one temporary folder: location server, relay, storage servers, agents.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -19,6 +19,8 @@ pub const DOMAIN: &str = "lighter.test";
 pub struct Options {
     /// Storage servers, each a process: 2.
     pub storage_servers: u32,
+    /// How the first of them are started, each in its own way; the others as by default.
+    pub storage: Vec<StorageOptions>,
     /// Where mail goes on to, as the relay's configuration says it (`[next_hop]`); None: Maildirs.
     pub next_hop: Option<Value>,
     /// Days that a copy stays after its receipt.
@@ -29,13 +31,39 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { storage_servers: 2, next_hop: None, keep_after_receipt_days: 0, more: None }
+        Self {
+            storage_servers: 2,
+            storage: Vec::new(),
+            next_hop: None,
+            keep_after_receipt_days: 0,
+            more: None,
+        }
+    }
+}
+
+/// How one storage server is started.
+#[derive(Clone, Debug)]
+pub struct StorageOptions {
+    /// Where it listens, on a port from the kernel: loopback.
+    pub listen: IpAddr,
+    /// What its command begins with (see [`Member::through`]): nothing.
+    pub through: Vec<String>,
+    /// Its units: one, in its data folder.
+    pub units: Vec<PathBuf>,
+}
+
+impl Default for StorageOptions {
+    fn default() -> Self {
+        Self { listen: Ipv4Addr::LOCALHOST.into(), through: Vec::new(), units: Vec::new() }
     }
 }
 
 /// One program of the world: what it is started with, and, while it runs, its process.
 #[derive(Debug)]
 pub struct Member {
+    /// What the command begins with that starts it, in front of the program: one that becomes the program, or runs it
+    /// beside itself (`ip netns exec NAME`, `strace -D`). Empty: nothing.
+    pub through: Vec<String>,
     name: String,
     program: PathBuf,
     arguments: Vec<String>,
@@ -74,7 +102,13 @@ impl Member {
     /// Where it runs already, or does not start.
     pub async fn start(&mut self) -> Result<()> {
         anyhow::ensure!(self.process.is_none(), "{} runs already", self.name);
-        self.process = Some(Process::start(&self.name, &self.program, &self.arguments, &self.folder).await?);
+        let mut arguments = self.arguments.clone();
+        let mut program = self.program.clone();
+        if let [first, rest @ ..] = &self.through[..] {
+            let inner = std::mem::replace(&mut program, first.into());
+            arguments = rest.iter().cloned().chain([path_text(&inner)?]).chain(arguments).collect();
+        }
+        self.process = Some(Process::start(&self.name, &program, &arguments, &self.folder).await?);
         Ok(())
     }
 
@@ -157,7 +191,8 @@ impl World {
         let id = relay_id(&relay, &relay_config).await?;
         let mut storage = Vec::new();
         for number in 1..=options.storage_servers {
-            storage.push(start_storage(root, number, &id).await?);
+            let how = options.storage.get(number as usize - 1).cloned().unwrap_or_default();
+            storage.push(start_storage(root, number, &id, how).await?);
         }
         let mut config = relay_values(&relay, options, &location_url, &token_file, &storage).await?;
         write_config(&relay_config, &config)?;
@@ -183,9 +218,18 @@ impl World {
     /// # Errors
     /// Where it does not start.
     pub async fn more_storage(&self, number: u32) -> Result<Member> {
+        self.more_storage_with(number, StorageOptions::default()).await
+    }
+
+    /// As [`World::more_storage`], started in its own way. One that was there before under this number goes on with what
+    /// it has.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub async fn more_storage_with(&self, number: u32, how: StorageOptions) -> Result<Member> {
         let root = self.folder();
         let id = relay_id(&self.relay, &root.join("relay.toml")).await?;
-        start_storage(root, number, &id).await
+        start_storage(root, number, &id, how).await
     }
 
     /// Where the relay takes SMTP.
@@ -333,7 +377,8 @@ impl Member {
         arguments.extend(["--data".to_owned(), path_text(&data)?]);
         arguments.extend(command.map(ToOwned::to_owned));
         let program = program(program_name)?;
-        Ok(Self { name: name.to_owned(), program, arguments, data, folder: folder.to_owned(), process: None })
+        let (name, folder) = (name.to_owned(), folder.to_owned());
+        Ok(Self { through: Vec::new(), name, program, arguments, data, folder, process: None })
     }
 }
 
@@ -358,15 +403,17 @@ async fn start_location(root: &Path) -> Result<(Member, String, PathBuf)> {
 }
 
 /// Starts a storage server that takes appends from `writer` only.
-async fn start_storage(root: &Path, number: u32, writer: &str) -> Result<Member> {
+async fn start_storage(root: &Path, number: u32, writer: &str, how: StorageOptions) -> Result<Member> {
     let name = format!("storage-{number}");
     let config_path = root.join(format!("{name}.toml"));
     let mut member = Member::new(&name, "lighter-relay", root, ["serve"])?;
+    member.through = how.through;
+    let listen = SocketAddr::new(how.listen, 0);
     let mut config = json!({
         "data": member.data(),
         "roles": ["storage"],
         "storage": {
-            "servers": [{ "path": member.data().join("server"), "listen": "127.0.0.1:0" }],
+            "servers": [{ "path": member.data().join("server"), "listen": listen, "units": how.units }],
             "writers": [writer],
         },
     });

@@ -77,6 +77,7 @@ fn as_text(status: &Value) -> String {
         let of = |name: &str| server[name].as_str().unwrap_or_default();
         let state = match (server["available"] == true, server["quarantined"] == true) {
             (false, _) => "AWAY",
+            (true, _) if server["has_room"] == false => "FULL",
             (true, true) => "in quarantine",
             (true, false) => of("state"),
         };

@@ -206,6 +206,7 @@ mod tests {
             needed: 0,
             total: 0,
             free: 0,
+            has_room: false,
         }
     }
 

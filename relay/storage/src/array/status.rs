@@ -11,7 +11,8 @@ use super::entry::Stage;
 use super::heal::HealStatus;
 use super::state::Shared;
 use crate::ids::{Class, Epoch};
-use crate::table::ServerEntry;
+use crate::limits::UNIT_FREE_MIN;
+use crate::table::{ServerEntry, ServerState};
 
 /// How the array is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +31,8 @@ pub struct ArrayStatus {
     pub under_replicated: usize,
     /// Segments of each class.
     pub classes: BTreeMap<Class, usize>,
-    /// Whether a write would be taken now.
+    /// Whether a write would be taken now: enough servers are there, and have room for a new segment. (With less room,
+    /// what still fits into an open one is taken.)
     pub writable: bool,
     /// Whether another writer has taken the array over: this one must be stopped.
     pub fenced: bool,
@@ -82,6 +84,8 @@ pub struct ServerStatus {
     pub total: u64,
     /// Bytes free on them.
     pub free: u64,
+    /// Whether one of them has room for a new segment.
+    pub has_room: bool,
 }
 
 impl Shared {
@@ -100,6 +104,7 @@ impl Shared {
         }
         let servers = state.servers.iter().filter_map(|server| {
             let units = server.live.iter().flat_map(|live| &live.units);
+            let has_room = units.clone().any(|unit| unit.free >= UNIT_FREE_MIN);
             let (total, free) =
                 units.fold((0, 0), |(total, free), unit| (total + unit.total, free + unit.free));
             let peer = server.record.peer;
@@ -115,19 +120,25 @@ impl Shared {
                 needed: count(&facts.needed),
                 total,
                 free,
+                has_room,
             })
         });
+        let servers: Vec<ServerStatus> = servers.collect();
+        let takes = |server: &&ServerStatus| {
+            server.live && server.has_room && server.entry.state == ServerState::Active
+        };
+        let is_roomy = servers.iter().filter(takes).count() >= usize::from(state.table.copies);
         let is_unsealed = |stage: Stage| matches!(stage, Stage::Found | Stage::Closing);
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ArrayStatus {
-            servers: servers.collect(),
+            servers,
             table_version: state.table.version,
             epoch: state.epoch,
             copies: usize::from(state.table.copies),
             lacking: usize::from(state.table.lacking),
             under_replicated: state.under_replicated(clock),
             classes,
-            writable: !self.is_fenced() && state.is_writable(self.config.copies),
+            writable: !self.is_fenced() && is_roomy && state.is_writable(self.config.copies),
             fenced: self.is_fenced(),
             segments: state.segments.len(),
             unsealed: state.segments.values().filter(|entry| is_unsealed(entry.stage)).count(),

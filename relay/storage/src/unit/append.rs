@@ -172,6 +172,8 @@ impl<D: Disk> Unit<D> {
             return Err(UnitError::State("the segment is full"));
         }
         if let Err(error) = shelved.file.write_at(append.offset, &append.bytes) {
+            let segment = append.segment;
+            tracing::error!(%segment, %error, "a write failed: the segment takes no more records for now");
             self.fail(&shelved, false);
             return Err(error.into());
         }

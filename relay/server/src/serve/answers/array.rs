@@ -61,6 +61,7 @@ fn server(server: &ServerStatus) -> Value {
         "latency_us": server.latency.map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)),
         "total_bytes": server.total,
         "free_bytes": server.free,
+        "has_room": server.has_room,
         "segments": server.segments,
         "segments_needed": server.needed,
     })
@@ -81,8 +82,20 @@ fn to_do(status: &ArrayStatus, table: &Table) -> Vec<String> {
             ServerState::Draining if server.needed == 0 => {
                 todo.push(format!("{peer} is drained: `array remove {peer}`"));
             }
-            ServerState::Draining | ServerState::Active => {}
+            ServerState::Draining => {}
+            ServerState::Active if !server.has_room => todo.push(format!(
+                "{peer} at {address} is full ({} MiB free) and takes nothing new: make room on its disks, or `array add` another server",
+                server.free >> 20
+            )),
+            ServerState::Active if server.quarantined => todo.push(format!(
+                "{peer} at {address} failed or was slow a short while ago, and others are preferred: if it stays so, look at its log, disk and network"
+            )),
+            ServerState::Active => {}
         }
+    }
+    let is_full = |server: &&ServerStatus| server.live && !server.has_room;
+    if !status.writable && !status.fenced && status.servers.iter().any(|server| is_full(&server)) {
+        todo.push("senders are told to try again later: too few servers have room".to_owned());
     }
     if status.under_replicated > 0 {
         let (segments, copies) = (status.under_replicated, status.copies);
