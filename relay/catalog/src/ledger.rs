@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use lighter_storage::unit::worker::off_reactor;
 use lighter_storage::{Class, ReplayAlarms, Sequence, StoredBlob};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, oneshot, watch};
 
@@ -419,7 +420,7 @@ impl<L: Log> Ledger<L> {
         query: impl FnOnce(&dyn Catalog) -> Result<R, CatalogError> + Send + 'static,
     ) -> Result<R, CatalogError> {
         let catalog = Arc::clone(&self.shared.catalog);
-        tokio::task::spawn_blocking(move || query(&*catalog))
+        off_reactor(move || query(&*catalog))
             .await
             .unwrap_or(Err(CatalogError::Damaged("a query did not end")))
     }

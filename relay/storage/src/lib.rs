@@ -26,6 +26,7 @@ pub mod server;
 pub mod sim;
 pub mod table;
 pub mod unit;
+mod watch;
 pub mod wire;
 
 pub use array::*;

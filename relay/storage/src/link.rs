@@ -15,13 +15,14 @@ use bytes::Bytes;
 use lighter_protocol::UnixTime;
 use lighter_transport::tcp::TcpTls;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::array::ServerRecord;
 use crate::ids::Epoch;
 use crate::limits::{CONNECTION_REQUESTS_MAX, HELLO_TIME_MAX, IDLE_TIME_MAX};
+use crate::watch;
 use crate::wire::{Frame, OutFrame, Refusal, Request, Response, UnitInfo, VERSION};
 
 /// A byte stream whose other side is known.

@@ -279,7 +279,7 @@ impl Counters {
     }
 }
 
-async fn expire<D: Disk>(shared: Arc<Shared<D>>) {
+pub(crate) async fn expire<D: Disk>(shared: Arc<Shared<D>>) {
     let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
     loop {
         ticks.tick().await;

@@ -1,42 +1,54 @@
-//! Simulated storage servers for tests of crates above: real units and real servers over simulated disks
-//! ([`crate::disk::sim`]) and connections within the process, to be stopped, killed, slowed down and healed.
+//! Simulated storage servers (feature `sim`): real units and real servers over simulated disks ([`crate::disk::sim`]), a
+//! simulated net and simulated clocks, to be stopped, killed, cut off, slowed down, set wrong and healed. `cargo sim`
+//! (crate `lighter-sim`) and tests of crates above are built on them.
 //!
-//! All of it runs in one thread and in virtual time; see [`run`].
+//! All of it runs in one thread and in virtual time (see [`run`]), and is drawn from a seed: the same seed, the same run,
+//! to the last step. What ships has none of it: nothing but tests asks for the feature.
+
+mod clocks;
+mod lies;
+mod net;
+mod run;
+mod stream;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lighter_protocol::{PeerId, UnixTime};
-use lighter_transport::Identity;
+use lighter_protocol::{Keypair, PeerId, UnixTime};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
-use tokio::task::JoinSet;
 
-use crate::array::{Array, ArrayConfig, Clock, OpenError, ServerRecord};
+pub use clocks::Clocks;
+pub use lies::Lie;
+pub use net::SimNet;
+pub use run::{Limits, Stuck, run, run_within, seeds, steps};
+
+use crate::array::{Array, ArrayConfig, OpenError, ServerRecord};
+use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
 use crate::keys::{ArrayKey, ArrayKeys};
-use crate::link::{Dial, Dialing, PeerStream};
-use crate::server::{Shared, welcome};
+use crate::server::{Shared, expire};
 use crate::unit::Unit;
+use crate::unit::expiry::ClockWatch;
+use net::{Running, SimDial};
+pub(crate) use run::count_step;
 
-/// The time in every simulation: 2026-11-21, some time in the day.
+/// When every simulation begins: 2026-11-21, some time in the day.
 pub const NOW: UnixTime = UnixTime(1_795_260_000);
 
-/// Bytes that a connection holds on their way.
-const PIPE_LEN: usize = 256 * 1024;
 /// Filled beforehand: a little, since the disks are in memory.
 const FILL_LEN: u64 = 8 * 1024;
 
-/// Servers with a simulated disk each, and the connections to them.
+/// Servers with a simulated disk each, the net between them and a relay, and all their clocks.
 pub struct SimServers {
     chance: StdRng,
-    net: Arc<Mutex<Net>>,
+    net: Arc<SimNet>,
+    clocks: Arc<Clocks>,
     servers: Vec<Server>,
     writer: PeerId,
     keys: ArrayKeys,
+    segment_len_max: u64,
 }
 
 struct Server {
@@ -44,40 +56,20 @@ struct Server {
     disk: SimDisk,
 }
 
-/// Who can be reached, and how slowly.
-#[derive(Default)]
-struct Net {
-    running: BTreeMap<PeerId, Running>,
-    delays: BTreeMap<PeerId, Duration>,
-}
-
-#[derive(Clone)]
-struct Running {
-    shared: Arc<Shared<SimDisk>>,
-    tasks: Arc<Mutex<JoinSet<()>>>,
-}
-
-struct SimDial {
-    net: Arc<Mutex<Net>>,
-    from: PeerId,
-}
-
 impl SimServers {
-    /// So many servers, running on empty disks, whose misfortunes are drawn from `seed`.
+    /// So many servers, running on empty disks, whose misfortunes are drawn from `seed`. Within [`run`].
     pub fn new(seed: u64, count: u8) -> Self {
         let mut chance = StdRng::seed_from_u64(seed);
         let keys = ArrayKey::draw(&mut chance).into();
-        let server = |index: u8| Server {
-            peer: Identity::generate().peer(),
+        let writer = peer(&mut chance);
+        let servers = (0..count).map(|index| Server {
+            peer: peer(&mut chance),
             disk: SimDisk::new(seed ^ (u64::from(index) << 56)),
-        };
-        let mut servers = Self {
-            chance,
-            net: Arc::default(),
-            servers: (0..count).map(server).collect(),
-            writer: Identity::generate().peer(),
-            keys,
-        };
+        });
+        let servers: Vec<Server> = servers.collect();
+        let (net, clocks) = (Arc::default(), Clocks::new());
+        let segment_len_max = 8 * 1024 * 1024;
+        let mut servers = Self { chance, net, clocks, servers, writer, keys, segment_len_max };
         for index in 0..servers.servers.len() {
             servers.start(index);
         }
@@ -89,6 +81,29 @@ impl SimServers {
         self.servers.len()
     }
 
+    /// What lies between them and the relay.
+    pub fn net(&self) -> &SimNet {
+        &self.net
+    }
+
+    /// The time, and what each takes it for.
+    pub fn clocks(&self) -> &Arc<Clocks> {
+        &self.clocks
+    }
+
+    /// The relay.
+    pub fn writer(&self) -> PeerId {
+        self.writer
+    }
+
+    /// A server's name.
+    ///
+    /// # Panics
+    /// Where there is no such server.
+    pub fn peer(&self, index: usize) -> PeerId {
+        self.servers[index].peer
+    }
+
     /// A server's disk.
     ///
     /// # Panics
@@ -97,21 +112,50 @@ impl SimServers {
         &self.servers[index].disk
     }
 
+    /// Puts another disk into a server that does not run.
+    ///
+    /// # Panics
+    /// Where there is no such server, or it runs.
+    pub fn replace_disk(&mut self, index: usize, disk: SimDisk) {
+        assert!(!self.is_running(index), "disks are replaced while the machine is off");
+        self.servers[index].disk = disk;
+    }
+
+    /// Whether a server's process runs.
+    ///
+    /// # Panics
+    /// Where there is no such server.
+    pub fn is_running(&self, index: usize) -> bool {
+        self.net.running(&self.servers[index].peer).is_some()
+    }
+
     /// Starts a server on what its disk holds, if it does not run; whether it runs then.
     ///
     /// # Panics
     /// Where there is no such server.
     pub fn start(&mut self, index: usize) -> bool {
-        let Server { peer, disk } = &self.servers[index];
-        if lock(&self.net).running.contains_key(peer) {
+        if self.is_running(index) {
             return true;
         }
-        let Ok((mut unit, _)) = Unit::open(disk.clone(), *peer, NOW, &mut self.chance) else { return false };
+        let Server { peer, disk } = &self.servers[index];
+        let (peer, clock) = (*peer, self.clocks.clock_of(*peer));
+        let now = clock();
+        let Ok((mut unit, report)) = Unit::open(disk.clone(), peer, now, &mut self.chance) else {
+            return false;
+        };
+        tracing::info!(index, ?report, "a server starts");
         unit.set_fill_len(FILL_LEN);
-        let dial = Arc::new(SimDial { net: Arc::clone(&self.net), from: *peer });
-        let shared = Shared::new(*peer, vec![unit], vec![self.writer], clock(), dial);
-        let running = Running { shared, tasks: Arc::default() };
-        lock(&self.net).running.insert(*peer, running);
+        // What expired while the server was away is gone before anything is served.
+        if ClockWatch::new(unit.latest(), now, Duration::ZERO).believes(now, Duration::ZERO)
+            && let Err(error) = unit.sweep(now)
+        {
+            tracing::error!(index, %error, "expiry failed");
+        }
+        let dial = Arc::new(SimDial { net: Arc::downgrade(&self.net), from: peer });
+        let shared = Shared::new(peer, vec![unit], vec![self.writer], clock, dial);
+        let running = Running { shared: Arc::clone(&shared), tasks: Arc::default() };
+        lock(&running.tasks).spawn(expire(shared));
+        self.net.has_started(peer, running);
         true
     }
 
@@ -120,8 +164,9 @@ impl SimServers {
     /// # Panics
     /// Where there is no such server.
     pub async fn stop(&mut self, index: usize, power: bool) {
+        tracing::info!(index, power, "a server stops");
         let server = &mut self.servers[index];
-        let running = lock(&self.net).running.remove(&server.peer);
+        let running = self.net.has_stopped(&server.peer);
         server.disk = if power { server.disk.crash() } else { server.disk.restart() };
         if let Some(Running { shared, tasks }) = running {
             let mut tasks = std::mem::take(&mut *lock(&tasks));
@@ -131,13 +176,12 @@ impl SimServers {
         tokio::task::yield_now().await;
     }
 
-    /// From now on, everything that a server answers is late by `delay`: on new connections, and on those that were made
-    /// since it was called first. A very long one is a server that hangs.
+    /// From now on, everything that a server answers is late by `delay`. A very long one is a server that hangs.
     ///
     /// # Panics
     /// Where there is no such server.
     pub fn delay(&mut self, index: usize, delay: Duration) {
-        lock(&self.net).delays.insert(self.servers[index].peer, delay);
+        self.net.slow(self.servers[index].peer, delay);
     }
 
     /// Ends the servers whose disk has died: they are away until they are started.
@@ -149,12 +193,13 @@ impl SimServers {
         }
     }
 
-    /// All servers run, on disks that do as they are told.
+    /// All servers run, on disks that do as they are told, and everybody reaches everybody and knows the time.
     ///
     /// # Panics
     /// Where a healed disk does not open: that is what tests look for.
     pub async fn heal(&mut self) {
-        lock(&self.net).delays.clear();
+        self.net.open_paths();
+        self.clocks.heal();
         for server in &self.servers {
             server.disk.heal();
         }
@@ -162,6 +207,7 @@ impl SimServers {
         for index in 0..self.servers.len() {
             assert!(self.start(index), "a healed disk opens");
         }
+        self.net.end_lies();
     }
 
     /// The array's keys, as its relay has them.
@@ -174,16 +220,35 @@ impl SimServers {
         self.keys = keys;
     }
 
+    /// With segments of at most this length the relay starts from now on.
+    pub fn set_segment_len_max(&mut self, len: u64) {
+        self.segment_len_max = len;
+    }
+
     /// A running server re-reads all its sealed segments.
     ///
     /// # Panics
     /// Where there is no such server.
     pub async fn scrub(&self, index: usize) {
-        let running = lock(&self.net).running.get(&self.servers[index].peer).cloned();
+        let running = self.net.running(&self.servers[index].peer);
         if let Some(running) = running {
             // One whose units have stopped finds nothing.
             let _ = running.shared.scrub_round().await;
         }
+    }
+
+    /// The files of segments, with their contents on each running server that has one.
+    pub fn copies(&self) -> BTreeMap<String, Vec<Vec<u8>>> {
+        let mut copies: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        for index in (0..self.servers.len()).filter(|index| self.is_running(*index)) {
+            let disk = &self.servers[index].disk;
+            let names = disk.list().unwrap_or_default().into_iter().filter(|name| name.ends_with(".seg"));
+            for name in names {
+                let contents = disk.contents(&name);
+                copies.entry(name).or_default().push(contents);
+            }
+        }
+        copies
     }
 
     /// Takes the array over, as a relay does when it starts.
@@ -204,12 +269,13 @@ impl SimServers {
     /// Where there is no such server.
     pub async fn open_from(&mut self, seeds: &[usize]) -> Result<Array, OpenError> {
         let config = ArrayConfig {
-            segment_len_max: 8 * 1024 * 1024,
+            segment_len_max: self.segment_len_max,
             ..ArrayConfig::new(seeds.iter().map(|index| self.record(*index)).collect())
         };
-        let dial = Arc::new(SimDial { net: Arc::clone(&self.net), from: self.writer });
+        let dial = Arc::new(SimDial { net: Arc::downgrade(&self.net), from: self.writer });
         let chance = StdRng::seed_from_u64(self.chance.random());
-        Array::open_over(config, self.writer, self.keys.clone(), clock(), dial, chance).await
+        let clock = self.clocks.clock_of(self.writer);
+        Array::open_over(config, self.writer, self.keys.clone(), clock, dial, chance).await
     }
 
     /// A server as tables name it. Its address is never dialled: servers are found by their keys.
@@ -222,90 +288,10 @@ impl SimServers {
     }
 }
 
-impl Dial for SimDial {
-    fn dial<'a>(&'a self, server: &'a ServerRecord) -> Dialing<'a> {
-        let net = lock(&self.net);
-        let found = net.running.get(&server.peer).cloned();
-        let is_delayed = net.delays.contains_key(&server.peer);
-        let (from, peer, net) = (self.from, server.peer, Arc::clone(&self.net));
-        Box::pin(async move {
-            let Running { shared, tasks } = found.ok_or(io::ErrorKind::ConnectionRefused)?;
-            let (ours, theirs) = duplex(PIPE_LEN);
-            let mut tasks = lock(&tasks);
-            tasks.spawn(async move {
-                if let Some(connection) = welcome(Box::new(theirs), from, &shared).await {
-                    connection.serve().await;
-                }
-            });
-            if !is_delayed {
-                return Ok(Box::new(ours) as Box<dyn PeerStream>);
-            }
-            let (near, far) = duplex(PIPE_LEN);
-            tasks.spawn(pass_on_late(far, ours, move || {
-                lock(&net).delays.get(&peer).copied().unwrap_or_default()
-            }));
-            Ok(Box::new(near) as Box<dyn PeerStream>)
-        })
-    }
-}
-
-/// Joins the two; what comes from the server comes late.
-async fn pass_on_late(client: DuplexStream, server: DuplexStream, delay: impl Fn() -> Duration) {
-    let (mut from_client, to_client) = split(client);
-    let (from_server, mut to_server) = split(server);
-    tokio::select! {
-        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
-        _ = copy_late(from_server, to_client, delay) => {}
-    }
-}
-
-async fn copy_late(
-    mut from: ReadHalf<DuplexStream>,
-    mut to: WriteHalf<DuplexStream>,
-    delay: impl Fn() -> Duration,
-) -> io::Result<()> {
-    let mut piece = vec![0; PIPE_LEN];
-    loop {
-        let len = from.read(&mut piece).await?;
-        if len == 0 {
-            return Ok(());
-        }
-        let delay = delay();
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
-        to.write_all(piece.get(..len).unwrap_or_default()).await?;
-    }
-}
-
-/// Runs a simulation: one thread, and time passes when nothing else is to be done.
-///
-/// # Panics
-/// Where the runtime cannot be made.
-pub fn run<F: Future<Output = ()>>(what: F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime without I/O").block_on(what);
-}
-
-/// Runs `world` for `count` seeds from 0 on (`LIGHTER_SEEDS`: another number), or for `LIGHTER_SEED` alone; says which
-/// seed failed.
-pub fn seeds(count: u64, mut world: impl FnMut(u64)) {
-    let number = |name: &str| std::env::var(name).ok()?.parse().ok();
-    let range = match number("LIGHTER_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("LIGHTER_SEEDS").unwrap_or(count),
-    };
-    for seed in range {
-        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world(seed)));
-        if let Err(panic) = ran {
-            eprintln!("LIGHTER_SEED={seed} runs this one again");
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
-
-fn clock() -> Clock {
-    Arc::new(|| NOW)
+/// A name drawn by chance.
+fn peer(chance: &mut StdRng) -> PeerId {
+    let keypair = Keypair::ed25519_from_bytes(chance.random::<[u8; 32]>()).expect("32 bytes are a key");
+    keypair.public().to_peer_id()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lighter_storage::Sequence;
+use lighter_storage::unit::worker::off_reactor;
 use tokio::sync::{OwnedRwLockReadGuard, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -63,7 +64,7 @@ impl Applier {
         }
         let catalog = Arc::clone(&self.catalog);
         let to = sync.then(|| self.safe_with(&done));
-        let work = tokio::task::spawn_blocking(move || {
+        let work = off_reactor(move || {
             catalog.apply(&changes, to.as_ref())?;
             Ok(changes)
         });

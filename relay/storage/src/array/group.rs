@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::WriteError;
@@ -19,6 +18,7 @@ use crate::ids::{Class, DataKey, Epoch, SegmentId};
 use crate::limits::ANSWER_TIME_MAX;
 use crate::link::{Link, LinkError, Pending};
 use crate::segment::header::{Member, SegmentHeader};
+use crate::watch;
 use crate::wire::{Hop, Refusal, Request, Response};
 
 /// Whether a group is on stable storage on all members: shared by all that wait for it.
@@ -42,7 +42,7 @@ impl Durability {
 
     /// What is known now.
     pub(super) fn now(&self) -> Option<Result<(), WriteError>> {
-        *self.outcome.borrow()
+        self.outcome.get()
     }
 
     /// Waits until it is known.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lighter_protocol::PeerId;
 use rand::rngs::StdRng;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::entry::{Entry, Stage};
@@ -32,6 +32,7 @@ use crate::sealing;
 use crate::segment::RECORDS_AT;
 use crate::segment::header::{Closed, Member, SegmentHeader};
 use crate::table::{ServerState, Stamp, Table};
+use crate::watch;
 use crate::wire::{SegmentInfo, Target, UnitInfo};
 
 /// What the array's tasks share.

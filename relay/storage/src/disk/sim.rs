@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{Disk, DiskFile, Space};
+use crate::sim::count_step;
 
 /// A simulated folder. Clones are handles of the same one.
 #[derive(Clone)]
@@ -187,12 +188,14 @@ impl SimDisk {
     /// The state, and the fault that hits this operation, if this handle may still change something.
     fn changing(&self) -> io::Result<(MutexGuard<'_, State>, Option<Fault>)> {
         let mut state = self.reading()?;
+        count_step();
         let at = state.operations;
         state.operations += 1;
         let fault = state.faults.remove(&at);
         if fault == Some(Fault::Crash) {
             state.dead = true;
         }
+        tracing::trace!(at, ?fault, "a disk changes");
         Ok((state, fault))
     }
 }

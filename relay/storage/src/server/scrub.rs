@@ -22,7 +22,7 @@ pub(super) async fn scrub_always<D: Disk>(shared: Arc<Shared<D>>, unit: UnitHand
         let scrubbed = match next {
             Some(job) => scrub(&shared, &unit, job, &mut pace).await,
             None => {
-                tokio::select! { () = sleep(SCRUB_IDLE) => {}, () = unit.shelf().suspected() => {} }
+                tokio::select! { biased; () = sleep(SCRUB_IDLE) => {}, () = unit.shelf().suspected() => {} }
                 Ok(())
             }
         };

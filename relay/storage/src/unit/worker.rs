@@ -157,9 +157,7 @@ impl<D: Disk> UnitHandle<D> {
 ///
 /// # Errors
 /// [`Stopped`] where the runtime stops.
-pub(crate) async fn off_reactor<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Stopped> {
+pub async fn off_reactor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Stopped> {
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         return Ok(work());
     }

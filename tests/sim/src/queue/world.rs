@@ -13,9 +13,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
-use crate::model::{Model, Sent, bytes, delivery_of, message_id, read, take};
-use crate::mortal::{MortalLog, MortalView, Relay};
+use super::model::{Model, Sent, bytes, delivery_of, message_id, read, take};
+use super::mortal::{MortalLog, MortalView, Relay};
 
 pub(crate) struct World {
     pub(crate) chance: StdRng,
@@ -24,7 +25,7 @@ pub(crate) struct World {
     /// The view of the life before.
     pub(crate) view: Option<Arc<MemoryCatalog>>,
     pub(crate) model: Model,
-    pub(crate) now: Now,
+    begun: Now,
     pub(crate) store: Keypair,
     pub(crate) next: u64,
     pub(crate) sessions: u64,
@@ -39,7 +40,7 @@ impl World {
             relay: None,
             view: None,
             model: Model::default(),
-            now: Now { wall: NOW, instant: Instant::now() },
+            begun: Now { wall: NOW, instant: Instant::now() },
             store: Keypair::ed25519_from_bytes([9; 32]).unwrap(),
             next: 1,
             sessions: 0,
@@ -167,7 +168,8 @@ impl World {
             let (id, may_skip) = (message_id(number), self.chance.random());
             self.model.sent.insert(id, sent.clone());
             let relay = (log.clone(), ledger.clone());
-            tasks.spawn(async move { (id, take(&relay, id, &sent, may_skip).await) });
+            let now = self.now().wall;
+            tasks.spawn(async move { (id, take(&relay, id, &sent, may_skip, now).await) });
         }
         // One life in four ends in the middle of it, or a server does.
         let steps = self.chance.random_range(0..200);
@@ -232,7 +234,7 @@ impl World {
             13 => self.kill().await,
             _ => {
                 self.servers.heal().await;
-                self.pass(Duration::from_secs(600)).await;
+                sleep(Duration::from_secs(600)).await;
             }
         }
         self.servers.bury().await;
@@ -241,9 +243,10 @@ impl World {
         }
     }
 
-    pub(super) async fn pass(&mut self, time: Duration) {
-        self.now = self.now.plus(time);
-        tokio::time::sleep(time).await;
+    /// What the relay's clocks say.
+    pub(super) fn now(&self) -> Now {
+        let passed = self.servers.clocks().now().0 - NOW.0;
+        self.begun.plus(Duration::from_secs(passed))
     }
 
     /// With everything well again, all of it comes to its end.
@@ -254,7 +257,7 @@ impl World {
             if self.relay.is_none() {
                 assert!(self.start().await, "all servers are there");
             }
-            self.pass(Duration::from_secs(4_000)).await;
+            sleep(Duration::from_secs(4_000)).await;
             self.hand_over().await;
             self.session().await;
             self.release().await;

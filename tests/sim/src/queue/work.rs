@@ -11,8 +11,8 @@ use lighter_storage::sim::NOW;
 use lighter_storage::{Class, StoredBlob};
 use rand::RngExt;
 
-use crate::model::{alice, class_of, read};
-use crate::world::World;
+use super::model::{alice, class_of, read};
+use super::world::World;
 
 impl World {
     /// Everything that is due goes to the next hop, as the relay does it.
@@ -26,7 +26,7 @@ impl World {
             }
             match task {
                 Task::Fetch { count_max, except } => {
-                    let now = self.now.wall;
+                    let now = self.now().wall;
                     let page = relay.view.due(now, count_max, &except).unwrap();
                     queue.handle_page(page.into_iter().map(|due| (due.message, due)).collect(), None);
                 }
@@ -48,7 +48,7 @@ impl World {
             assert!(!self.model.handed_over.contains(&key), "{key:?}: handed over, and again");
             if self.chance.random_range(0..5) == 0 {
                 let attempts = due.attempts + 1;
-                let retry = Retry::after(attempts, NOW, None, self.now.wall, &mut self.chance);
+                let retry = Retry::after(attempts, NOW, None, self.now().wall, &mut self.chance);
                 let Retry::At(next) = retry else { panic!("given up after minutes") };
                 let Some(relay) = &self.relay else { return false };
                 relay.view.postpone(&id, &[due.hand_over], attempts, next).unwrap();
@@ -60,7 +60,7 @@ impl World {
         if taken.is_empty() {
             return true;
         }
-        let change = Change::HandedOver { message: id, hand_overs: taken.clone(), at: self.now.wall };
+        let change = Change::HandedOver { message: id, hand_overs: taken.clone(), at: self.now().wall };
         let written = self.commit(change, class_of(&id)).await;
         for hand_over in taken {
             if written {
@@ -93,7 +93,7 @@ impl World {
     pub(super) async fn session(&mut self) {
         let mut queue = Deliveries::new(None);
         self.sessions += 1;
-        queue.handle_session(&alice(), self.store.public().to_peer_id(), self.sessions, self.now);
+        queue.handle_session(&alice(), self.store.public().to_peer_id(), self.sessions, self.now());
         while let Some(command) = queue.poll() {
             let Some(relay) = &self.relay else { return };
             match command {
@@ -102,18 +102,19 @@ impl World {
                     let rows = relay.view.waiting(&mailbox, after, count_max).unwrap();
                     let more = rows.len() == count_max;
                     let page = rows.iter().map(|row| ((row.accepted, row.id), self.facts(row))).collect();
-                    queue.handle_page(&mailbox, page, more, self.now, &mut self.chance);
+                    let now = self.now();
+                    queue.handle_page(&mailbox, page, more, now, &mut self.chance);
                 }
                 Command::Offer { offer, .. } => {
                     let id = offer.delivery;
                     assert!(!self.model.receipted.contains(&id), "{id}: receipted, and offered again");
                     let pull = Response::Answer(offer.blobs.iter().map(|_| Answer::Pull).collect());
-                    queue.handle_response(&id, &pull, self.now);
+                    queue.handle_response(&id, &pull, self.now());
                     // A store that goes away in the middle comes again with the next session.
                     if self.chance.random_range(0..10) == 0 || !self.pull(id, offer.manifest.id).await {
                         return;
                     }
-                    queue.handle_ended(&id, self.now);
+                    queue.handle_ended(&id, self.now());
                 }
                 Command::Probe { .. } | Command::FetchMailboxes { .. } => {}
             }
@@ -157,11 +158,11 @@ impl World {
             mailbox: alice(),
             store: self.store.public().to_peer_id(),
             manifest,
-            time: self.now.wall,
+            time: self.now().wall,
         };
         let receipt = Signed::sign(&receipt, &self.store).unwrap();
         self.model.receipts.insert(id);
-        let release = self.now.wall.plus(Duration::from_secs(60));
+        let release = self.now().wall.plus(Duration::from_secs(60));
         let class = class_of(&message.id);
         let written = self.commit(Change::Receipted { delivery: id, receipt, release }, class).await;
         if written {
@@ -174,7 +175,7 @@ impl World {
     pub(super) async fn release(&mut self) {
         loop {
             let Some(relay) = &self.relay else { return };
-            let due = relay.view.deadlines(self.now.wall, 10).unwrap();
+            let due = relay.view.deadlines(self.now().wall, 10).unwrap();
             if due.is_empty() {
                 return;
             }

@@ -1,6 +1,17 @@
-//! One fault at each operation, lies, losses of whole disks, another key.
+//! One fault at each operation, lies, losses of whole disks, another key: each its own test, since nothing of it is left
+//! to chance.
 
-use super::*;
+use std::time::Duration;
+
+use lighter_storage::disk::Disk;
+use lighter_storage::disk::sim::{Fault, SimDisk};
+use lighter_storage::sim::{Lie, run, seeds};
+use lighter_storage::{ArrayKey, OpenError};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::sleep;
+
+use super::world::World;
 
 /// The same small story, with one fault at each of the operations of one server's disk.
 fn with_one_fault(fault: Fault) {
@@ -8,10 +19,9 @@ fn with_one_fault(fault: Fault) {
     for after in 0.. {
         let has_happened = std::cell::Cell::new(false);
         run(async {
-            let mut world = World::new(1000 + after, 2);
-            world.heal().await;
-            world.servers[0].disk.inject(after, fault);
-            let before = world.servers[0].disk.operations();
+            let mut world = World::unopened(1000 + after, 2);
+            world.disk(0).inject(after, fault);
+            let before = world.disk(0).operations();
             if world.open().await.is_ok() {
                 world.store(2).await;
                 world.store(1).await;
@@ -19,7 +29,7 @@ fn with_one_fault(fault: Fault) {
                 let _ = world.open().await;
                 world.store(1).await;
             }
-            has_happened.set(world.servers[0].disk.operations() > before + after);
+            has_happened.set(world.disk(0).operations() > before + after);
             world.finish().await;
         });
         if !has_happened.get() {
@@ -49,14 +59,12 @@ fn bad_input_32_power_lost_at_every_operation() {
 fn bad_input_33_a_server_that_acknowledges_wrongly_is_not_believed() {
     for (seed, lie) in Lie::ALL.into_iter().enumerate() {
         run(async {
-            let mut world = World::new(seed as u64, 2);
-            world.heal().await;
-            let liar = world.servers[seed % 2].peer;
-            world.net.lock().unwrap().lies.insert(liar, lie);
+            let mut world = World::unopened(seed as u64, 2);
+            world.lie(seed % 2, lie);
             world.open().await.unwrap();
             for _ in 0..4 {
                 world.store(2).await;
-                tokio::time::sleep(Duration::from_secs(3)).await;
+                sleep(Duration::from_secs(3)).await;
             }
             if lie != Lie::Twice {
                 assert!(world.model.acked.is_empty(), "{lie:?}: nothing may be acknowledged");
@@ -70,27 +78,25 @@ fn bad_input_33_a_server_that_acknowledges_wrongly_is_not_believed() {
 fn bad_input_33_what_a_server_acknowledged_and_lost_is_brought_back_from_the_other() {
     seeds(20, |seed| {
         run(async {
-            let mut world = World::new(seed, 2);
-            world.heal().await;
-            world.open().await.unwrap();
+            let mut world = World::new(seed, 2).await;
             world.store(4).await;
             assert_eq!(world.model.acked.len(), 4);
             let loser = usize::from(seed % 2 == 0);
             if seed % 3 == 0 {
                 // All of a segment that was still open.
-                world.stop_server(loser, true).await;
-                let names = world.servers[loser].disk.list().unwrap();
+                world.stop(loser, true).await;
+                let names = world.disk(loser).list().unwrap();
                 for name in names.iter().filter(|name| name.ends_with(".seg")) {
-                    world.servers[loser].disk.lose(name);
+                    world.disk(loser).lose(name);
                 }
             } else {
                 // Its end, or something in the middle.
-                world.stop_server(loser, true).await;
-                let names = world.servers[loser].disk.list().unwrap();
+                world.stop(loser, true).await;
+                let names = world.disk(loser).list().unwrap();
                 for name in names.iter().filter(|name| name.ends_with(".seg")) {
-                    let len = world.servers[loser].disk.contents(name).len() as u64;
+                    let len = world.disk(loser).contents(name).len() as u64;
                     let at = world.chance.random_range(4096..len);
-                    world.servers[loser].disk.flip(name, at);
+                    world.disk(loser).flip(name, at);
                 }
             }
             world.crash_relay().await;
@@ -105,9 +111,7 @@ fn bad_input_33_what_a_server_acknowledged_and_lost_is_brought_back_from_the_oth
 fn a_server_that_lost_everything_is_told_from_one_that_has_nothing() {
     seeds(30, |seed| {
         run(async {
-            let mut world = World::new(seed, 2);
-            world.heal().await;
-            world.open().await.unwrap();
+            let mut world = World::new(seed, 2).await;
             world.store(4).await;
             if seed % 2 == 0 {
                 // Some of it sealed, some not.
@@ -117,23 +121,23 @@ fn a_server_that_lost_everything_is_told_from_one_that_has_nothing() {
             }
             world.crash_relay().await;
             let (loser, other) = (usize::from(seed % 3 == 0), usize::from(seed % 3 != 0));
-            world.stop_server(loser, true).await;
-            world.stop_server(other, seed % 5 == 0).await;
-            world.servers[loser].disk = SimDisk::new(seed + 77);
-            assert!(world.start_server(loser));
+            world.stop(loser, true).await;
+            world.stop(other, seed % 5 == 0).await;
+            world.servers.replace_disk(loser, SimDisk::new(seed + 77));
+            assert!(world.servers.start(loser));
             // Alone it does not make an array that looks empty.
             let alone = world.open().await;
             assert!(matches!(alone, Err(OpenError::TooFewServers { reached: 0, needed: 1 })), "{alone:?}");
-            assert!(world.start_server(other));
+            assert!(world.servers.start(other));
             world.open().await.unwrap();
             world.until_writable().await;
             world.check().await;
             world.store(3).await;
             world.check().await;
-            assert!(world.array.as_ref().unwrap().status().bad_copies > 0, "it is counted");
+            assert!(world.array().status().bad_copies > 0, "it is counted");
             // And so it stays, whoever is there at the next start.
             world.crash_relay().await;
-            world.stop_server(usize::try_from(seed).unwrap() % 2, true).await;
+            world.stop(usize::try_from(seed).unwrap() % 2, true).await;
             world.heal().await;
             world.open().await.unwrap();
             world.until_writable().await;
@@ -145,14 +149,13 @@ fn a_server_that_lost_everything_is_told_from_one_that_has_nothing() {
 #[test]
 fn with_another_array_key_nothing_is_opened_and_nothing_written() {
     run(async {
-        let mut world = World::new(3, 2);
-        world.heal().await;
-        world.open().await.unwrap();
+        let mut world = World::new(3, 2).await;
         world.store(2).await;
         world.crash_relay().await;
-        let key = std::mem::replace(&mut world.key, ArrayKey::draw(&mut StdRng::seed_from_u64(99)));
+        let keys = world.servers.keys().clone();
+        world.servers.set_keys(ArrayKey::draw(&mut StdRng::seed_from_u64(99)).into());
         assert!(matches!(world.open().await, Err(OpenError::WrongKey)));
-        world.key = key;
+        world.servers.set_keys(keys);
         world.finish().await;
     });
 }

@@ -7,11 +7,10 @@ use lighter_catalog::{
 };
 use lighter_message::Totals;
 use lighter_message::line_end::LineEnds;
-use lighter_protocol::{BlobId, DeliveryId, Mailbox, MessageId, TicketKey};
-use lighter_storage::sim::NOW;
+use lighter_protocol::{BlobId, DeliveryId, Mailbox, MessageId, TicketKey, UnixTime};
 use lighter_storage::{Array, Class, PlacedBlob, ReadError, StoredBlob, WriteError};
 
-use crate::mortal::MortalLog;
+use super::mortal::MortalLog;
 
 /// A message as it was sent.
 #[derive(Clone, Debug)]
@@ -78,7 +77,7 @@ pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// For Alice, who has a store, and for Carol, who has none.
-pub(crate) fn message(id: MessageId, manifest: &StoredBlob, part: &StoredBlob) -> Message {
+pub(crate) fn message(id: MessageId, manifest: &StoredBlob, part: &StoredBlob, now: UnixTime) -> Message {
     let delivery = delivery_of(&id);
     let recipient = |name: &str, form| Recipient {
         address: format!("{name}@example.org"),
@@ -90,7 +89,7 @@ pub(crate) fn message(id: MessageId, manifest: &StoredBlob, part: &StoredBlob) -
     let stub = Form::Stub { delivery, generation: 0, ticket: tickets().ticket(&delivery, 0).hash() };
     Message {
         id,
-        accepted: NOW,
+        accepted: now,
         envelope: Envelope { reverse_path: "bob@example.net".into(), ..Envelope::default() },
         original: Totals { length: 2_000, hash: [3; 32], parts: 1, line_ends: LineEnds::CrLf },
         summary: Summary::default(),
@@ -99,7 +98,7 @@ pub(crate) fn message(id: MessageId, manifest: &StoredBlob, part: &StoredBlob) -
         parts: vec![Part { blob: part.clone(), name: "a.pdf".into(), media_type: "application/pdf".into() }],
         recipients: vec![recipient("alice", stub), recipient("carol", Form::Whole)],
         class: class_of(&id),
-        expires: NOW.day().plus(class_of(&id).days()),
+        expires: now.day().plus(class_of(&id).days()),
         cause: None,
     }
 }
@@ -127,12 +126,13 @@ pub(crate) async fn take(
     id: MessageId,
     sent: &Sent,
     may_skip: bool,
+    now: UnixTime,
 ) -> Option<bool> {
     let (log, ledger) = relay;
     let class = class_of(&id);
     let placed = async {
         let array = log.array().ok_or(WriteError::Unavailable)?;
-        let until = class.deletion_day(NOW.day());
+        let until = class.deletion_day(now.day());
         let found = if may_skip { ledger.find_copy(BlobId::of(&sent.part), until).await } else { None };
         let mut placed = vec![write(&array, class, &sent.manifest).await?];
         let part = match found {
@@ -146,7 +146,7 @@ pub(crate) async fn take(
     };
     // No record names these blobs yet: whatever became of them, the message surely is not there.
     let Ok((placed, part)) = log.while_alive(placed).await else { return Some(false) };
-    let message = message(id, placed[0].stored(), &part);
+    let message = message(id, placed[0].stored(), &part, now);
     match ledger.accept(message, placed).await {
         Ok(()) => Some(true),
         Err(CommitError::InDoubt(_)) => None,
