@@ -1,10 +1,6 @@
-//! The array against real servers (`real`) and simulated ones (`rewrap`, `slow`). Stories drawn from a seed are in `cargo sim`.
+//! The array against real servers (`real`) and simulated ones (`rewrap`, `slow`); stories drawn from a seed are in `cargo sim`.
 
-<<<<<<< HEAD
-mod changing;
 mod fellows;
-=======
->>>>>>> 725439e (cargo sim: simulated clusters from seeds against a reference model, each seed the same run every time; the stories of storage and queue move there)
 mod membership;
 mod real;
 mod rewrap;
