@@ -61,7 +61,7 @@ fn server(server: &ServerStatus) -> Value {
         "latency_us": server.latency.map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)),
         "total_bytes": server.total,
         "free_bytes": server.free,
-        "has_room": server.has_room,
+        "has_room": server.live.then_some(server.has_room),
         "segments": server.segments,
         "segments_needed": server.needed,
     })
