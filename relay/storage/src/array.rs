@@ -46,6 +46,7 @@ mod segments;
 mod settle;
 mod state;
 mod status;
+mod thin;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -68,6 +69,7 @@ pub use read::{BlobPortions, BlobReader};
 pub use replay::{CatalogEntry, Replay, ReplayAlarms};
 pub use segments::{CopyFault, CopyStatus, SegmentState, SegmentStatus};
 pub use status::{ArrayStatus, ServerStatus};
+pub use thin::ThinError;
 
 use crate::ids::{Class, DataKey, Sequence};
 use crate::keys::ArrayKeys;

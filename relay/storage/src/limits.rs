@@ -109,6 +109,10 @@ pub const GROUPS_MAX: u8 = 8;
 pub const MIRRORS_MAX: usize = 4096;
 /// Names that copies may share.
 pub const ALLOWED_MAX: usize = 256;
+/// A stretch that is given back when a segment is thinned has at least so many bytes.
+pub const HOLE_LEN_MIN: u32 = 64 * 1024;
+/// Stretches of a segment that were given back.
+pub const HOLES_MAX: usize = 16 * 1024;
 /// Other relays that may read what one stores.
 pub const READERS_MAX: usize = 64;
 /// Segments of other relays of which a relay remembers where they are: those read last.

@@ -20,6 +20,7 @@ mod seal;
 pub mod shelf;
 mod sync_times;
 mod tables;
+mod thin;
 pub mod worker;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub use open::OpenReport;
 pub use receive::{AdoptJob, Adopted, Partial, Stretch};
 pub use seal::{SealJob, SealReport, Sealed};
 pub use shelf::{Phase, Shelf, Shelved};
+pub use thin::{ThinJob, Thinned};
 
 use append::Writing;
 use kept::Kept;

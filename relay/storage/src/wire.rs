@@ -199,6 +199,13 @@ pub enum Request {
         /// The segment that was closed.
         segment: SegmentId,
     },
+    /// Give back the room of the dead records in the data: stretches of a sealed segment, each an offset (4 bytes) and a
+    /// length (4 bytes), in order. Answered [`Response::Sealed`] once that is durable; what is alive stays where it is.
+    // SPEC: D8
+    Thin {
+        /// Which segment, and under which epoch.
+        target: Target,
+    },
 }
 
 /// A segment, as a change names it.

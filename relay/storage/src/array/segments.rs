@@ -30,6 +30,8 @@ pub struct SegmentStatus {
     pub deletion_day: Day,
     /// Bytes of its records, on each copy.
     pub records_len: u64,
+    /// Bytes of them that a copy stores at most: less than that once dead records were given back.
+    pub stored_len: u64,
     /// How many of them are portions of blobs. None: that is known once it is sealed.
     pub portions: Option<u64>,
     /// Whether it is still written.
@@ -191,6 +193,7 @@ impl Entry {
             storage_day: header.storage_day,
             deletion_day: header.deletion_day,
             records_len: self.length.saturating_sub(RECORDS_AT),
+            stored_len: self.stored_len(),
             portions: self.summary().map(|footer| footer.records - u64::from(footer.catalog_records)),
             state: match self.stage {
                 Stage::Active => SegmentState::Open,
@@ -199,6 +202,15 @@ impl Entry {
             },
             copies: self.copies(state),
         }
+    }
+
+    fn stored_len(&self) -> u64 {
+        let all = self.length.saturating_sub(RECORDS_AT);
+        let stored = self.copies.iter().flatten().chain(self.moved.values()).map(|info| match info.state {
+            CopyState::Sealed(summary) => summary.stored_len(),
+            _ => all,
+        });
+        stored.max().unwrap_or(all)
     }
 
     fn copies(&self, state: &State) -> Vec<CopyStatus> {

@@ -169,14 +169,14 @@ impl Shared {
             return Ok(());
         }
         self.bring_up(&header, length, away > 0, &mut copies).await?;
-        let mut roots = Vec::new();
+        let mut summaries = Vec::new();
         for copy in &mut copies {
             if copy.info.is_some_and(|info| info.length == length) {
                 let summary = self.seal(&header, length, copy).await?;
-                roots.push(summary.root);
+                summaries.push(summary);
             }
         }
-        if roots.windows(2).any(|pair| pair[0] != pair[1]) {
+        if summaries.windows(2).any(|pair| !pair[0].is_same_log(&pair[1])) {
             self.count_bad_copy(segment, header.members[0].peer, "the copies differ");
         }
         let info_of = |member: &Member| copies.iter().find(|copy| copy.member == member)?.info;

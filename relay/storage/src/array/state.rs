@@ -75,6 +75,7 @@ pub(super) struct Counters {
     pub(super) copies_made: AtomicU64,
     pub(super) copy_bytes: AtomicU64,
     pub(super) copies_dropped: AtomicU64,
+    pub(super) thinned_bytes: AtomicU64,
     pub(super) written_bytes: AtomicU64,
     pub(super) read_bytes: AtomicU64,
 }

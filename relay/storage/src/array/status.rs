@@ -58,6 +58,8 @@ pub struct ArrayStatus {
     pub written_bytes: u64,
     /// Bytes of blobs read and verified since the start.
     pub read_bytes: u64,
+    /// Bytes of dead records given back since the start, counted once for all copies.
+    pub thinned_bytes: u64,
 }
 
 /// How one server is: what a name server may publish of it, and more (SPEC C7).
@@ -151,6 +153,7 @@ impl Shared {
             heal,
             written_bytes: get(&self.counters.written_bytes),
             read_bytes: get(&self.counters.read_bytes),
+            thinned_bytes: get(&self.counters.thinned_bytes),
         }
     }
 }

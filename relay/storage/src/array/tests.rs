@@ -5,6 +5,7 @@ mod membership;
 mod real;
 mod rewrap;
 mod slow;
+mod thinning;
 
 use super::*;
 use crate::keys::ArrayKey;

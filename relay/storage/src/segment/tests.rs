@@ -1,7 +1,7 @@
 use lighter_protocol::{Day, Keypair, PeerId};
 use proptest::prelude::*;
 
-use super::footer::{IndexEntry, Summary, encode_index};
+use super::footer::{Hole, IndexEntry, Summary, encode_holes, encode_index};
 use super::header::{Closed, Member, SegmentHeader};
 use super::scan::{Scan, scan};
 use super::*;
@@ -87,6 +87,8 @@ fn summary() -> Summary {
         root: [0xAB; 32],
         catalog_records: 2,
         index_crc: crc32c::crc32c(&index),
+        holes: 0,
+        hole_bytes: 0,
     }
 }
 
@@ -95,6 +97,40 @@ fn index() -> [IndexEntry; 2] {
         IndexEntry { sequence: Sequence(2), offset: 4096, length: 96 },
         IndexEntry { sequence: Sequence(5), offset: 8096, length: 96 },
     ]
+}
+
+#[test]
+fn the_footer_of_a_thinned_segment_is_these_bytes() {
+    let holes = [Hole { offset: 4192, length: 65_536 }, Hole { offset: 70_000, length: 70_000 }];
+    let entries = &index()[..1];
+    let index = [encode_index(entries), encode_holes(&holes)].concat();
+    assert_eq!(index[16..32], [0x60, 0x10, 0, 0, 0, 0, 1, 0, 0x70, 0x11, 1, 0, 0x70, 0x11, 1, 0]);
+    let thinned = Summary {
+        length: 200_000,
+        catalog_records: 1,
+        index_crc: crc32c::crc32c(&index),
+        holes: 2,
+        hole_bytes: 135_536,
+        ..summary()
+    };
+    let bytes = thinned.encode();
+    assert_eq!(
+        bytes[96..124],
+        [2, 0, 0, 0, 0x70, 0x11, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    );
+    assert_eq!(Summary::decode(&bytes, SEGMENT, 200_000 + 32 + 128), Ok(thinned));
+    assert_eq!(thinned.decode_index(&index).unwrap(), entries);
+    assert_eq!(thinned.decode_holes(&index).unwrap(), holes);
+    assert_eq!(thinned.stored_len(), 200_000 - 4096 - 135_536);
+    for impossible in [
+        Summary { holes: 3, ..thinned },
+        Summary { holes: 0, ..thinned },
+        Summary { hole_bytes: 131_071, ..thinned },
+        Summary { hole_bytes: 200_000, ..thinned },
+    ] {
+        let file_len = impossible.file_len();
+        assert!(Summary::decode(&impossible.encode(), SEGMENT, file_len).is_err(), "{impossible:?}");
+    }
 }
 
 #[test]
@@ -108,7 +144,7 @@ fn the_footer_is_these_bytes() {
     assert_eq!(bytes[48..56], [5, 0, 0, 0, 0, 0, 0, 0]); // last sequence
     assert_eq!(bytes[56..88], [0xAB; 32]); // root
     assert_eq!(bytes[88..92], [2, 0, 0, 0]); // entries
-    assert_eq!(bytes[96..124], [0; 28]); // zero
+    assert_eq!(bytes[96..124], [0; 28]); // no holes, and zero
     let file_len = 8192 + 32 + 128;
     assert_eq!(Summary::decode(&bytes, SEGMENT, file_len), Ok(summary()));
     assert!(Summary::decode(&bytes, SEGMENT, file_len + 1).is_err());

@@ -6,7 +6,7 @@
 use std::io;
 
 use super::RECORDS_AT;
-use super::footer::{IndexEntry, SUMMARY_LEN, Summary, encode_index};
+use super::footer::{Hole, IndexEntry, SUMMARY_LEN, Summary, encode_holes, encode_index};
 use super::header::SegmentHeader;
 use crate::disk::DiskFile;
 use crate::ids::Sequence;
@@ -33,6 +33,10 @@ pub struct Verifier {
     damaged: u64,
     /// Within a bad stretch.
     is_lost: bool,
+    /// Stretches that were given back and are not reached yet, the next one last. Known once the records begin.
+    holes: Option<Vec<Hole>>,
+    /// What stands behind the index of them.
+    holes_bytes: Vec<u8>,
 }
 
 /// How it goes.
@@ -64,6 +68,8 @@ impl Verifier {
             index_crc: 0,
             damaged: 0,
             is_lost: false,
+            holes: None,
+            holes_bytes: Vec::new(),
         }
     }
 
@@ -77,6 +83,19 @@ impl Verifier {
     /// # Errors
     /// The disk's; [`io::ErrorKind::UnexpectedEof`] where the file is too short.
     pub fn step<F: DiskFile>(&mut self, file: &F, len: usize) -> io::Result<Verified> {
+        self.step_and_see(file, len, &mut |_| ())
+    }
+
+    /// As [`Self::step`], and shows each sound record's header to `see`.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn step_and_see<F: DiskFile>(
+        &mut self,
+        file: &F,
+        len: usize,
+        see: &mut dyn FnMut(&RecordHeader),
+    ) -> io::Result<Verified> {
         let Summary { length, .. } = self.summary;
         let index_end = length.saturating_add(self.summary.index_len());
         let until = [RECORDS_AT, length, index_end, self.summary.file_len()];
@@ -91,7 +110,12 @@ impl Verifier {
             self.judge_header(is_end);
         } else if from < length {
             self.hasher.update(&self.rest[start..]);
-            self.judge_records(is_end);
+            if self.holes.is_none() {
+                let holes = self.read_holes(file)?;
+                self.holes_bytes = encode_holes(&holes);
+                self.holes = Some(holes.into_iter().rev().collect());
+            }
+            self.judge_records(is_end, see);
         } else if from < index_end {
             self.index_crc = crc32c::crc32c_append(self.index_crc, &self.rest);
             self.rest.clear();
@@ -99,6 +123,24 @@ impl Verifier {
             self.judge_summary(is_end);
         }
         Ok(Verified::Piece(piece_len as u64))
+    }
+
+    /// Those that the footer tells of; where it is damaged, none: then they are found to be damage.
+    fn read_holes<F: DiskFile>(&self, file: &F) -> io::Result<Vec<Hole>> {
+        if self.summary.holes == 0 {
+            return Ok(Vec::new());
+        }
+        let mut index = vec![0; usize::try_from(self.summary.index_len()).unwrap_or(0)];
+        file.read_at(self.summary.length, &mut index)?;
+        Ok(self.summary.decode_holes(&index).unwrap_or_default())
+    }
+
+    /// How far it is, at `at`, to the end of the hole that it is in.
+    fn in_hole(&mut self, at: u64) -> Option<u64> {
+        let holes = self.holes.as_mut()?;
+        while holes.pop_if(|hole| hole.end() <= at).is_some() {}
+        let hole = holes.last().filter(|hole| u64::from(hole.offset) <= at)?;
+        Some(hole.end() - at)
     }
 
     fn judge_header(&mut self, is_end: bool) {
@@ -116,18 +158,24 @@ impl Verifier {
     }
 
     /// Judges the records that are whole in `rest`; all of it where no more come.
-    fn judge_records(&mut self, is_end: bool) {
+    fn judge_records(&mut self, is_end: bool, see: &mut dyn FnMut(&RecordHeader)) {
         let begin = self.at - self.rest.len() as u64;
         let rest = std::mem::take(&mut self.rest);
         let mut used = 0;
         while used < rest.len() {
             let bytes = &rest[used..];
+            if let Some(hole) = self.in_hole(begin + used as u64) {
+                used += usize::try_from(hole).unwrap_or(usize::MAX).min(bytes.len());
+                self.is_lost = false;
+                continue;
+            }
             let record = UncheckedRecord::new(bytes).check(self.header.segment, begin + used as u64);
             used += match record {
                 Ok(record)
                     if record.header.epoch == self.header.epoch && record.header.sequence > self.last =>
                 {
                     self.take(&record.header);
+                    see(&record.header);
                     record.header.record_len()
                 }
                 Err(RecordError::CutOff { .. }) if !is_end && bytes.len() < RECORD_LEN_MAX => break,
@@ -163,9 +211,17 @@ impl Verifier {
     /// What can only be said in the end. A bad index is a stretch of its own; all else goes with the bad records that
     /// were found, and is one where none were.
     fn judge_whole(&self) -> Verified {
-        let Summary { records, first, last, root, catalog_records, index_crc, .. } = self.summary;
-        let is_right = (self.records, self.first, self.last) == (records, first, last)
-            && (self.entries, self.entries_crc) == (catalog_records, index_crc)
+        let Summary { records, first, last, root, catalog_records, index_crc, holes, .. } = self.summary;
+        // The first one and the last one may have been given back.
+        let is_in_line = if holes == 0 {
+            (self.first, self.last) == (first, last)
+        } else {
+            self.records == 0 || (first <= self.first && self.last <= last)
+        };
+        let found_crc = crc32c::crc32c_append(self.entries_crc, &self.holes_bytes);
+        let is_right = self.records == records
+            && is_in_line
+            && (self.entries, found_crc) == (catalog_records, index_crc)
             && *self.hasher.finalize().as_bytes() == root;
         let damaged = self.damaged + u64::from(self.index_crc != index_crc);
         Verified::Whole { damaged: damaged.max(u64::from(!is_right)) }

@@ -20,10 +20,11 @@ use crate::disk::Disk;
 use crate::ids::{DataKey, SegmentId, UnitId};
 use crate::keys::WrappedKey;
 use crate::limits::{
-    ANSWER_TIME_MAX, CONNECTION_DATA_MAX, CONNECTION_REQUESTS_MAX, GROUP_LEN_MAX, HELLO_TIME_MAX,
+    ANSWER_TIME_MAX, CONNECTION_DATA_MAX, CONNECTION_REQUESTS_MAX, GROUP_LEN_MAX, HELLO_TIME_MAX, HOLES_MAX,
     IDLE_TIME_MAX, INDEX_PAGE_MAX, PAGE_MAX,
 };
 use crate::link::{Link, LinkError, PeerStream, Pending};
+use crate::segment::footer::{HOLE_LEN, decode_holes};
 use crate::segment::header::SegmentHeader;
 use crate::unit::worker::{UnitHandle, off_reactor};
 use crate::unit::{CheckedAppend, Phase, Shelved, Stretch, UnitError};
@@ -424,6 +425,16 @@ impl<D: Disk> Session<D> {
                 let unit = self.owned(&target)?;
                 unit.call(move |unit| unit.rewrap(segment, &writer, epoch, wrapped, now)).await??;
                 done()
+            }
+            Request::Thin { target } => {
+                if data.len() > HOLES_MAX * HOLE_LEN || !data.len().is_multiple_of(HOLE_LEN) {
+                    return Err(Refusal::Malformed);
+                }
+                let (unit, Target { segment, writer, epoch, .. }) = (self.owned(&target)?, target);
+                let _turn = self.shared.receives.acquire().await.map_err(|_| Refusal::Disk)?;
+                let now = (self.shared.clock)();
+                let report = unit.thin(segment, writer, epoch, decode_holes(&data), now).await??;
+                Ok((Response::Sealed(report), Vec::new()))
             }
             Request::Hello { .. } | Request::Ping | Request::Append { .. } | Request::ReadSealed { .. } => {
                 Err(Refusal::Malformed)

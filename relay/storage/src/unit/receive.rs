@@ -25,6 +25,9 @@ use crate::segment::footer::Summary;
 use crate::segment::header::SegmentHeader;
 use crate::segment::verify::{Verified, Verifier};
 
+/// Zeros are left out in blocks of so many bytes.
+const SPARSE_BLOCK_LEN: usize = 16 * 1024;
+
 /// A segment's file, as far as it has arrived.
 pub struct Partial<D: Disk> {
     /// Tells it from one that was begun later.
@@ -89,7 +92,20 @@ impl<D: Disk> Partial<D> {
             }
             self.header = Some(Box::new(header));
         }
-        self.file.write_at(self.end, bytes)?;
+        // What was given back takes no room here, either; the file's end is never zeros.
+        let is_zero = |block: &&[u8]| block.iter().all(|byte| *byte == 0);
+        let mut blocks = bytes.chunks(SPARSE_BLOCK_LEN).peekable();
+        let mut at = 0;
+        while blocks.peek().is_some() {
+            let zeros: usize = std::iter::from_fn(|| blocks.next_if(is_zero)).map(<[u8]>::len).sum();
+            at += zeros;
+            let data: usize =
+                std::iter::from_fn(|| blocks.next_if(|block| !is_zero(block))).map(<[u8]>::len).sum();
+            if data > 0 {
+                self.file.write_at(self.end + at as u64, &bytes[at..at + data])?;
+            }
+            at += data;
+        }
         self.end += bytes.len() as u64;
         self.touched = now;
         Ok(())
@@ -248,7 +264,7 @@ impl<D: Disk> Unit<D> {
         }
     }
 
-    fn is_out(&self, segment: SegmentId, number: u64) -> bool {
+    pub(super) fn is_out(&self, segment: SegmentId, number: u64) -> bool {
         matches!(self.partials.get(&segment), Some(Place::Out(out)) if *out == number)
     }
 

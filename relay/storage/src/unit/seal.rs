@@ -130,6 +130,8 @@ impl<D: Disk> SealJob<D> {
             root,
             catalog_records: u32::try_from(index.len()).unwrap_or(u32::MAX),
             index_crc: crc32c::crc32c(&bytes),
+            holes: 0,
+            hole_bytes: 0,
         };
         let damaged = found.damaged.len() + usize::from(found.end != self.length);
         Ok(Sealed { shelved: self.shelved, summary, index: bytes, damaged })

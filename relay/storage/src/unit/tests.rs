@@ -1,6 +1,7 @@
 mod copies;
 mod rewrap;
 mod scrubbing;
+mod thinning;
 
 use std::io;
 

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use lighter_protocol::UnixTime;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ use crate::array::Clock;
 use crate::disk::Disk;
 use crate::ids::{Epoch, SegmentId};
 use crate::limits::{GROUP_LEN_MAX, GROUP_TIME_MAX, UNIT_QUEUE_MAX};
-use crate::segment::footer::Summary;
+use crate::segment::footer::{Hole, Summary};
 
 /// Asks a unit's worker. Clones ask the same one; it ends with the last of them.
 pub struct UnitHandle<D: Disk> {
@@ -122,6 +123,33 @@ impl<D: Disk> UnitHandle<D> {
     /// Commands that wait for the worker.
     pub fn queue_len(&self) -> usize {
         self.commands.max_capacity() - self.commands.capacity()
+    }
+
+    /// Gives back what is dead of a sealed segment; the unit goes on with others meanwhile.
+    ///
+    /// # Errors
+    /// [`Stopped`] outside, the unit's own inside.
+    pub async fn thin(
+        &self,
+        segment: SegmentId,
+        writer: lighter_protocol::PeerId,
+        epoch: Epoch,
+        holes: Vec<Hole>,
+        now: UnixTime,
+    ) -> Result<Result<SealReport, UnitError>, Stopped> {
+        let handle = self.clone();
+        let thinning = tokio::spawn(async move {
+            let begun = handle.call(move |unit| unit.begin_thin(segment, &writer, epoch, holes, now)).await?;
+            let job = match begun {
+                Ok(Ok(job)) => job,
+                Ok(Err(report)) => return Ok(Ok(report)),
+                Err(error) => return Ok(Err(error)),
+            };
+            let number = job.number();
+            let thinned = off_reactor(move || job.run()).await?;
+            handle.call(move |unit| unit.finish_thin(segment, number, epoch, thinned)).await
+        });
+        thinning.await.map_err(|_| Stopped)?
     }
 
     /// Checks what was received of a segment and makes it a copy; the unit goes on with others meanwhile.

@@ -162,6 +162,7 @@ mod tests {
             (21, Request::Health { unit }),
             (22, Request::Rewrap { target }),
             (23, Request::Successors { segment }),
+            (24, Request::Thin { target }),
         ];
         for (number, request) in requests {
             assert_eq!(postcard::to_stdvec(&request).unwrap()[0], number, "{request:?}");

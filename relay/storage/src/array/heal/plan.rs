@@ -56,7 +56,8 @@ impl State {
     ) -> Standing {
         let Some(server) = self.server(&holder.peer) else { return Standing::Gone };
         let is_sound = entry.copy(holder).map(|info| {
-            matches!(info.state, CopyState::Sealed(theirs) if theirs == *summary) && info.damaged == 0
+            matches!(info.state, CopyState::Sealed(theirs) if theirs.is_same_log(summary))
+                && info.damaged == 0
         });
         let Some(live) = server.live.as_ref().filter(|live| !live.is_closed()) else {
             let is_short = now.duration_since(server.last_seen) < config.rebuild_after;
@@ -103,17 +104,25 @@ impl State {
             .holders()
             .map(|holder| (holder, self.standing(entry, &holder, &summary, config, now)))
             .collect();
-        let sources: Vec<Member> = holders
+        let said = |holder: &Member| match entry.copy(holder)?.state {
+            CopyState::Sealed(summary) => Some(summary),
+            _ => None,
+        };
+        let sources: Vec<(Member, Summary)> = holders
             .iter()
             .filter(|(_, standing)| matches!(standing, Standing::Here | Standing::Draining))
-            .map(|(holder, _)| *holder)
+            .filter_map(|(holder, _)| Some((*holder, said(holder)?)))
             .collect();
+        // One that was thinned otherwise is another file: what is copied must be what it is checked against.
+        let Some((_, summary)) = sources.first().copied() else { return Vec::new() };
+        let sources: Vec<Member> =
+            sources.into_iter().filter(|(_, said)| *said == summary).map(|(holder, _)| holder).collect();
         let counted = holders
             .iter()
             .filter(|(_, standing)| matches!(standing, Standing::Here | Standing::Away))
             .count();
         let lacking = usize::from(self.table.copies).saturating_sub(counted);
-        if lacking == 0 || sources.is_empty() {
+        if lacking == 0 {
             return Vec::new();
         }
         // Units that had one, or should have, come first; then servers that have none.

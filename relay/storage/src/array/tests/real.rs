@@ -48,7 +48,7 @@ impl Cluster {
         Arc::new(move || *now.lock().unwrap())
     }
 
-    fn unit(&self, index: usize) -> PathBuf {
+    pub(super) fn unit(&self, index: usize) -> PathBuf {
         self.folder.path().join(format!("server-{index}")).join("unit-0")
     }
 
@@ -103,7 +103,7 @@ impl Cluster {
         Array::open(self.config(), &self.fellow, self.key.clone(), self.clock()).await.unwrap()
     }
 
-    fn segment_files(&self, index: usize) -> Vec<PathBuf> {
+    pub(super) fn segment_files(&self, index: usize) -> Vec<PathBuf> {
         segment_files(&self.unit(index))
     }
 }

@@ -204,6 +204,8 @@ fn empty() -> Summary {
         root: [0; 32],
         catalog_records: 0,
         index_crc: 0,
+        holes: 0,
+        hole_bytes: 0,
     }
 }
 

@@ -1,0 +1,176 @@
+//! Thinning (SPEC D8): a sealed segment of which little is alive gives the room of its dead records back, on each copy.
+//!
+//! Nothing moves: what is alive keeps its place, and so do the catalog's records, all of which stay. So no reference and
+//! no link of the log changes, and a crash at any moment leaves each copy as it was or thinned. Only settled segments are
+//! thinned, with all their copies there: none is left that would have to be brought up from a thinned one.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::entry::Stage;
+use super::state::{Live, Shared};
+use super::{Array, ReadError};
+use crate::ids::SegmentId;
+use crate::limits::{HOLE_LEN_MIN, HOLES_MAX, SEAL_TIME_MAX};
+use crate::link::LinkError;
+use crate::location::RecordPlace;
+use crate::segment::RECORDS_AT;
+use crate::segment::footer::{Hole, encode_holes};
+use crate::segment::header::Member;
+use crate::wire::{CopyState, Request, Response};
+
+/// Why a segment was not thinned. It is as it was, on all copies or on some.
+#[derive(Debug, thiserror::Error)]
+pub enum ThinError {
+    /// It is not sealed on all members, a copy is not sound or its server is away, or its day is over: later, perhaps.
+    #[error("not all of its copies are there, and as they should be")]
+    NotNow,
+    /// Its catalog records are not known.
+    #[error("its catalog records cannot be read")]
+    Catalog(#[source] ReadError),
+    /// A server did not do it.
+    #[error("a server did not do it: {0}")]
+    Server(#[source] LinkError),
+    /// The copies are not alike afterwards.
+    #[error("the copies differ")]
+    Differ,
+}
+
+impl Array {
+    /// Gives back what is dead of a segment. `alive` are all records of it that are referred to, or may be from now on;
+    /// those of the catalog stay without being named. Gives the bytes that each copy has less now.
+    ///
+    /// # Errors
+    /// See [`ThinError`].
+    // SPEC: D8
+    pub async fn thin(&self, segment: SegmentId, alive: &[RecordPlace]) -> Result<u64, ThinError> {
+        self.inner.shared.thin(segment, alive).await
+    }
+}
+
+impl Shared {
+    async fn thin(&self, segment: SegmentId, alive: &[RecordPlace]) -> Result<u64, ThinError> {
+        let (length, copies, stored) = self.copies_to_thin(segment).ok_or(ThinError::NotNow)?;
+        let index = self.catalog_index(segment).await.map_err(ThinError::Catalog)?;
+        let (_, _, index) = index.ok_or(ThinError::NotNow)?;
+        let own = index.iter().map(|entry| (u64::from(entry.offset), u64::from(entry.length)));
+        let referred = alive.iter().filter(|place| place.segment == segment);
+        let referred = referred.map(|place| (place.offset, u64::from(place.length)));
+        let holes = holes_between(own.chain(referred).collect(), length);
+        if holes.is_empty() {
+            return Ok(0);
+        }
+        let mut summaries = Vec::new();
+        for (holder, live) in copies {
+            let target = self.state().target(self.peer, segment, &holder);
+            let data = vec![Bytes::from(encode_holes(&holes))];
+            let thinned = live.writes.call(&Request::Thin { target }, data, SEAL_TIME_MAX).await;
+            let (response, _) = thinned.map_err(ThinError::Server)?;
+            let Response::Sealed(report) = response else { return Err(ThinError::Server(LinkError::Wrong)) };
+            if report.summary.length != length || report.damaged > 0 {
+                return Err(ThinError::Server(LinkError::Wrong));
+            }
+            if let Some(info) =
+                self.state().segments.get_mut(&segment).and_then(|entry| entry.copy_mut(&holder))
+            {
+                info.state = CopyState::Sealed(report.summary);
+            }
+            summaries.push(report.summary);
+        }
+        if summaries.windows(2).any(|pair| pair[0] != pair[1]) {
+            return Err(ThinError::Differ);
+        }
+        let left = summaries.first().map_or(stored, |summary| summary.stored_len());
+        let given_back = stored.saturating_sub(left);
+        self.counters.thinned_bytes.fetch_add(given_back, Ordering::Relaxed);
+        Ok(given_back)
+    }
+
+    /// All copies of a segment that is as it should be; where its records end, and the most that a copy stores of them.
+    fn copies_to_thin(&self, segment: SegmentId) -> Option<(u64, Vec<(Member, Live)>, u64)> {
+        let state = self.state();
+        let entry = state.segments.get(&segment)?;
+        let is_over = entry.header.deletion_day.end() <= (self.clock)();
+        if entry.stage != Stage::Settled || entry.day_key.is_none() || is_over {
+            return None;
+        }
+        let (mut copies, mut stored) = (Vec::new(), 0);
+        for holder in entry.holders() {
+            // One that is lost for good never comes back with what it had.
+            if state.server(&holder.peer).is_none() {
+                continue;
+            }
+            let info = entry.copy(&holder)?;
+            let CopyState::Sealed(summary) = info.state else { return None };
+            if summary.length != entry.length || info.damaged > 0 {
+                return None;
+            }
+            stored = stored.max(summary.stored_len());
+            copies.push((holder, state.live(&holder.peer)?.clone()));
+        }
+        (!copies.is_empty()).then_some((entry.length, copies, stored))
+    }
+}
+
+/// The stretches between what stays, from the first record to `length`: those that are long enough, and, where they are too
+/// many, the longest.
+fn holes_between(mut kept: Vec<(u64, u64)>, length: u64) -> Vec<Hole> {
+    kept.sort_unstable();
+    let (mut holes, mut end) = (Vec::new(), RECORDS_AT);
+    for (at, len) in kept.into_iter().chain([(length, 0)]) {
+        if let (Ok(offset), Ok(between)) = (u32::try_from(end), u32::try_from(at.saturating_sub(end)))
+            && between >= HOLE_LEN_MIN
+        {
+            holes.push(Hole { offset, length: between });
+        }
+        end = end.max(at.saturating_add(len));
+    }
+    if holes.len() > HOLES_MAX {
+        holes.sort_unstable_by_key(|hole| std::cmp::Reverse(hole.length));
+        holes.truncate(HOLES_MAX);
+        holes.sort_unstable_by_key(|hole| hole.offset);
+    }
+    holes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::segment::footer::are_holes;
+
+    #[test]
+    fn between_what_stays_only_long_stretches_are_holes() {
+        let long = u64::from(HOLE_LEN_MIN);
+        let kept = vec![(RECORDS_AT + long, 96), (RECORDS_AT, 16), (RECORDS_AT + 2 * long + 96, 16)];
+        let length = RECORDS_AT + 4 * long;
+        let holes: Vec<_> =
+            holes_between(kept, length).iter().map(|hole| (u64::from(hole.offset), hole.length)).collect();
+        let first = RECORDS_AT + long + 96;
+        let last = RECORDS_AT + 2 * long + 112;
+        assert_eq!(holes, [(first, HOLE_LEN_MIN), (last, u32::try_from(length - last).unwrap())]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stays_is_in_no_hole(
+            kept in proptest::collection::vec((0_u64..4000, 1_u64..70), 0..60),
+            units in 1_u64..4000,
+        ) {
+            let scale = |at: u64| at * 1024;
+            let length = RECORDS_AT + scale(units);
+            let kept: Vec<_> = kept
+                .into_iter()
+                .map(|(at, len)| (RECORDS_AT + scale(at), scale(len)))
+                .filter(|(at, len)| at + len <= length)
+                .collect();
+            let holes = holes_between(kept.clone(), length);
+            prop_assert!(are_holes(&holes, length));
+            for (at, len) in kept {
+                prop_assert!(holes.iter().all(|hole| hole.end() <= at || at + len <= u64::from(hole.offset)));
+            }
+        }
+    }
+}
