@@ -11,7 +11,7 @@ use lighter_storage::record::{
     AppendDigest, Kind, RECORD_HEADER_LEN, RecordHeader, UncheckedRecord, UnplacedRecord,
 };
 use lighter_storage::segment::RECORDS_AT;
-use lighter_storage::segment::footer::{IndexEntry, SUMMARY_LEN, Summary, encode_index};
+use lighter_storage::segment::footer::{Hole, IndexEntry, SUMMARY_LEN, Summary, encode_holes, encode_index};
 use lighter_storage::segment::header::{Member, SegmentHeader};
 use lighter_storage::segment::scan::scan;
 use lighter_storage::segment::verify::{Verified, Verifier};
@@ -69,12 +69,20 @@ pub fn segment_header(data: &[u8]) {
 pub fn segment_footer(data: &[u8]) {
     let Some(index_len) = data.len().checked_sub(SUMMARY_LEN) else { return };
     let (index, summary) = data.split_at(index_len);
-    for length in [RECORDS_AT, RECORDS_AT + 4096] {
+    for length in [RECORDS_AT, RECORDS_AT + 4096, RECORDS_AT + (1 << 20)] {
         let Ok(summary) = Summary::decode(summary, SEGMENT, length + data.len() as u64) else { continue };
         assert!(summary.encode() == data[index_len..], "one summary, two encodings");
         assert!(summary.length == length && summary.index_len() == index.len() as u64);
         let Ok(entries) = summary.decode_index(index) else { continue };
-        assert!(encode_index(&entries) == index, "one index, two encodings");
+        let holes = summary.decode_holes(index);
+        if let Ok(holes) = &holes {
+            assert!(holes.iter().all(|hole| hole.end() <= length), "a hole beyond the records");
+            assert!(
+                [encode_index(&entries), encode_holes(holes)].concat() == index,
+                "one index, two encodings"
+            );
+        }
+        assert!(holes.is_ok() || summary.holes > 0);
         let mut end = RECORDS_AT;
         for entry in entries {
             assert!(u64::from(entry.offset) >= end, "entries that overlap");
@@ -299,10 +307,29 @@ fn footer_seeds() -> Vec<Vec<u8>> {
             root: [5; 32],
             catalog_records: count,
             index_crc: crc32c::crc32c(&index),
+            holes: 0,
+            hole_bytes: 0,
         };
         [&index[..], &summary.encode()].concat()
     };
-    vec![footer(0, RECORDS_AT), footer(3, RECORDS_AT + 4096), footer(36, RECORDS_AT + 4096)]
+    vec![footer(0, RECORDS_AT), footer(3, RECORDS_AT + 4096), footer(36, RECORDS_AT + 4096), thinned_footer()]
+}
+
+/// That of a segment of which two stretches were given back.
+fn thinned_footer() -> Vec<u8> {
+    let holes = [Hole { offset: 4208, length: 1 << 16 }, Hole { offset: 1 << 18, length: 1 << 17 }];
+    let entry = IndexEntry { sequence: Sequence(1), offset: 4096, length: 112 };
+    let index = [encode_index(&[entry]), encode_holes(&holes)].concat();
+    let summary = Summary {
+        length: RECORDS_AT + (1 << 20),
+        records: 1,
+        catalog_records: 1,
+        index_crc: crc32c::crc32c(&index),
+        holes: 2,
+        hole_bytes: (1 << 16) + (1 << 17),
+        ..summary()
+    };
+    [&index[..], &summary.encode()].concat()
 }
 
 fn scan_seeds() -> Vec<Vec<u8>> {
@@ -337,6 +364,8 @@ fn verify_seeds() -> Vec<Vec<u8>> {
             root: *blake3::hash(&records).as_bytes(),
             catalog_records: u32::try_from(entries.len()).expect("a seed is short"),
             index_crc: crc32c::crc32c(&index),
+            holes: 0,
+            hole_bytes: 0,
         };
         [&file.0[..], &index, &summary.encode()].concat()
     };
@@ -402,6 +431,8 @@ fn summary() -> Summary {
         root: [5; 32],
         catalog_records: 3,
         index_crc: 77,
+        holes: 0,
+        hole_bytes: 0,
     }
 }
 

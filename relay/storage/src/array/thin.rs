@@ -51,7 +51,7 @@ impl Array {
 
 impl Shared {
     async fn thin(&self, segment: SegmentId, alive: &[RecordPlace]) -> Result<u64, ThinError> {
-        let (length, copies, stored) = self.copies_to_thin(segment).ok_or(ThinError::NotNow)?;
+        let Settled { length, stored, copies } = self.settled(segment).ok_or(ThinError::NotNow)?;
         let index = self.catalog_index(segment).await.map_err(ThinError::Catalog)?;
         let (_, _, index) = index.ok_or(ThinError::NotNow)?;
         let own = index.iter().map(|entry| (u64::from(entry.offset), u64::from(entry.length)));
@@ -87,8 +87,8 @@ impl Shared {
         Ok(given_back)
     }
 
-    /// All copies of a segment that is as it should be; where its records end, and the most that a copy stores of them.
-    fn copies_to_thin(&self, segment: SegmentId) -> Option<(u64, Vec<(Member, Live)>, u64)> {
+    /// All copies of a segment that is as it should be.
+    fn settled(&self, segment: SegmentId) -> Option<Settled> {
         let state = self.state();
         let entry = state.segments.get(&segment)?;
         let is_over = entry.header.deletion_day.end() <= (self.clock)();
@@ -109,8 +109,18 @@ impl Shared {
             stored = stored.max(summary.stored_len());
             copies.push((holder, state.live(&holder.peer)?.clone()));
         }
-        (!copies.is_empty()).then_some((entry.length, copies, stored))
+        (!copies.is_empty()).then_some(Settled { length: entry.length, stored, copies })
     }
+}
+
+/// A segment that may be thinned.
+struct Settled {
+    /// Where its records end.
+    length: u64,
+    /// The most that a copy stores of them.
+    stored: u64,
+    /// All that have a copy.
+    copies: Vec<(Member, Live)>,
 }
 
 /// The stretches between what stays, from the first record to `length`: those that are long enough, and, where they are too
