@@ -127,6 +127,13 @@ pub trait Catalog: Send + Sync + 'static {
     /// As above.
     fn copies(&self, after: Option<&CopyKey>, count_max: usize) -> Result<Vec<KeptCopy>>;
 
+    /// Shows each blob that messages refer to, as it is at one moment: manifests of messages that are not over, and each
+    /// copy of an attachment once. `looked` is called when that moment is fixed.
+    ///
+    /// # Errors
+    /// As above.
+    fn alive(&self, looked: &mut dyn FnMut(), visit: &mut dyn FnMut(&StoredBlob)) -> Result<()>;
+
     /// Compares this view with one that was made from the log alone. `looked` is called when a moment of this view is
     /// fixed that is compared, and returns when `log` has everything up to then; where it says no, nothing is compared.
     ///

@@ -31,9 +31,10 @@ use lighter_storage::{Class, ReplayAlarms, Sequence, StoredBlob};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, oneshot, watch};
 
 use crate::limits::{APPLY_QUEUE_LEN_MAX, DOUBT_RETRY_MS, DOUBTS_MAX};
-use crate::one_copy::{BlobLocks, Claims, named};
+use crate::one_copy::{BlobLocks, Claims, Gone, named};
 use crate::{Catalog, CatalogError, Change, ChangeError, Checkpoint, EmbeddedCatalog, Mark, Message};
 
+mod alive;
 mod applier;
 mod audit;
 mod replay;
@@ -305,7 +306,8 @@ impl<L: Log> Ledger<L> {
         blobs: Vec<L::Blob>,
         applied: Option<oneshot::Sender<()>>,
     ) -> Result<(), CommitError> {
-        let claims = self.claim(&mut message).await;
+        // A part that was left out has no copy any more: the next try brings it.
+        let claims = self.claim(&mut message, &blobs).await.map_err(|Gone| CommitError::Unavailable(None))?;
         let blobs = named::<L>(&message, blobs);
         let class = message.class;
         let change = Change::Accepted(Box::new(message));

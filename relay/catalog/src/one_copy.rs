@@ -12,8 +12,10 @@
 //! and the view has only what is durable: a record never names what may still be lost. Locks are taken in the order of
 //! the blobs, so nobody waits for each other.
 //!
-//! Nothing takes a copy away before its deletion day: one that was found stays there, also where the last message that
-//! referred to it gives it up in the meantime. (Whoever will move copies has to take the lock for itself.)
+//! Nothing takes a copy away that a message on its way has claimed: what is dead is let go of only as it is at a moment
+//! without claims (`ledger::alive`). A message that left a part out, since a copy was found before, claims that copy when
+//! it is accepted: where nothing refers to it any more by then, it is refused for the moment, and brings the part the next
+//! time.
 //!
 //! # What it costs
 //! For a message without attachments nothing. Locks are kept while somebody has them, in memory.
@@ -34,13 +36,22 @@ use crate::{Ledger, Log, Message};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BlobLocks {
     locks: Arc<Mutex<BTreeMap<BlobId, Arc<RwLock<()>>>>>,
+    /// Shared by all claims: who has it alone finds none.
+    claiming: Arc<RwLock<()>>,
 }
 
 /// What a message holds until the view has it.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     held: Vec<Held>,
+    /// Taken before the first one, and held to the end.
+    _claiming: Option<OwnedRwLockReadGuard<()>>,
 }
+
+/// What the message names may be gone: it was stored longer than a day ago, or was left out since there was a copy, which is
+/// dead now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gone;
 
 #[derive(Debug)]
 struct Held {
@@ -62,6 +73,11 @@ impl BlobLocks {
     fn of(&self, blob: &BlobId) -> Arc<RwLock<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(locks.entry(*blob).or_default())
+    }
+
+    /// What all claims share.
+    pub(crate) fn claiming(&self) -> &Arc<RwLock<()>> {
+        &self.claiming
     }
 
     /// Forgets a lock that nobody has, or is waiting for.
@@ -100,13 +116,26 @@ impl<L: Log> Ledger<L> {
     }
 
     /// Sees to it that `message` names copies that were there before, where there are any; gives what must be held until
-    /// the view has the message.
-    pub(crate) async fn claim(&self, message: &mut Message) -> Claims {
+    /// the view has the message. `blobs` are what it has stored.
+    pub(crate) async fn claim(&self, message: &mut Message, blobs: &[L::Blob]) -> Result<Claims, Gone> {
+        let placed: Vec<CopyKey> = blobs.iter().map(|blob| CopyKey::of(L::stored(blob))).collect();
         let mut brought: BTreeMap<BlobId, StoredBlob> = BTreeMap::new();
         for part in &message.parts {
             brought.entry(part.blob.id).or_insert_with(|| part.blob.clone());
         }
-        let mut claims = Claims::default();
+        // What lies in segments of the day before yesterday may have been taken for dead meanwhile (`ledger::alive`).
+        let yesterday = Day(message.accepted.day().0.saturating_sub(1));
+        let since_yesterday = message.class.deletion_day(yesterday);
+        let is_too_old =
+            |blob: &L::Blob| L::stored(blob).location.deletion_day().is_some_and(|day| day < since_yesterday);
+        if blobs.iter().any(is_too_old) {
+            return Err(Gone);
+        }
+        if brought.is_empty() {
+            return Ok(Claims::default());
+        }
+        let claiming = Arc::clone(self.locks().claiming()).read_owned().await;
+        let mut claims = Claims { held: Vec::new(), _claiming: Some(claiming) };
         for (id, own) in &mut brought {
             let Some(until) = own.location.deletion_day() else { continue };
             // First of the two, and so the last to be dropped: the lock is forgotten also where nobody waits to the end.
@@ -127,6 +156,9 @@ impl<L: Log> Ledger<L> {
                     None => Guard::Making(making),
                 }
             };
+            if matches!(guard, Guard::Making(_)) && !placed.contains(&CopyKey::of(own)) {
+                return Err(Gone);
+            }
             held.guard = Some(guard);
             claims.held.push(held);
         }
@@ -135,7 +167,7 @@ impl<L: Log> Ledger<L> {
                 part.blob.clone_from(named);
             }
         }
-        claims
+        Ok(claims)
     }
 
     /// A copy that the view knows, that is kept long enough, and that is there as far as the log knows.

@@ -209,6 +209,28 @@ impl<E: Engine> Catalog for View<E> {
         self.engine.read(|tables| references::copies(tables, after, count_max.min(PAGE_LEN_MAX)))
     }
 
+    fn alive(&self, looked: &mut dyn FnMut(), visit: &mut dyn FnMut(&StoredBlob)) -> Result<()> {
+        self.engine.read(|tables| {
+            looked();
+            tables.scan(Table::Messages, &[], &mut |key, row| {
+                let id = key.try_into().map_err(|_| CatalogError::Damaged("key without a message"))?;
+                if apply::progress(tables, &MessageId(id))?.refers() {
+                    visit(&decode::<Message>(row)?.manifest);
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            let mut after = None;
+            loop {
+                let page = references::copies(tables, after.as_ref(), PAGE_LEN_MAX)?;
+                page.iter().for_each(|copy| visit(&copy.blob));
+                match page.last() {
+                    Some(last) => after = Some(CopyKey::of(&last.blob)),
+                    None => return Ok(()),
+                }
+            }
+        })
+    }
+
     fn compare(
         &self,
         log: &EmbeddedCatalog,

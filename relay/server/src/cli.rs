@@ -183,6 +183,9 @@ pub enum CatalogCommand {
     },
     /// Says for each segment how much of it nothing refers to.
     Orphans,
+    /// Gives the room of what nothing refers to back now, in segments of the day before yesterday and earlier that are
+    /// mostly dead (`array.thin_below_percent`). The relay does so once a day by itself.
+    Thin,
 }
 
 /// `lighter-relay keys …`.

@@ -69,6 +69,11 @@ pub enum Task {
     },
     /// Looks for what nothing refers to.
     Orphans,
+    /// Give back the room of dead records in segments of which less than this is alive.
+    Thin {
+        /// In percent.
+        below_percent: u8,
+    },
 }
 
 /// What the relay says: an answer that stands for itself, or why there is none.

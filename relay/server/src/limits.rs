@@ -16,6 +16,17 @@ pub const CONTROL_LINE_LEN_MAX: u64 = 16 * 1024;
 /// answer, and then for all that are to have it.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// From the start to the first look for dead records to be given back, and between two where something else is under way.
+pub const THIN_FIRST_PAUSE: Duration = Duration::from_mins(30);
+/// Between two looks.
+pub const THIN_INTERVAL: Duration = Duration::from_hours(24);
+/// What a segment's copy must have less at least for it to be worth it: 16 MiB.
+pub const THIN_GAIN_MIN: u64 = 16 << 20;
+/// Segments whose alive records are held in memory at once.
+pub const THIN_BATCH_LEN: usize = 4;
+/// Segments thinned in one go: a thousand GiB at most are read for it.
+pub const THIN_SEGMENTS_MAX: usize = 1024;
+
 /// How often a command asks how far a task of the relay is.
 pub const JOB_ASK_INTERVAL: Duration = Duration::from_millis(200);
 /// Rows of the catalog that a walk over all of it takes at a time; a message's row may have a MiB.

@@ -1,13 +1,14 @@
 //! Looking after the catalog: is the view what the log says, can everything that is referred to be read, and what lies in
 //! the array that nothing refers to (SPEC D8).
 //!
-//! None of it changes anything, and all of it runs beside the relay's work. It is done by the process that has the array
+//! All of it runs beside the relay's work, and none of it changes anything but [`thin`], which gives room back. It is done by the process that has the array
 //! open: the relay that runs ([`Jobs`], asked over the control socket), or the command itself while none does.
 
 mod check;
 mod jobs;
 mod orphans;
 mod survey;
+mod thin;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use lighter_storage::ReadError;
 pub(crate) use check::check;
 pub(crate) use jobs::Jobs;
 pub(crate) use orphans::orphans;
+pub(crate) use thin::thin;
 
 /// How far a task is: for a person who waits. Clones show the same.
 #[derive(Clone, Debug, Default)]

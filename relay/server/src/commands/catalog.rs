@@ -1,10 +1,11 @@
-//! `catalog check`, `orphans` and `rebuild`: by the relay that runs, or, while none does, here.
+//! `catalog check`, `orphans`, `thin` and `rebuild`: by the relay that runs, or, while none does, here.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lighter_catalog::Ledger;
+use lighter_storage::wall_clock;
 use serde_json::{Value, json};
 
 use super::{CommandError, ask, print};
@@ -42,6 +43,26 @@ pub(super) async fn orphans(config: &Config, json: bool) -> Result<(), CommandEr
     let found = look(config, Task::Orphans).await?;
     print(&found, json);
     Ok(())
+}
+
+/// Gives back the room of what nothing refers to.
+pub(super) async fn thin(config: &Config, json: bool) -> Result<(), CommandError> {
+    let below_percent = match config.array.thin_below_percent {
+        0 => {
+            return Err(CommandError::Relay(
+                "array.thin_below_percent is 0: nothing is given back".to_owned(),
+            ));
+        }
+        percent => percent,
+    };
+    let done = look(config, Task::Thin { below_percent }).await?;
+    print(&done, json);
+    match done["segments_put_off"].as_u64() {
+        Some(0) | None => Ok(()),
+        Some(count) => Err(CommandError::TryAgain(format!(
+            "{count} segments could not be thinned now: `lighter-relay array status` says which copies are away"
+        ))),
+    }
 }
 
 /// What the relay finds, or, where none runs, this process.
@@ -103,6 +124,9 @@ async fn look_here(config: &Config, task: Task) -> Result<Value, CommandError> {
         match task {
             Task::Check { deep } => upkeep::check(&array, &ledger, &config.data, deep, &progress).await,
             Task::Orphans => upkeep::orphans(&array, &ledger, &progress).await,
+            Task::Thin { below_percent } => {
+                upkeep::thin(&array, &ledger, below_percent, wall_clock()().day(), &progress).await
+            }
         }
     };
     let found = showing(work, || progress.text()).await;

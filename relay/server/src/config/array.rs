@@ -62,6 +62,8 @@ pub struct ArrayConfig {
     pub rebuild_after_minutes: u32,
     /// MiB a second that are copied at most to make up for lost copies; 0: as fast as it goes.
     pub rebuild_mib_per_second: u32,
+    /// Sealed segments of which less than this is alive, in percent, give the room of the rest back, once a day; 0: none.
+    pub thin_below_percent: u8,
 }
 
 impl Default for ArrayConfig {
@@ -73,6 +75,7 @@ impl Default for ArrayConfig {
             allowed_together: BTreeSet::new(),
             rebuild_after_minutes: 30,
             rebuild_mib_per_second: 64,
+            thin_below_percent: 50,
         }
     }
 }

@@ -82,7 +82,9 @@ impl Mail {
             hostname: config.hostname.clone(),
             admit: Admit::new(&config.domains, &config.trusted),
         });
+        let giving = CancellationToken::new();
         let jobs = Jobs::new(array.clone(), ledger.clone(), config.data.clone());
+        let thinning = jobs.clone().thin_daily(config.array.thin_below_percent, giving.clone());
         let answering = Answering::new(
             array.clone(),
             ledger.clone(),
@@ -96,11 +98,12 @@ impl Mail {
             ledger: ledger.clone(),
             taking: CancellationToken::new(),
             listeners: JoinSet::new(),
-            giving: CancellationToken::new(),
+            giving,
             workers: JoinSet::new(),
             control: control(config, answering)?,
         };
         mail.workers.spawn(key_change.run(mail.giving.clone()));
+        mail.workers.spawn(thinning);
         mail.hand_over(config, &ingest, &tickets, &retrieval_url, due)?;
         let endpoint = bind_quic(config, identity, addresses)?;
         let record = relay_record(config, identity, &endpoint, &retrieval_url)?;

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lighter_catalog::Ledger;
-use lighter_storage::Array;
+use lighter_storage::{Array, wall_clock};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use super::{Progress, UpkeepError, check, orphans};
+use super::{Progress, UpkeepError, check, orphans, thin};
 use crate::control::Task;
+use crate::limits::{THIN_FIRST_PAUSE, THIN_INTERVAL};
 
 /// The task that is under way, or the last one. Clones show the same.
 #[derive(Clone)]
@@ -48,9 +50,16 @@ impl Jobs {
             let outcome = match task {
                 Task::Check { deep } => check(&this.array, &this.ledger, &this.data, deep, &progress).await,
                 Task::Orphans => orphans(&this.array, &this.ledger, &progress).await,
+                Task::Thin { below_percent } => {
+                    thin(&this.array, &this.ledger, below_percent, wall_clock()().day(), &progress).await
+                }
             };
-            if let Err(error) = &outcome {
-                tracing::warn!(?task, %error, "a look at the catalog failed");
+            match &outcome {
+                Ok(found) if matches!(task, Task::Thin { .. }) => {
+                    tracing::info!(%found, "dead records were looked for")
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(?task, %error, "a look at the catalog failed"),
             }
             if let Some(job) = this.last().as_mut().filter(|job| job.number == number) {
                 job.outcome = Some(outcome);
@@ -69,6 +78,20 @@ impl Jobs {
             None => json!({ "under_way": job.progress.text() }),
             Some(Ok(answer)) => json!({ "done": answer }),
             Some(Err(error)) => json!({ "failed": error.to_string(), "try_again": error.is_temporary() }),
+        }
+    }
+
+    /// Gives back the room of dead records, once a day, until `stopping`: of segments of which less than `below_percent`
+    /// is alive; 0: never.
+    pub(crate) async fn thin_daily(self, below_percent: u8, stopping: CancellationToken) {
+        if below_percent == 0 {
+            return;
+        }
+        let mut pause = THIN_FIRST_PAUSE;
+        while stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            // Where another task is under way, it has its turn a little later.
+            let begun = self.begin(Task::Thin { below_percent });
+            pause = if begun.is_some() { THIN_INTERVAL } else { THIN_FIRST_PAUSE };
         }
     }
 

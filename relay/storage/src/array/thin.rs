@@ -14,7 +14,6 @@ use super::{Array, ReadError};
 use crate::ids::SegmentId;
 use crate::limits::{HOLE_LEN_MIN, HOLES_MAX, SEAL_TIME_MAX};
 use crate::link::LinkError;
-use crate::location::RecordPlace;
 use crate::segment::RECORDS_AT;
 use crate::segment::footer::{Hole, encode_holes};
 use crate::segment::header::Member;
@@ -38,26 +37,25 @@ pub enum ThinError {
 }
 
 impl Array {
-    /// Gives back what is dead of a segment. `alive` are all records of it that are referred to, or may be from now on;
-    /// those of the catalog stay without being named. Gives the bytes that each copy has less now.
+    /// Gives back what is dead of a segment. `alive` are all records of it that are referred to, or may be from now on,
+    /// each with its offset (see [`Array::places`]) and its bytes; those of the catalog stay without being named. Gives the
+    /// bytes that each copy has less now.
     ///
     /// # Errors
     /// See [`ThinError`].
     // SPEC: D8
-    pub async fn thin(&self, segment: SegmentId, alive: &[RecordPlace]) -> Result<u64, ThinError> {
+    pub async fn thin(&self, segment: SegmentId, alive: Vec<(u64, u64)>) -> Result<u64, ThinError> {
         self.inner.shared.thin(segment, alive).await
     }
 }
 
 impl Shared {
-    async fn thin(&self, segment: SegmentId, alive: &[RecordPlace]) -> Result<u64, ThinError> {
+    async fn thin(&self, segment: SegmentId, alive: Vec<(u64, u64)>) -> Result<u64, ThinError> {
         let Settled { length, stored, copies } = self.settled(segment).ok_or(ThinError::NotNow)?;
         let index = self.catalog_index(segment).await.map_err(ThinError::Catalog)?;
         let (_, _, index) = index.ok_or(ThinError::NotNow)?;
         let own = index.iter().map(|entry| (u64::from(entry.offset), u64::from(entry.length)));
-        let referred = alive.iter().filter(|place| place.segment == segment);
-        let referred = referred.map(|place| (place.offset, u64::from(place.length)));
-        let holes = holes_between(own.chain(referred).collect(), length);
+        let holes = holes_between(alive.into_iter().chain(own).collect(), length);
         if holes.is_empty() {
             return Ok(0);
         }

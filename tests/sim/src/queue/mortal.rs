@@ -192,6 +192,14 @@ impl Catalog for MortalView {
         self.view.copies(after, count_max)
     }
 
+    fn alive(
+        &self,
+        looked: &mut dyn FnMut(),
+        visit: &mut dyn FnMut(&StoredBlob),
+    ) -> Result<(), CatalogError> {
+        self.view.alive(looked, visit)
+    }
+
     fn compare(
         &self,
         log: &EmbeddedCatalog,
