@@ -48,8 +48,7 @@ pub(crate) struct Claims {
     _claiming: Option<OwnedRwLockReadGuard<()>>,
 }
 
-/// What the message names may be gone: it was stored longer than a day ago, or was left out since there was a copy, which is
-/// dead now.
+/// A part was left out of what was stored, since there was a copy, and that is dead now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gone;
 
@@ -122,14 +121,6 @@ impl<L: Log> Ledger<L> {
         let mut brought: BTreeMap<BlobId, StoredBlob> = BTreeMap::new();
         for part in &message.parts {
             brought.entry(part.blob.id).or_insert_with(|| part.blob.clone());
-        }
-        // What lies in segments of the day before yesterday may have been taken for dead meanwhile (`ledger::alive`).
-        let yesterday = Day(message.accepted.day().0.saturating_sub(1));
-        let since_yesterday = message.class.deletion_day(yesterday);
-        let is_too_old =
-            |blob: &L::Blob| L::stored(blob).location.deletion_day().is_some_and(|day| day < since_yesterday);
-        if blobs.iter().any(is_too_old) {
-            return Err(Gone);
         }
         if brought.is_empty() {
             return Ok(Claims::default());

@@ -11,7 +11,7 @@ use lighter_mail::{Address, Envelope, RcptTo, Reply};
 use lighter_message::{Detacher, Event, Policy, Summary as Detached};
 use lighter_protocol::ticket::TicketKey;
 use lighter_protocol::{Day, DeliveryId, Mailbox, MessageId, UnixTime};
-use lighter_storage::{BlobWriter, Class, StoredBlob, WriteError};
+use lighter_storage::{BlobWriter, Class, PlacedBlob, StoredBlob, WriteError};
 use rand::RngExt;
 
 use super::attachments::Attachments;
@@ -145,6 +145,14 @@ impl IncomingMessage {
             cause: self.cause,
         };
         placed.push(manifest);
+        // What lies in segments of the day before yesterday may have been taken for dead meanwhile (`upkeep::thin`).
+        let since_yesterday = shared.class.deletion_day(Day(now.day().0.saturating_sub(1)));
+        let was_stored_before = |blob: &PlacedBlob| {
+            blob.stored().location.deletion_day().is_some_and(|day| day < since_yesterday)
+        };
+        if placed.iter().any(was_stored_before) {
+            return Err(Failure::TooSlow);
+        }
         let taken = Taken::of(&message);
         match message.cause {
             None => shared.ledger.accept(message, placed).await?,
@@ -231,6 +239,9 @@ pub enum Failure {
     /// Whether the message exists is not known: nothing may be said (DESIGN §3 rule 2).
     #[error("whether the message was stored is not known")]
     InDoubt,
+    /// It took longer than a day to come in.
+    #[error("the message took longer than a day to come in")]
+    TooSlow,
     /// The message breaks a bound of the catalog.
     #[error("the message breaks a bound: {0}")]
     Refused(lighter_catalog::ChangeError),
@@ -243,7 +254,7 @@ pub enum Failure {
 impl Failure {
     fn verdict(&self) -> Verdict {
         match self {
-            Self::Unavailable | Self::OutOfOrder => Verdict::All(STORAGE_UNAVAILABLE),
+            Self::Unavailable | Self::OutOfOrder | Self::TooSlow => Verdict::All(STORAGE_UNAVAILABLE),
             Self::Refused(_) => Verdict::All(TOO_MUCH),
             Self::InDoubt => Verdict::Drop,
         }

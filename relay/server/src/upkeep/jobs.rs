@@ -56,7 +56,7 @@ impl Jobs {
             };
             match &outcome {
                 Ok(found) if matches!(task, Task::Thin { .. }) => {
-                    tracing::info!(%found, "dead records were looked for")
+                    tracing::info!(%found, "dead records were looked for");
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(?task, %error, "a look at the catalog failed"),

@@ -175,7 +175,7 @@ async fn a_copy_is_found_before_anything_is_written() {
 
 /// The copy was found, and nothing written; then the last message that referred to it let go of it.
 #[tokio::test]
-async fn a_copy_that_was_found_can_be_named_after_the_last_reference_went() {
+async fn a_copy_that_was_found_and_is_dead_by_then_is_not_named_and_the_message_brings_its_own() {
     let log = TestLog::default();
     let (ledger, catalog) = in_memory(&log).await;
     let plans = copy("plans", 1, 37);
@@ -183,7 +183,76 @@ async fn a_copy_that_was_found_can_be_named_after_the_last_reference_went() {
     let found = ledger.find_copy(plans.id, Day(37)).await.unwrap();
     ledger.commit_applied(Change::Voided(MessageId([1; 16])), Class::Days30).await.unwrap();
     assert_eq!(catalog.counts().unwrap().copies, 0);
-    ledger.accept_applied(with_parts(2, std::slice::from_ref(&found)), Vec::new()).await.unwrap();
-    assert_eq!(named(&catalog, 2), Some(CopyKey::of(&plans)));
-    assert_eq!(catalog.counts().unwrap().copies, 1);
+    let left_out = ledger.accept_applied(with_parts(2, std::slice::from_ref(&found)), Vec::new()).await;
+    assert!(matches!(left_out, Err(CommitError::Unavailable(None))));
+    assert_eq!(named(&catalog, 2), None);
+    let own = copy("plans", 2, 37);
+    bring(&ledger, 2, &own).await.unwrap();
+    assert_eq!(named(&catalog, 2), Some(CopyKey::of(&own)));
+}
+
+/// What is alive, and how many copies and manifests that is.
+async fn alive(ledger: &Ledger<TestLog>) -> Vec<CopyKey> {
+    let found = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&found);
+    ledger.alive(move |blob| lock(&into).push(CopyKey::of(blob))).await.unwrap();
+    std::mem::take(&mut *lock(&found))
+}
+
+// SPEC: D8
+#[tokio::test]
+async fn what_is_alive_is_told_of_a_moment_at_which_nobody_claims_anything() {
+    let log = TestLog::default();
+    let (ledger, _) = in_memory(&log).await;
+    assert_eq!(alive(&ledger).await, []);
+    let first = copy("plans", 1, 37);
+    bring(&ledger, 1, &first).await.unwrap();
+    bring(&ledger, 2, &copy("plans", 2, 37)).await.unwrap();
+    let found = alive(&ledger).await;
+    assert_eq!(found.len(), 3, "two manifests, and the attachment once");
+    assert!(found.contains(&CopyKey::of(&first)));
+
+    // A message is on its way that has found the copy.
+    let (open_gate, gate) = watch::channel(false);
+    lock(&log.state).gate = Some(gate);
+    let third = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { bring(&ledger, 3, &copy("plans", 3, 37)).await }
+    });
+    while ledger.backlog().0 == 0 {
+        tokio::task::yield_now().await;
+    }
+    let looking = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { alive(&ledger).await }
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!looking.is_finished(), "it may refer to what would be told to be dead");
+    open_gate.send(true).unwrap();
+    third.await.unwrap().unwrap();
+    assert_eq!(looking.await.unwrap().len(), 4);
+    bring(&ledger, 4, &copy("plans", 4, 37)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_part_that_was_left_out_and_whose_copy_is_dead_by_then_is_asked_for_again() {
+    let log = TestLog::default();
+    let (ledger, catalog) = in_memory(&log).await;
+    let first = copy("plans", 1, 37);
+    bring(&ledger, 1, &first).await.unwrap();
+    // Left out, since it is there: only the manifest was stored.
+    let leaving_out = async |number: u8, part: &StoredBlob| {
+        let message = with_parts(number, std::slice::from_ref(part));
+        let manifest = message.manifest.clone();
+        ledger.accept_applied(message, vec![manifest]).await
+    };
+    leaving_out(2, &first).await.unwrap();
+    assert_eq!(named(&catalog, 2), Some(CopyKey::of(&first)));
+    let nobody_has_it = copy("other plans", 1, 37);
+    assert!(matches!(leaving_out(3, &nobody_has_it).await, Err(CommitError::Unavailable(None))));
+    assert_eq!(named(&catalog, 3), None);
+    assert_eq!(ledger.locks().len(), 0);
+    bring(&ledger, 3, &nobody_has_it).await.unwrap();
 }
