@@ -147,6 +147,11 @@ fn array(text: &mut Text, status: &ArrayStatus) {
     text.counter("array_fallovers", "Reads answered from another copy", status.fallovers);
     text.counter("array_hedged", "Reads sent to a second copy, the first being slow", status.hedged);
     text.counter("array_written_bytes", "Bytes acknowledged on all copies", status.written_bytes);
+    text.counter(
+        "array_thinned_bytes",
+        "Bytes of dead records given back on each copy",
+        status.thinned_bytes,
+    );
     text.counter("array_read_bytes", "Bytes read and verified", status.read_bytes);
 }
 
