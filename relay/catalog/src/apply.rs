@@ -121,6 +121,28 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
+    /// Puts a message as another catalog has it, with all that hangs on it; one that is there stays as it is.
+    pub(crate) fn restore(
+        &mut self,
+        message: &Message,
+        hand_overs: &[(HandOver, HandOverState)],
+        deliveries: &[Delivery],
+    ) -> Result<()> {
+        if self.tables.get(Table::Messages, &message.id.0)?.is_some() {
+            return Ok(());
+        }
+        self.tables.put(Table::Messages, &message.id.0, &encode(message)?)?;
+        self.tables.put(Table::Purge, &purge_key(message.expires.plus(GRACE_DAYS), &message.id), &[])?;
+        self.counts.messages += 1;
+        for (hand_over, state) in hand_overs {
+            self.set_hand_over(&message.id, *hand_over, None, Some(*state))?;
+        }
+        for delivery in deliveries {
+            self.set_delivery(None, Some(delivery))?;
+        }
+        Ok(())
+    }
+
     /// Removes a message and everything that hangs on it.
     pub(crate) fn forget(&mut self, id: &MessageId) -> Result<()> {
         let Some(message) = message(self.tables, id)? else { return Ok(()) };

@@ -22,12 +22,20 @@ impl Log for Array {
         })
     }
 
+    async fn make_durable(&self, blobs: &[PlacedBlob]) -> Result<(), LogError> {
+        for blob in blobs {
+            // Nothing names it yet: where it is in doubt, it is an orphan, and no more.
+            blob.durable().await.map_err(|error| LogError::Unavailable(Box::new(error)))?;
+        }
+        Ok(())
+    }
+
     fn stored(blob: &PlacedBlob) -> &StoredBlob {
         blob.stored()
     }
 
-    fn is_kept(&self, blob: &StoredBlob) -> bool {
-        self.is_whole(&blob.location)
+    async fn is_kept(&self, blob: &StoredBlob) -> bool {
+        self.has_all_copies(&blob.location).await
     }
 
     async fn is_readable(&self, blob: &StoredBlob) -> bool {

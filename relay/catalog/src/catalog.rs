@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
 use lighter_storage::{Sequence, StoredBlob};
 
+use crate::leases::{Claim, ClaimedDeliveries, ClaimedHandOvers, Fence};
 use crate::message::{HandOver, Message};
 use crate::references::CopyKey;
 use crate::rows::{Counts, Deadline, Delivery, HandOverState, Position};
@@ -93,6 +94,68 @@ pub trait Catalog: Send + Sync + 'static {
     /// # Errors
     /// As above.
     fn postpone(&self, message: &MessageId, which: &[HandOver], attempts: u32, next: UnixTime) -> Result<()>;
+
+    /// Takes hand-overs whose time has come, for this relay alone: another one on the same database does not get them as
+    /// long as this one is alive. Without those of the messages in `except`; at most `count_max`.
+    ///
+    /// # Errors
+    /// As above.
+    fn claim_due(
+        &self,
+        now: UnixTime,
+        count_max: usize,
+        except: &BTreeSet<MessageId>,
+    ) -> Result<ClaimedHandOvers> {
+        let claim = |due: DueHandOver| Claim {
+            due,
+            fence: Fence { message: due.message, hand_over: due.hand_over, number: 0 },
+        };
+        let claims = self.due(now, count_max, except)?.into_iter().map(claim).collect();
+        Ok(ClaimedHandOvers { claims, next: self.next_due(now)? })
+    }
+
+    /// Puts off hand-overs that were claimed, and gives them back; those that another relay has claimed meanwhile are left
+    /// as they are.
+    ///
+    /// # Errors
+    /// As above.
+    fn postpone_claimed(&self, fences: &[Fence], attempts: u32, next: UnixTime) -> Result<()> {
+        for fence in fences {
+            self.postpone(&fence.message, &[fence.hand_over], attempts, next)?;
+        }
+        Ok(())
+    }
+
+    /// Takes deliveries that wait for a mailbox's store, oldest first, behind `after`, to be offered by this relay alone;
+    /// at most `count_max` are looked at.
+    ///
+    /// # Errors
+    /// As above.
+    fn claim_waiting(
+        &self,
+        mailbox: &Mailbox,
+        after: Option<Position>,
+        count_max: usize,
+    ) -> Result<ClaimedDeliveries> {
+        let rows = self.waiting(mailbox, after, count_max)?;
+        Ok(ClaimedDeliveries { last: rows.last().map(Delivery::position), rows, free_in: None })
+    }
+
+    /// Gives back the deliveries of a mailbox that this relay has claimed: its store's session is over.
+    ///
+    /// # Errors
+    /// As above.
+    fn give_back(&self, _mailbox: &Mailbox) -> Result<()> {
+        Ok(())
+    }
+
+    /// Gives back everything that this relay has claimed: it stops.
+    ///
+    /// # Errors
+    /// As above.
+    fn give_back_all(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Deliveries for which something is to be done by `now`, most urgent first; at most `count_max`.
     ///

@@ -13,8 +13,10 @@ use proptest::prelude::*;
 use crate::limits::{GRACE_DAYS, NOTICE_DAYS_BEFORE, WHOLE_DAYS_BEFORE};
 use crate::*;
 
+mod leases;
 pub(crate) mod references;
 
+use leases::*;
 use references::*;
 
 /// A time in the middle of a day.
@@ -438,6 +440,28 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Changes that come one by one, or several at once, some of them again: in the database there is what there is in
+    /// memory.
+    // SPEC: D10
+    #[test]
+    fn a_database_says_what_memory_says(log in history(), cuts in prop::collection::vec(1..6_usize, 40)) {
+        let (memory, postgres) = (MemoryCatalog::new(), in_postgres());
+        let (mut at, mut sequence) = (0, 1);
+        for cut in cuts {
+            let to = log.len().min(at + cut);
+            let batch: Vec<_> = log[at.saturating_sub(1)..to].iter().cloned().zip(sequence..)
+                .map(|(change, sequence)| (Sequence(sequence), change)).collect();
+            memory.apply(&batch, None).unwrap();
+            postgres.apply(&batch, None).unwrap();
+            (at, sequence) = (to, sequence + 10);
+        }
+        prop_assert_eq!(everything(&postgres), everything(&memory));
+    }
+}
+
 macro_rules! contract {
     ($engine:ident, $make:expr, [$($test:ident),* $(,)?]) => {
         mod $engine {
@@ -475,12 +499,33 @@ macro_rules! contract_of {
                 copies_come_in_order_each_once_those_that_go_first_first,
                 the_same_attachment_twice_in_a_message_counts_twice,
                 a_message_that_names_what_another_brought_stands_alone,
+                what_is_due_is_claimed_in_order_and_again_by_whom_it_is_held,
+                what_was_claimed_is_put_off_and_comes_back,
+                what_waits_is_claimed_page_by_page,
             ]
         );
     };
 }
 
 contract_of!(memory, (crate::MemoryCatalog::new(), ()));
+/// A catalog in a new database of a real server.
+pub(crate) fn in_postgres() -> PostgresCatalog {
+    opened(&a_relay(lighter_test_postgres::database()))
+}
+
+/// The catalog; its tasks go on to the end of the tests.
+fn opened(config: &PostgresConfig) -> PostgresCatalog {
+    static RUNTIME: std::sync::OnceLock<tokio::runtime::Runtime> = std::sync::OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap());
+    runtime.block_on(PostgresCatalog::open(config)).unwrap()
+}
+
+/// Another relay on the database.
+pub(crate) fn a_relay(url: String) -> PostgresConfig {
+    PostgresConfig::new(url, Keypair::generate_ed25519().public().to_peer_id(), "relay")
+}
+
+contract_of!(postgres, (super::in_postgres(), ()));
 contract_of!(embedded, {
     let folder = tempfile::tempdir().unwrap();
     (crate::EmbeddedCatalog::open(folder.path()).unwrap(), folder)

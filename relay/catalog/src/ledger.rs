@@ -9,6 +9,11 @@
 //! [`Ledger::commit`] returns when the log has the change on as many copies as promised; it never waits for the
 //! view's file, which is synced every few thousand changes or seconds, on a thread for blocking work.
 //!
+//! # With a database
+//! Where the catalog is in a database ([`Ledger::open_database`]), that is the truth, and the log holds bytes only: blobs
+//! are made durable there first, then the change is, by its transaction (`database`). The view is the truth itself, so
+//! there is no checkpoint, and nothing is replayed.
+//!
 //! # Doubt
 //! Where the log cannot tell whether a change is in it, the caller is told so and must not answer (DESIGN §3 rule 2).
 //! The ledger then settles it by itself: it writes that the message is void, or the same change again, until that is
@@ -30,17 +35,22 @@ use lighter_storage::unit::worker::off_reactor;
 use lighter_storage::{Class, ReplayAlarms, Sequence, StoredBlob};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, oneshot, watch};
 
+use crate::leases::Fence;
 use crate::limits::{APPLY_QUEUE_LEN_MAX, DOUBT_RETRY_MS, DOUBTS_MAX};
 use crate::one_copy::{BlobLocks, Claims, Gone, named};
-use crate::{Catalog, CatalogError, Change, ChangeError, Checkpoint, EmbeddedCatalog, Mark, Message};
+use crate::{
+    Catalog, CatalogError, Change, ChangeError, Checkpoint, EmbeddedCatalog, Mark, Message, PostgresCatalog,
+};
 
 mod alive;
 mod applier;
 mod audit;
+mod database;
 mod replay;
 
 use applier::Applier;
 pub use audit::{Audit, AuditError};
+use database::Request;
 use replay::catch_up;
 pub use replay::rebuild;
 
@@ -58,11 +68,14 @@ pub trait Log: Send + Sync + 'static {
         blobs: Vec<Self::Blob>,
     ) -> impl Future<Output = Result<Sequence, LogError>> + Send;
 
+    /// Returns when `blobs` are durable on all their copies, though no change in the log names them.
+    fn make_durable(&self, blobs: &[Self::Blob]) -> impl Future<Output = Result<(), LogError>> + Send;
+
     /// What a change says of `blob`.
     fn stored(blob: &Self::Blob) -> &StoredBlob;
 
     /// Whether all promised copies of what lies there are there, as far as is known without reading.
-    fn is_kept(&self, blob: &StoredBlob) -> bool;
+    fn is_kept(&self, blob: &StoredBlob) -> impl Future<Output = bool> + Send;
 
     /// Whether it can be read: a look at one of its copies.
     fn is_readable(&self, blob: &StoredBlob) -> impl Future<Output = bool> + Send;
@@ -95,10 +108,13 @@ pub enum CommitError {
     Unavailable(#[source] Option<LogError>),
     /// It may have been, and is being undone, or done again: nothing may be answered.
     #[error("whether the change was made is not known")]
-    InDoubt(#[source] LogError),
+    InDoubt(#[source] Option<LogError>),
     /// It breaks a bound: it never will be made.
     #[error(transparent)]
     Refused(#[from] ChangeError),
+    /// Another relay has claimed the work that it is the end of: that one says what became of it.
+    #[error("another relay has claimed the work meanwhile")]
+    Stale,
 }
 
 /// Why a ledger cannot be opened.
@@ -129,11 +145,19 @@ impl<L> Clone for Ledger<L> {
     }
 }
 
+/// What makes a change durable.
+enum Truth {
+    /// The log: changes go on from there to the view.
+    Log(mpsc::Sender<Entry>),
+    /// The database.
+    Database(Arc<PostgresCatalog>, mpsc::Sender<Request>),
+}
+
 struct Shared<L> {
     log: L,
     catalog: Arc<dyn Catalog>,
     open: Arc<Mutex<Open>>,
-    queue: mpsc::Sender<Entry>,
+    truth: Truth,
     doubts: Mutex<Vec<Doubt>>,
     locks: BlobLocks,
     /// Shared by each change from its beginning until the view has it; who has it alone finds nothing under way.
@@ -161,12 +185,14 @@ struct Submission<B> {
     claims: Claims,
     /// Told when the view has it.
     applied: Option<oneshot::Sender<()>>,
+    /// Claims under which it is made.
+    fences: Vec<Fence>,
 }
 
 impl<B> Submission<B> {
     /// Nothing goes with it.
     fn alone() -> Self {
-        Self { blobs: Vec::new(), claims: Claims::default(), applied: None }
+        Self { blobs: Vec::new(), claims: Claims::default(), applied: None, fences: Vec::new() }
     }
 }
 
@@ -249,10 +275,34 @@ impl<L: Log> Ledger<L> {
         let applier =
             Applier { catalog: Arc::clone(&catalog), open: Arc::clone(&open), observer: observer.into() };
         tokio::spawn(applier.run(entries, fail));
-        let doubts = Mutex::default();
-        let (locks, settling) = (BlobLocks::default(), AtomicBool::new(false));
-        let gate = Arc::default();
-        let shared = Shared { log, catalog, open, queue, doubts, locks, gate, settling, failed };
+        let shared = Shared {
+            log,
+            catalog,
+            open,
+            truth: Truth::Log(queue),
+            doubts: Mutex::default(),
+            locks: BlobLocks::default(),
+            gate: Arc::default(),
+            settling: AtomicBool::new(false),
+            failed,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// With what makes changes durable, and tells when it cannot any more.
+    fn over(log: L, catalog: Arc<dyn Catalog>, truth: Truth, failed: watch::Receiver<bool>) -> Self {
+        let open = Open { floors: BTreeMap::new(), last: Checkpoint::BEGIN, next: 0 };
+        let shared = Shared {
+            log,
+            catalog,
+            open: Arc::new(Mutex::new(open)),
+            truth,
+            doubts: Mutex::default(),
+            locks: BlobLocks::default(),
+            gate: Arc::default(),
+            settling: AtomicBool::new(false),
+            failed,
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -273,7 +323,7 @@ impl<L: Log> Ledger<L> {
     /// # Errors
     /// As with [`Self::commit`].
     pub async fn accept(&self, message: Message, blobs: Vec<L::Blob>) -> Result<(), CommitError> {
-        self.accept_with(message, blobs, None).await
+        self.accept_with(message, blobs, None, Vec::new()).await
     }
 
     /// Makes a message exist as [`Self::accept`] does, and returns when the view has it and what it settles: who asks
@@ -282,8 +332,21 @@ impl<L: Log> Ledger<L> {
     /// # Errors
     /// As with [`Self::commit`].
     pub async fn accept_applied(&self, message: Message, blobs: Vec<L::Blob>) -> Result<(), CommitError> {
+        self.accept_held(message, blobs, Vec::new()).await
+    }
+
+    /// Makes a message exist as [`Self::accept_applied`] does, under `fences`: claims of what it settles.
+    ///
+    /// # Errors
+    /// As with [`Self::commit`]; [`CommitError::Stale`] where a claim is over.
+    pub async fn accept_held(
+        &self,
+        message: Message,
+        blobs: Vec<L::Blob>,
+        fences: Vec<Fence>,
+    ) -> Result<(), CommitError> {
         let (applied, wait) = oneshot::channel();
-        self.accept_with(message, blobs, Some(applied)).await?;
+        self.accept_with(message, blobs, Some(applied), fences).await?;
         // Where the view failed meanwhile, the change is made all the same: the next start replays it.
         let _ = wait.await;
         Ok(())
@@ -294,8 +357,22 @@ impl<L: Log> Ledger<L> {
     /// # Errors
     /// As with [`Self::commit`].
     pub async fn commit_applied(&self, change: Change, class: Class) -> Result<(), CommitError> {
+        self.commit_held(change, class, Vec::new()).await
+    }
+
+    /// Makes a change as [`Self::commit_applied`] does, under `fences`: the end of work that was claimed.
+    ///
+    /// # Errors
+    /// As with [`Self::commit`]; [`CommitError::Stale`] where a claim is over.
+    pub async fn commit_held(
+        &self,
+        change: Change,
+        class: Class,
+        fences: Vec<Fence>,
+    ) -> Result<(), CommitError> {
         let (applied, wait) = oneshot::channel();
-        self.submit(change, class, Submission { applied: Some(applied), ..Submission::alone() }).await?;
+        let with = Submission { applied: Some(applied), fences, ..Submission::alone() };
+        self.submit(change, class, with).await?;
         let _ = wait.await; // as above
         Ok(())
     }
@@ -305,13 +382,21 @@ impl<L: Log> Ledger<L> {
         mut message: Message,
         blobs: Vec<L::Blob>,
         applied: Option<oneshot::Sender<()>>,
+        fences: Vec<Fence>,
     ) -> Result<(), CommitError> {
-        // A part that was left out has no copy any more: the next try brings it.
-        let claims = self.claim(&mut message, &blobs).await.map_err(|Gone| CommitError::Unavailable(None))?;
-        let blobs = named::<L>(&message, blobs);
         let class = message.class;
+        // In a database, the message chooses when it is made: other relays bring the same attachments.
+        let (claims, blobs) = match &self.shared.truth {
+            Truth::Log(_) => {
+                // A part that was left out has no copy any more: the next try brings it.
+                let claims = self.claim(&mut message, &blobs).await;
+                let claims = claims.map_err(|Gone| CommitError::Unavailable(None))?;
+                (claims, named::<L>(&message, blobs))
+            }
+            Truth::Database(..) => (Claims::default(), blobs),
+        };
         let change = Change::Accepted(Box::new(message));
-        self.submit(change, class, Submission { blobs, claims, applied }).await
+        self.submit(change, class, Submission { blobs, claims, applied, fences }).await
     }
 
     async fn submit(
@@ -326,7 +411,15 @@ impl<L: Log> Ledger<L> {
         }
         let this = self.clone();
         // A task of its own: a caller that goes away must not leave a change in the log that the view lacks.
-        let task = tokio::spawn(async move { this.append(change, bytes, class, with).await });
+        let task = tokio::spawn(async move {
+            match &this.shared.truth {
+                Truth::Log(_) => this.append(change, bytes, class, with).await,
+                Truth::Database(database, requests) => {
+                    // The caller is told when the database has it, and so has the view.
+                    database::propose(&this, database, requests, change, with).await
+                }
+            }
+        });
         task.await.unwrap_or(Err(CommitError::Unavailable(None)))
     }
 
@@ -337,9 +430,10 @@ impl<L: Log> Ledger<L> {
         class: Class,
         with: Submission<L::Blob>,
     ) -> Result<(), CommitError> {
-        let Submission { blobs, claims, applied } = with;
+        let Submission { blobs, claims, applied, .. } = with;
         // Room in the view's queue first: once the change is durable, nothing is waited for.
-        let room = self.shared.queue.reserve().await.map_err(|_| CommitError::Unavailable(None))?;
+        let Truth::Log(queue) = &self.shared.truth else { return Err(CommitError::Unavailable(None)) };
+        let room = queue.reserve().await.map_err(|_| CommitError::Unavailable(None))?;
         let under_way = Arc::clone(&self.shared.gate).read_owned().await;
         let number = lock(&self.shared.open).begin();
         let mark = Mark::of(&bytes);
@@ -359,7 +453,7 @@ impl<L: Log> Ledger<L> {
                 };
                 lock(&self.shared.doubts).push(Doubt { number, settled_by, class });
                 self.settle_doubts();
-                Err(CommitError::InDoubt(error))
+                Err(CommitError::InDoubt(Some(error)))
             }
         }
     }
@@ -395,7 +489,8 @@ impl<L: Log> Ledger<L> {
     /// Appends a change that settles a doubt; a further doubt about it is settled by the next try.
     async fn append_once(&self, change: Change, class: Class) -> bool {
         let Ok(bytes) = change.encode() else { return true };
-        let Ok(room) = self.shared.queue.reserve().await else { return false };
+        let Truth::Log(queue) = &self.shared.truth else { return false };
+        let Ok(room) = queue.reserve().await else { return false };
         let under_way = Arc::clone(&self.shared.gate).read_owned().await;
         let number = lock(&self.shared.open).begin();
         let mark = Mark::of(&bytes);
@@ -443,8 +538,19 @@ impl<L: Log> Ledger<L> {
         &self.shared.log
     }
 
+    /// The database, where the catalog is in one.
+    pub fn database(&self) -> Option<&Arc<PostgresCatalog>> {
+        match &self.shared.truth {
+            Truth::Log(_) => None,
+            Truth::Database(database, _) => Some(database),
+        }
+    }
+
     /// Changes begun that the view does not have yet, and those whose fate is not known: for metrics.
     pub fn backlog(&self) -> (usize, usize) {
+        if let Truth::Database(_, requests) = &self.shared.truth {
+            return (requests.max_capacity() - requests.capacity(), lock(&self.shared.doubts).len());
+        }
         (lock(&self.shared.open).floors.len(), lock(&self.shared.doubts).len())
     }
 }

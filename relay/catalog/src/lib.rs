@@ -18,11 +18,13 @@ mod compare;
 #[cfg(test)]
 mod contract;
 mod embedded;
+mod leases;
 mod ledger;
 pub mod limits;
 mod memory;
 pub mod message;
 mod one_copy;
+mod postgres;
 mod references;
 mod rows;
 mod tables;
@@ -33,9 +35,14 @@ pub use change::{Change, ChangeError};
 pub use checkpoint::{Checkpoint, Mark};
 pub use compare::{Difference, Disagreement, Subject};
 pub use embedded::{Embedded, EmbeddedCatalog};
+pub use leases::{Claim, ClaimedDeliveries, ClaimedHandOvers, Fence};
 pub use ledger::{Audit, AuditError, CommitError, Ledger, Log, LogError, Observer, OpenError, rebuild};
 pub use memory::{Memory, MemoryCatalog};
 pub use message::{Body, Cause, Envelope, Form, HandOver, Message, Notify, Part, Recipient, Ret, Summary};
+pub use postgres::{
+    CommitFailure, DatabaseConfigError, DatabaseCounters, DatabaseState, DatabaseTls, Imported, KnownRelay,
+    News, Outcome, PostgresCatalog, PostgresConfig, PostgresOpenError, Proposal,
+};
 pub use references::CopyKey;
 pub use rows::{Counts, Deadline, Delivery, DeliveryState, HandOverState, Position};
 pub use tables::CatalogError;

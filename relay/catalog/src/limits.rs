@@ -64,6 +64,53 @@ pub const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// up the start, and is set aside when a page turns out damaged.
 pub const VERIFY_ON_OPEN_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// Connections to a database, where nothing else is set: changes go out in one, questions in the others.
+pub const DATABASE_CONNECTIONS: usize = 8;
+/// Connections to a database at most: it has 100 by default, for all relays together.
+pub const DATABASE_CONNECTIONS_MAX: usize = 64;
+/// Milliseconds for a connection to one server of a database, with its handshake and log-in.
+pub const CONNECT_TIME_MAX_MS: u64 = 2_500;
+/// Milliseconds for one statement. The longest walks over one page of an index.
+pub const STATEMENT_TIME_MAX_MS: u64 = 10_000;
+/// Milliseconds after which a database that answers nothing at all is given up on.
+pub const ANSWER_TIME_MAX_MS: u64 = 12_000;
+/// Milliseconds that a statement waits for a row that another transaction has: those are short.
+pub const LOCK_TIME_MAX_MS: u64 = 5_000;
+/// Milliseconds after which the database ends a transaction whose relay went silent: its rows are free then.
+pub const IDLE_IN_TRANSACTION_MAX_MS: u64 = 10_000;
+/// Milliseconds for the answer to a commit, the standby's included; then whether it was made is asked. (Tests do not wait
+/// as long.)
+pub const COMMIT_ANSWER_TIME_MAX_MS: u64 = if cfg!(test) { 500 } else { 10_000 };
+/// Milliseconds within which a question to a database is answered, tried again and again where it is away.
+pub const QUESTION_TIME_MAX_MS: u64 = 8_000;
+/// Milliseconds within which a change is in the database, or its caller is told that it is not, or that it is not known.
+/// A primary that is restarted is back by then, and a sender waits for minutes (RFC 5321 §4.5.3.2.6).
+pub const CHANGE_TIME_MAX_MS: u64 = if cfg!(test) { 20_000 } else { 30_000 };
+/// Milliseconds between two tries: the first wait, doubled each time, and the longest.
+pub const DATABASE_RETRY_MIN_MS: u64 = 20;
+/// See [`DATABASE_RETRY_MIN_MS`].
+pub const DATABASE_RETRY_MAX_MS: u64 = 1_000;
+/// Blobs that the changes of one transaction name, but for the last of them: each is a lock of the database, which has
+/// some thousands.
+pub const BATCH_BLOBS_MAX: usize = 1_000;
+/// Seconds that what a relay holds stays its own after it was heard of last, where nothing else is set.
+pub const LEASE_DEFAULT_S: u64 = 60;
+/// Seconds of a lease at least: three heartbeats that a busy database answers.
+pub const LEASE_MIN_S: u64 = 5;
+/// Seconds of a lease at most: as long a dead relay keeps others from its work.
+pub const LEASE_MAX_S: u64 = 600;
+/// Messages that an import moves in one transaction.
+pub const IMPORT_PAGE_LEN: usize = 200;
+/// News of other relays that wait to be read. What is beyond is found by the sweep of everything that waits.
+pub const NEWS_LEN_MAX: usize = 4_096;
+
+const _: () =
+    assert!(DATABASE_RETRY_MIN_MS < DATABASE_RETRY_MAX_MS && DATABASE_RETRY_MAX_MS < QUESTION_TIME_MAX_MS);
+const _: () =
+    assert!(LOCK_TIME_MAX_MS < STATEMENT_TIME_MAX_MS && COMMIT_ANSWER_TIME_MAX_MS < CHANGE_TIME_MAX_MS);
+const _: () = assert!(IMPORT_PAGE_LEN <= PAGE_LEN_MAX);
+const _: () = assert!(LEASE_MIN_S <= LEASE_DEFAULT_S && LEASE_DEFAULT_S <= LEASE_MAX_S);
+
 const _: () = assert!(WHOLE_DAYS_BEFORE < NOTICE_DAYS_BEFORE && NOTICE_DAYS_BEFORE < GRACE_DAYS);
 // The shortest class is a week: its notice is still ahead when the message comes in.
 const _: () = assert!(NOTICE_DAYS_BEFORE < 7);

@@ -22,7 +22,8 @@ impl Default for MemoryCatalog {
     }
 }
 
-type Map = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+/// Rows of all tables, in order.
+pub(crate) type Map = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
 /// Tables in one ordered map.
 #[derive(Default)]

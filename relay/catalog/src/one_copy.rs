@@ -165,7 +165,14 @@ impl<L: Log> Ledger<L> {
     async fn known_copy(&self, blob: BlobId, until: Day) -> Option<StoredBlob> {
         let found = self.read(move |catalog| catalog.copies_of(&blob, until, COPIES_LOOKED_AT_MAX)).await;
         match found {
-            Ok(copies) => copies.into_iter().find(|copy| self.log().is_kept(copy)),
+            Ok(copies) => {
+                for copy in copies {
+                    if self.log().is_kept(&copy).await {
+                        return Some(copy);
+                    }
+                }
+                None
+            }
             Err(error) => {
                 tracing::warn!(%error, "the catalog does not say what is there: it is stored again");
                 None

@@ -46,7 +46,12 @@ impl CopyKey {
         Self(bytes)
     }
 
-    fn in_row(key: &[u8]) -> Result<(Self, MessageId)> {
+    /// Blob and place: where it lies and until when.
+    pub(crate) fn parts(&self) -> (&[u8], &[u8]) {
+        self.0.split_at(BlobId::LEN)
+    }
+
+    pub(crate) fn in_row(key: &[u8]) -> Result<(Self, MessageId)> {
         let damaged = CatalogError::Damaged("key without a copy");
         let Some((copy, message)) = key.split_first_chunk::<KEY_LEN>() else { return Err(damaged) };
         let message = message.try_into().map_err(|_| damaged)?;
@@ -57,7 +62,7 @@ impl CopyKey {
         &self.0[..BlobId::LEN]
     }
 
-    fn row(&self, message: &MessageId) -> Vec<u8> {
+    pub(crate) fn row(&self, message: &MessageId) -> Vec<u8> {
         [self.0.as_slice(), &message.0].concat()
     }
 
@@ -69,6 +74,7 @@ impl CopyKey {
     }
 }
 
+/// What keys of `blob` begin with whose copies are kept to the end of `day`.
 fn prefix(blob: &BlobId, day: Day) -> Vec<u8> {
     [blob.0.as_slice(), &day.0.to_be_bytes()].concat()
 }
@@ -104,12 +110,17 @@ pub(crate) fn give_up(tables: &mut dyn TablesMut, counts: &mut Counts, message: 
 }
 
 /// The copies that a message names, and how often.
-fn named(message: &Message) -> BTreeMap<CopyKey, (&StoredBlob, u32)> {
+pub(crate) fn named(message: &Message) -> BTreeMap<CopyKey, (&StoredBlob, u32)> {
     let mut named = BTreeMap::new();
     for part in &message.parts {
         named.entry(CopyKey::of(&part.blob)).or_insert((&part.blob, 0)).1 += 1;
     }
     named
+}
+
+/// Whether any message refers to `copy`.
+pub(crate) fn is_referred(tables: &dyn Tables, copy: &CopyKey) -> Result<bool> {
+    Ok(first_row(tables, &copy.0, copy)?.is_some())
 }
 
 /// The first message that refers to `copy`, looked for from `from` on.

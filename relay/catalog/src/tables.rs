@@ -64,6 +64,12 @@ pub enum CatalogError {
     /// Another process has the view open.
     #[error("the catalog's view is in use by another process")]
     InUse,
+    /// With a database there is no view that the log could be held against: the database is the truth.
+    #[error("the catalog is the database itself: the log holds bytes only, and tells nothing of it")]
+    NoView,
+    /// The database cannot be asked just now.
+    #[error("the catalog's database cannot be asked now")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The disk, or the engine, failed.
     #[error("the catalog's view cannot be read or written")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -247,6 +247,14 @@ impl Deliveries {
         }
     }
 
+    /// Something waits for this mailbox that another relay has seen to: of interest where its store has a session here.
+    pub fn handle_waiting(&mut self, mailbox: &Mailbox, now: Now) {
+        if let Some(session) = self.session(mailbox) {
+            session.look_again();
+            self.pump(mailbox, now);
+        }
+    }
+
     /// What the catalog said to a [`Command::Fetch`], and whether there is more behind it.
     pub fn handle_page(
         &mut self,

@@ -1,6 +1,8 @@
 //! `lighter-relay check`: looks at configuration, keys, disks, ports and the servers that the relay needs, and says
 //! what to mend. Changes nothing.
 
+mod database;
+
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
@@ -53,6 +55,7 @@ pub(crate) async fn run(config: &Config, json: bool) -> Result<(), CommandError>
     }
     location(config, &mut findings).await;
     array(config, is_running, &mut findings).await;
+    database::look(config, &mut findings).await;
     let bad = findings.iter().filter(|finding| !finding.ok).count();
     show(&findings, json)?;
     if bad == 0 { Ok(()) } else { Err(CommandError::Relay(format!("{bad} to mend"))) }

@@ -186,6 +186,9 @@ pub enum CatalogCommand {
     /// Gives the room of what nothing refers to back now, in segments of the day before yesterday and earlier that are
     /// mostly dead (`array.thin_below_percent`). The relay does so once a day by itself.
     Thin,
+    /// Moves the catalog that this relay had in a file into the database that is configured (catalog.engine =
+    /// "postgresql"), while the relay is stopped. Broken off, it goes on where it stopped.
+    Import,
 }
 
 /// `lighter-relay keys …`.

@@ -104,6 +104,7 @@ async fn dispatch(cli: Cli) -> Result<(), CommandError> {
         }
         Command::Catalog { command: CatalogCommand::Orphans } => catalog::orphans(&config, json).await,
         Command::Catalog { command: CatalogCommand::Thin } => catalog::thin(&config, json).await,
+        Command::Catalog { command: CatalogCommand::Import } => catalog::import(&config, json).await,
         Command::Ticket { command: TicketCommand::Show { delivery } } => {
             ask::show(&config.data, Question::Ticket { delivery }, json).await
         }

@@ -4,6 +4,7 @@
 //! LMTP on loopback, mail handed over to Maildirs. Every field has a default; every `None` says what it means.
 
 mod array;
+mod catalog;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use lighter_location::address::Network;
 use serde::{Deserialize, Serialize};
 
 pub use array::{ArrayConfig, ArrayServerConfig, StorageConfig, StorageServerConfig};
+pub use catalog::{CatalogConfig, CatalogEngine, CatalogTls};
 
 use crate::limits::CONFIG_LEN_MAX;
 
@@ -71,6 +73,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// The storage array as this relay's writer sees it.
     pub array: ArrayConfig,
+    /// Where the catalog is.
+    pub catalog: CatalogConfig,
     /// The QUIC endpoint for agents.
     pub quic: QuicConfig,
     /// Retrieval by ticket over HTTP.
@@ -261,6 +265,7 @@ impl Default for Config {
             location: LocationConfig::default(),
             storage: StorageConfig::default(),
             array: ArrayConfig::default(),
+            catalog: CatalogConfig::default(),
             quic: QuicConfig::default(),
             web: WebConfig::default(),
             detach: DetachConfig::default(),
@@ -345,6 +350,7 @@ impl Config {
                 "location.url and location.token_file go together: give both, or neither",
             ));
         }
+        self.catalog.check()?;
         if self.retention.days == 0 || self.retention.days > RETENTION_DAYS_MAX {
             return Err(ConfigError::Value("retention.days: 1 to 365"));
         }

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lighter_catalog::{Change, Form, Ledger};
-use lighter_protocol::{Mailbox, PeerId, TicketKey, UnixTime};
+use lighter_protocol::{DeliveryId, Mailbox, PeerId, TicketKey, UnixTime};
 use lighter_storage::Array;
 use lighter_transport::Endpoint;
 use lighter_transport::location::{LocationClient, Secret};
@@ -71,13 +71,24 @@ pub struct DeliveryParts {
 /// Tells the deliveries of changes, as the ledger's observer does; made before the ledger, since that needs it.
 #[derive(Clone)]
 pub struct DeliverySignals {
-    committed: mpsc::Sender<Mailbox>,
+    told: mpsc::Sender<Told>,
     wake: Arc<Wake>,
+}
+
+/// What the deliveries are told.
+#[derive(Clone, Debug)]
+enum Told {
+    /// A message with a delivery for this mailbox is durable.
+    Committed(Mailbox),
+    /// Another relay made something wait for this mailbox, or does not offer it any more.
+    Waiting(Mailbox),
+    /// A store has this delivery, as another relay knows.
+    Ended(DeliveryId),
 }
 
 /// The other end of [`DeliverySignals`].
 pub struct DeliveryInbox {
-    committed: mpsc::Receiver<Mailbox>,
+    told: mpsc::Receiver<Told>,
     wake: Arc<Wake>,
 }
 
@@ -96,7 +107,7 @@ impl DeliverySignals {
     pub fn new() -> (Self, DeliveryInbox) {
         let (sender, receiver) = mpsc::channel(DELIVERY_EVENTS_MAX);
         let wake = Arc::new(Wake::default());
-        (Self { committed: sender, wake: Arc::clone(&wake) }, DeliveryInbox { committed: receiver, wake })
+        (Self { told: sender, wake: Arc::clone(&wake) }, DeliveryInbox { told: receiver, wake })
     }
 
     /// A change is in the view. Never waits.
@@ -104,16 +115,35 @@ impl DeliverySignals {
         match change {
             Change::Accepted(message) => {
                 for recipient in &message.recipients {
-                    if let (Form::Stub { .. }, Some(mailbox)) = (&recipient.form, &recipient.mailbox)
-                        && self.committed.try_send(mailbox.clone()).is_err()
-                    {
-                        self.wake.overrun.store(true, Ordering::Release);
-                        self.wake.overran.notify_one();
+                    if let (Form::Stub { .. }, Some(mailbox)) = (&recipient.form, &recipient.mailbox) {
+                        self.tell(Told::Committed(mailbox.clone()));
                     }
                 }
             }
             Change::Receipted { release, .. } if *release <= UnixTime::now() => self.wake.keeper.notify_one(),
             _ => {}
+        }
+    }
+
+    /// Another relay said that something waits for this mailbox.
+    pub fn tell_waiting(&self, mailbox: Mailbox) {
+        self.tell(Told::Waiting(mailbox));
+    }
+
+    /// Another relay said that a store has this delivery.
+    pub fn tell_ended(&self, delivery: DeliveryId) {
+        self.tell(Told::Ended(delivery));
+    }
+
+    /// Something was not told.
+    pub fn tell_missed(&self) {
+        self.wake.overrun.store(true, Ordering::Release);
+        self.wake.overran.notify_one();
+    }
+
+    fn tell(&self, told: Told) {
+        if self.told.try_send(told).is_err() {
+            self.tell_missed();
         }
     }
 }
@@ -200,7 +230,7 @@ pub async fn run(
         tokio::spawn(presence::watch(Arc::clone(&shared))),
         tokio::spawn(keeper::keep(Arc::clone(&shared))),
     ];
-    Driver::new(Arc::clone(&shared), ping_interval, gauges).run(happened, inbox.committed).await;
+    Driver::new(Arc::clone(&shared), ping_interval, gauges).run(happened, inbox.told).await;
     for task in tasks {
         let _ = task.await;
     }

@@ -6,6 +6,11 @@
 //! that down, the next hop sees it twice, as SMTP allows (RFC 5321 §6.1), and a Maildir does not. So that this stays the
 //! only window, nothing is handed over while the array takes no records, and what cannot be written down at once is
 //! written down later, not handed over again.
+//!
+//! With several relays on one database, what is due is claimed by one of them ([`Catalog::claim_due`]), and what became of
+//! it counts only while that claim does.
+//!
+//! [`Catalog::claim_due`]: lighter_catalog::Catalog::claim_due
 
 mod body;
 mod outcome;
@@ -15,7 +20,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lighter_catalog::{CatalogError, DueHandOver, Ledger};
+use lighter_catalog::{CatalogError, Claim, ClaimedHandOvers, Ledger};
 use lighter_protocol::ticket::TicketKey;
 use lighter_protocol::{MessageId, UnixTime};
 use lighter_queue::{HandOvers, Task};
@@ -57,7 +62,7 @@ pub struct HandOverParts {
 /// What happened, for the loop.
 enum Event {
     /// The catalog said what is due, and when the next thing will be.
-    Page(Result<(Vec<DueHandOver>, Option<UnixTime>), CatalogError>),
+    Page(Result<ClaimedHandOvers, CatalogError>),
     /// A message's hand-overs have been tried.
     Done(MessageId),
 }
@@ -76,8 +81,9 @@ pub async fn run(parts: HandOverParts, stop: CancellationToken) {
             biased;
             () = stop.cancelled() => break,
             Some(event) = happened.recv() => match event {
-                Event::Page(Ok((page, next))) => {
-                    queue.handle_page(page.into_iter().map(|due| (due.message, due)).collect(), next);
+                Event::Page(Ok(ClaimedHandOvers { claims, next })) => {
+                    let page = claims.into_iter().map(|claim| (claim.due.message, claim)).collect();
+                    queue.handle_page(page, next);
                 }
                 Event::Page(Err(error)) => {
                     tracing::warn!(%error, "the catalog does not say what is due");
@@ -96,7 +102,7 @@ pub async fn run(parts: HandOverParts, stop: CancellationToken) {
 
 /// Starts one task. The queue bounds how many run.
 fn begin(
-    task: Task<DueHandOver>,
+    task: Task<Claim>,
     parts: &Arc<HandOverParts>,
     stop: &CancellationToken,
     events: &mpsc::UnboundedSender<Event>,
@@ -120,12 +126,15 @@ async fn fetch(
     parts: &HandOverParts,
     count_max: usize,
     except: BTreeSet<MessageId>,
-) -> Result<(Vec<DueHandOver>, Option<UnixTime>), CatalogError> {
+) -> Result<ClaimedHandOvers, CatalogError> {
     let now = UnixTime::now();
-    parts
-        .ledger
-        .read(move |catalog| Ok((catalog.due(now, count_max, &except)?, catalog.next_due(now)?)))
-        .await
+    let claimed = parts.ledger.read(move |catalog| catalog.claim_due(now, count_max, &except)).await?;
+    if parts.ledger.database().is_none() {
+        return Ok(claimed);
+    }
+    // What another relay took in and could not claim before it died is told by nobody.
+    let again = now.plus(LOOK_INTERVAL_MAX);
+    Ok(ClaimedHandOvers { next: Some(claimed.next.map_or(again, |next| next.min(again))), ..claimed })
 }
 
 /// How long until `time`, bounded.

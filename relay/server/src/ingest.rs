@@ -16,7 +16,7 @@ mod incoming;
 
 use std::sync::Arc;
 
-use lighter_catalog::{Cause, Ledger};
+use lighter_catalog::{Cause, Fence, Ledger};
 use lighter_mail::{Address, Envelope, MailFrom, RcptTo, Reply};
 use lighter_message::Policy;
 use lighter_protocol::ticket::TicketKey;
@@ -65,12 +65,20 @@ impl Ingest {
     }
 
     /// Takes in a message that the relay has written itself, for `recipient`; it and what it settles are durable, and
-    /// in the view, on return.
+    /// in the view, on return. `fences`: claims of what it settles.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn take_own(&self, recipient: &Address, content: &[u8], cause: Cause) -> Result<(), Failure> {
-        IncomingMessage::begin_own(Arc::clone(&self.shared), recipient, cause).take_whole(content).await
+    pub async fn take_own(
+        &self,
+        recipient: &Address,
+        content: &[u8],
+        cause: Cause,
+        fences: Vec<Fence>,
+    ) -> Result<(), Failure> {
+        IncomingMessage::begin_own(Arc::clone(&self.shared), recipient, cause, fences)
+            .take_whole(content)
+            .await
     }
 }
 

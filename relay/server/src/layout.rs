@@ -34,6 +34,11 @@ pub fn catalog_check(data: &Path) -> PathBuf {
     data.join("catalog.check")
 }
 
+/// Says by being there that the catalog is in a database: the log knows nothing of what came since.
+pub fn catalog_elsewhere(data: &Path) -> PathBuf {
+    data.join("catalog.in-database")
+}
+
 /// What the location server inside this process keeps.
 pub fn location(data: &Path) -> PathBuf {
     data.join("location")

@@ -123,3 +123,14 @@ pub const DOWNLOADS_MAX: usize = 64;
 pub const RETRIEVAL_LATER_SECONDS: u32 = 30;
 /// Wrong tickets from one network a second, with a burst of ten seconds' worth: people mistype, guessers go on.
 pub const WRONG_TICKETS_PER_S: u32 = 5;
+
+/// How long a start waits for a database that does not answer: it may be starting itself.
+pub const DATABASE_START_TIME_MAX: Duration = Duration::from_secs(60);
+/// Between two tries to reach it.
+pub const DATABASE_START_PAUSE: Duration = Duration::from_secs(1);
+/// How often the other relays on a database are asked after, besides when one of them tells.
+pub const FELLOWS_INTERVAL: Duration = Duration::from_secs(60);
+/// When they are asked after again where that failed.
+pub const FELLOWS_RETRY: Duration = Duration::from_secs(5);
+/// How long a stop waits for the database to take back what the relay had claimed.
+pub const GIVE_BACK_TIME_MAX: Duration = Duration::from_secs(5);

@@ -2,6 +2,7 @@
 //! flows, so that nothing is taken in that could not be stored.
 
 mod answers;
+pub(crate) mod catalog;
 mod key_change;
 mod location;
 pub(crate) mod lock;
@@ -96,7 +97,7 @@ async fn wait(mail: Option<&mail::Mail>, stop: impl Future<Output = ()>) -> Resu
     };
     tokio::select! {
         () = stop => Ok(()),
-        () = failed => Err(CommandError::Relay("the catalog's view failed: the next start makes it again".to_owned())),
+        () = failed => Err(CommandError::Relay("the catalog failed, the log says why: a view is made again by the next start".to_owned())),
     }
 }
 

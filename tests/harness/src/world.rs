@@ -17,6 +17,8 @@ pub const DOMAIN: &str = "lighter.test";
 /// What differs from one world to the next.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Relays with the same storage servers and array key: 1. The others take the ports that the kernel gives them.
+    pub relays: u32,
     /// Storage servers, each a process: 2.
     pub storage_servers: u32,
     /// How the first of them are started, each in its own way; the others as by default.
@@ -32,6 +34,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            relays: 1,
             storage_servers: 2,
             storage: Vec::new(),
             next_hop: None,
@@ -81,6 +84,8 @@ pub struct World {
     pub storage: Vec<Member>,
     /// The relay: SMTP, LMTP, retrieval, delivery.
     pub relay: Member,
+    /// Other relays beside it.
+    pub fellows: Vec<Member>,
     /// Where the location server listens.
     pub location_url: String,
     folder: TempDir,
@@ -188,18 +193,34 @@ impl World {
         let mut relay = Member::new("relay", "lighter-relay", root, ["serve"])?;
         // The relay's PeerId does not depend on its array, so the storage servers can be told of it first.
         write_config(&relay_config, &json!({ "data": relay.data() }))?;
-        let id = relay_id(&relay, &relay_config).await?;
+        let mut writers = vec![relay_id(&relay, &relay_config).await?];
+        let mut fellows = Vec::new();
+        for number in 2..=options.relays {
+            let (fellow, id) = make_fellow(root, number).await?;
+            fellows.push(fellow);
+            writers.push(id);
+        }
         let mut storage = Vec::new();
         for number in 1..=options.storage_servers {
             let how = options.storage.get(number as usize - 1).cloned().unwrap_or_default();
-            storage.push(start_storage(root, number, &id, how).await?);
+            storage.push(start_storage(root, number, &writers, how).await?);
         }
         let mut config = relay_values(&relay, options, &location_url, &token_file, &storage).await?;
         write_config(&relay_config, &config)?;
         relay.start().await?;
         pin_ports(&mut config, &relay)?;
         write_config(&relay_config, &config)?;
-        Ok(Self { location, storage, relay, location_url, folder })
+        for fellow in &mut fellows {
+            // They share the array, and so its key.
+            std::fs::copy(relay.data().join("array.key"), fellow.data().join("array.key"))?;
+            let path = root.join(format!("{}.toml", fellow.name));
+            let mut config = relay_values(fellow, options, &location_url, &token_file, &storage).await?;
+            write_config(&path, &config)?;
+            fellow.start().await?;
+            pin_ports(&mut config, fellow)?;
+            write_config(&path, &config)?;
+        }
+        Ok(Self { location, storage, relay, fellows, location_url, folder })
     }
 
     /// The folder that everything lies in.
@@ -229,7 +250,7 @@ impl World {
     pub async fn more_storage_with(&self, number: u32, how: StorageOptions) -> Result<Member> {
         let root = self.folder();
         let id = relay_id(&self.relay, &root.join("relay.toml")).await?;
-        start_storage(root, number, &id, how).await
+        start_storage(root, number, &[id], how).await
     }
 
     /// Where the relay takes SMTP.
@@ -402,8 +423,18 @@ async fn start_location(root: &Path) -> Result<(Member, String, PathBuf)> {
     Ok((location, format!("http://{address}"), token_file))
 }
 
-/// Starts a storage server that takes appends from `writer` only.
-async fn start_storage(root: &Path, number: u32, writer: &str, how: StorageOptions) -> Result<Member> {
+/// A further relay, not running, and its PeerId.
+async fn make_fellow(root: &Path, number: u32) -> Result<(Member, String)> {
+    let name = format!("relay-{number}");
+    let fellow = Member::new(&name, "lighter-relay", root, ["serve"])?;
+    let path = root.join(format!("{name}.toml"));
+    write_config(&path, &json!({ "data": fellow.data() }))?;
+    let id = relay_id(&fellow, &path).await?;
+    Ok((fellow, id))
+}
+
+/// Starts a storage server that takes appends from `writers` only.
+async fn start_storage(root: &Path, number: u32, writers: &[String], how: StorageOptions) -> Result<Member> {
     let name = format!("storage-{number}");
     let config_path = root.join(format!("{name}.toml"));
     let mut member = Member::new(&name, "lighter-relay", root, ["serve"])?;
@@ -414,7 +445,7 @@ async fn start_storage(root: &Path, number: u32, writer: &str, how: StorageOptio
         "roles": ["storage"],
         "storage": {
             "servers": [{ "path": member.data().join("server"), "listen": listen, "units": how.units }],
-            "writers": [writer],
+            "writers": writers,
         },
     });
     write_config(&config_path, &config)?;

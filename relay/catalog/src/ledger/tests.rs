@@ -81,13 +81,24 @@ impl Log for TestLog {
         blob
     }
 
-    fn is_kept(&self, blob: &StoredBlob) -> bool {
+    async fn make_durable(&self, blobs: &[StoredBlob]) -> Result<(), LogError> {
+        let mut state = lock(&self.state);
+        match state.faults.pop() {
+            None => {
+                state.brought.extend(blobs.iter().cloned());
+                Ok(())
+            }
+            Some(_) => Err(LogError::Unavailable("fault".into())),
+        }
+    }
+
+    async fn is_kept(&self, blob: &StoredBlob) -> bool {
         let segment = blob.location.place(0).map(|place| place.segment.0[0]);
         !lock(&self.state).lost.iter().any(|lost| Some(*lost) == segment)
     }
 
     async fn is_readable(&self, blob: &StoredBlob) -> bool {
-        self.is_kept(blob)
+        self.is_kept(blob).await
     }
 
     async fn replay(
@@ -136,7 +147,8 @@ async fn said(ledger: &Ledger<TestLog>) -> String {
 }
 
 async fn until_closed(ledger: Ledger<TestLog>) {
-    let queue = ledger.shared.queue.clone();
+    let Truth::Log(queue) = &ledger.shared.truth else { return };
+    let queue = queue.clone();
     drop(ledger);
     // The applier ends, with a last checkpoint, when the last sender is gone.
     let weak = queue.downgrade();
@@ -374,4 +386,5 @@ async fn the_observer_is_told_of_each_change_when_the_view_has_it() {
 }
 
 mod audit;
+mod database;
 mod one_copy;

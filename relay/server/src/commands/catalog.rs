@@ -1,18 +1,20 @@
-//! `catalog check`, `orphans`, `thin` and `rebuild`: by the relay that runs, or, while none does, here.
+//! `catalog check`, `orphans`, `thin`, `rebuild` and `import`: by the relay that runs, or, while none does, here.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lighter_catalog::Ledger;
+use lighter_catalog::{Imported, Ledger};
 use lighter_storage::wall_clock;
 use serde_json::{Value, json};
 
 use super::{CommandError, ask, print};
-use crate::config::Config;
+use crate::config::{CatalogEngine, Config};
 use crate::control::{self, Question, Reply, Task};
 use crate::layout;
 use crate::limits::JOB_ASK_INTERVAL;
+use crate::serve::catalog;
 use crate::serve::offline::Offline;
 use crate::upkeep::{self, Progress, UpkeepError};
 
@@ -111,12 +113,11 @@ async fn look_here(config: &Config, task: Task) -> Result<Value, CommandError> {
     let offline = Offline::open(config).await?;
     let array = offline.array().clone();
     // As a start does, this brings the view up to the log's end; a view that does not fit the log is made anew.
-    let opened = Ledger::open_embedded(array.clone(), &layout::catalog(&config.data), Box::new(|_| {})).await;
-    let ledger = match opened {
+    let ledger = match catalog::open(config, offline.identity(), &array, Box::new(|_| {})).await {
         Ok(ledger) => ledger,
         Err(error) => {
             offline.close().await;
-            return Err(CommandError::failed("opening the catalog", error));
+            return Err(error);
         }
     };
     let progress = Progress::default();
@@ -141,6 +142,13 @@ async fn look_here(config: &Config, task: Task) -> Result<Value, CommandError> {
 
 /// Makes the view anew from the log, beside the old one, and puts it in its place.
 pub(super) async fn rebuild(config: &Config, json: bool) -> Result<(), CommandError> {
+    if config.catalog.engine == CatalogEngine::PostgreSql {
+        return Err(CommandError::Relay(
+            "the catalog is in a database, which is the truth of it: the log holds bytes only, and it cannot be made \
+             from that. Bring the database back from its standby or its backup."
+                .to_owned(),
+        ));
+    }
     let offline = Offline::open(config).await?;
     let next = layout::catalog_next(&config.data);
     let made = make(&offline, &next).await;
@@ -160,6 +168,37 @@ pub(super) async fn rebuild(config: &Config, json: bool) -> Result<(), CommandEr
         )));
     }
     Ok(())
+}
+
+/// Moves the catalog from the relay's file, brought up to the log's end, into the database.
+pub(super) async fn import(config: &Config, json: bool) -> Result<(), CommandError> {
+    let offline = Offline::open(config).await?;
+    let imported = import_from(config, &offline).await;
+    offline.close().await;
+    let Imported { messages, deliveries, moved, verified } = imported?;
+    let told =
+        json!({ "messages": messages, "deliveries": deliveries, "moved": moved, "verified": verified });
+    print(&told, json);
+    Ok(())
+}
+
+async fn import_from(config: &Config, offline: &Offline) -> Result<Imported, CommandError> {
+    let database =
+        config.catalog.database(offline.identity().peer(), &config.hostname)?.ok_or_else(|| {
+            CommandError::Relay("catalog.engine: name the database to move it to first".to_owned())
+        })?;
+    let database = catalog::reach(&database).await?;
+    // The log is the truth of it until this is done.
+    let view = layout::catalog(&config.data);
+    let ledger = Ledger::open_embedded(offline.array().clone(), &view, Box::new(|_| {}))
+        .await
+        .map_err(|error| CommandError::failed("opening the catalog in the file", error))?;
+    let moved = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&moved);
+    let moving =
+        ledger.read(move |from| database.import(from, &|moved| count.store(moved, Ordering::Relaxed)));
+    let text = || format!("{} messages moved", moved.load(Ordering::Relaxed));
+    showing(moving, text).await.map_err(|error| CommandError::failed("moving the catalog", error))
 }
 
 async fn make(offline: &Offline, next: &Path) -> Result<(Value, u64), CommandError> {

@@ -1,7 +1,7 @@
 //! The loop around the queue: what happened goes in, what is to be done comes out and is done in tasks of its own,
 //! whose outcome comes back as an event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{DeliveryGauges, Shared, probe};
+use super::{DeliveryGauges, Shared, Told, probe};
 
 /// What happened, for the queue.
 pub(super) enum Event {
@@ -29,7 +29,9 @@ pub(super) enum Event {
     /// It is over.
     SessionClosed { mailbox: Mailbox, number: u64 },
     /// What waits for a mailbox.
-    Page { mailbox: Mailbox, page: Option<(Vec<(Cursor, Delivery)>, bool)> },
+    Page { mailbox: Mailbox, page: Option<Page> },
+    /// What another relay offered of it may be free now.
+    Freed { mailbox: Mailbox },
     /// A store answered an offer; None: it did not.
     Answered { delivery: DeliveryId, response: Option<Response> },
     /// A store pulls.
@@ -46,12 +48,23 @@ pub(super) enum Event {
     Mailboxes { page: Vec<(Mailbox, Presence)>, more: bool },
 }
 
+/// What waits for a mailbox, as the queue takes it.
+pub(super) struct Page {
+    rows: Vec<(Cursor, Delivery)>,
+    /// Whether there is more behind.
+    more: bool,
+    /// Another relay offers some of it: when that may be over.
+    free_in: Option<Duration>,
+}
+
 /// The owner of the queue.
 pub(super) struct Driver {
     shared: Arc<Shared>,
     queue: Deliveries,
     /// All that live, by number: the queue knows of one for each mailbox, the others stand by.
     sessions: BTreeMap<u64, (Mailbox, Connection)>,
+    /// Mailboxes that are looked at again when another relay's claims may be over.
+    freed: BTreeSet<Mailbox>,
     chance: StdRng,
     gauges: DeliveryGauges,
 }
@@ -59,14 +72,11 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, ping_interval: Option<Duration>, gauges: DeliveryGauges) -> Self {
         let chance = StdRng::from_rng(&mut rand::rng());
-        Self { shared, queue: Deliveries::new(ping_interval), sessions: BTreeMap::new(), chance, gauges }
+        let (sessions, freed) = (BTreeMap::new(), BTreeSet::new());
+        Self { shared, queue: Deliveries::new(ping_interval), sessions, freed, chance, gauges }
     }
 
-    pub(super) async fn run(
-        mut self,
-        mut happened: mpsc::Receiver<Event>,
-        mut committed: mpsc::Receiver<Mailbox>,
-    ) {
+    pub(super) async fn run(mut self, mut happened: mpsc::Receiver<Event>, mut told: mpsc::Receiver<Told>) {
         let wake = Arc::clone(&self.shared.wake);
         // Until the stream of presence is open, nobody tells.
         self.queue.handle_presence_stream(false, Now::read());
@@ -80,10 +90,7 @@ impl Driver {
                 biased;
                 () = self.shared.stop.cancelled() => return,
                 Some(event) = happened.recv() => self.handle(event, Now::read()),
-                Some(mailbox) = committed.recv() => {
-                    // Its look-up for the message was a moment ago and may be old by now: the store is asked.
-                    self.queue.handle_committed(&mailbox, Presence::Unknown, Now::read());
-                }
+                Some(told) = told.recv() => self.hear(told, Now::read()),
                 () = wake.overran.notified() => {
                     if wake.overrun.swap(false, Ordering::AcqRel) {
                         self.queue.handle_overrun(Now::read());
@@ -106,15 +113,29 @@ impl Driver {
                 self.sessions.insert(number, (mailbox, connection));
             }
             Event::Again { mailbox } => self.queue.handle_committed(&mailbox, Presence::Online, now),
+            Event::Freed { mailbox } => {
+                self.freed.remove(&mailbox);
+                self.queue.handle_waiting(&mailbox, now);
+            }
             Event::SessionClosed { mailbox, number } => {
                 self.sessions.remove(&number);
                 let was_current = self.queue.handle_session_closed(&mailbox, number);
-                if let Some((number, store)) = self.stand_by(&mailbox).filter(|_| was_current) {
-                    self.queue.handle_session(&mailbox, store, number, now);
+                match self.stand_by(&mailbox) {
+                    Some((number, store)) if was_current => {
+                        self.queue.handle_session(&mailbox, store, number, now);
+                    }
+                    Some(_) => {}
+                    // Another relay may have a session of the same store.
+                    None => {
+                        tokio::spawn(give_back(Arc::clone(&self.shared), mailbox));
+                    }
                 }
             }
-            Event::Page { mailbox, page: Some((page, more)) } => {
-                self.queue.handle_page(&mailbox, page, more, now, &mut self.chance);
+            Event::Page { mailbox, page: Some(Page { rows, more, free_in }) } => {
+                if let Some(free_in) = free_in {
+                    self.look_again(&mailbox, free_in);
+                }
+                self.queue.handle_page(&mailbox, rows, more, now, &mut self.chance);
             }
             Event::Page { mailbox, page: None } => self.queue.handle_page_lost(&mailbox),
             Event::Answered { delivery, response: Some(response) } => {
@@ -136,10 +157,30 @@ impl Driver {
         }
     }
 
+    fn hear(&mut self, told: Told, now: Now) {
+        match told {
+            // Its look-up for the message was a moment ago and may be old by now: the store is asked.
+            Told::Committed(mailbox) => self.queue.handle_committed(&mailbox, Presence::Unknown, now),
+            Told::Waiting(mailbox) => self.queue.handle_waiting(&mailbox, now),
+            Told::Ended(delivery) => self.queue.handle_ended(&delivery, now),
+        }
+    }
+
     /// The latest session of a mailbox.
     fn stand_by(&self, mailbox: &Mailbox) -> Option<(u64, PeerId)> {
         let mut latest = self.sessions.iter().rev().filter(|(_, (of, _))| of == mailbox);
         latest.next().map(|(number, (_, connection))| (*number, connection.peer()))
+    }
+
+    /// Looks at what waits for a mailbox again after a while; once, however often this is asked for.
+    fn look_again(&mut self, mailbox: &Mailbox, after: Duration) {
+        if self.freed.insert(mailbox.clone()) {
+            let (shared, mailbox) = (Arc::clone(&self.shared), mailbox.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                shared.tell(Event::Freed { mailbox }).await;
+            });
+        }
     }
 
     fn obey(&mut self, command: Command) {
@@ -179,25 +220,38 @@ async fn fetch(shared: Arc<Shared>, mailbox: Mailbox, after: Option<Cursor>, cou
     shared.tell(Event::Page { mailbox, page }).await;
 }
 
-/// A page of what waits, as the queue takes it, and whether there is more.
+/// A page of what waits, as the queue takes it: claimed for this relay. What another one offers is passed over.
 fn waiting(
     catalog: &dyn Catalog,
     mailbox: &Mailbox,
     after: Option<Cursor>,
     count_max: usize,
-) -> Result<(Vec<(Cursor, Delivery)>, bool), CatalogError> {
-    let after = after.map(|(accepted, delivery)| Position { accepted, delivery });
-    let mut rows = catalog.waiting(mailbox, after, count_max + 1)?;
-    let more = rows.len() > count_max;
-    rows.truncate(count_max);
-    let mut page = Vec::with_capacity(rows.len());
-    for row in rows {
-        // One that was voided meanwhile is gone with its message.
-        if let Some(message) = catalog.message(&row.message)? {
-            page.push(((row.accepted, row.id), facts(&row, &message)));
+) -> Result<Page, CatalogError> {
+    let mut after = after.map(|(accepted, delivery)| Position { accepted, delivery });
+    let mut page = Page { rows: Vec::with_capacity(count_max), more: true, free_in: None };
+    // A page that is full of what another relay offers is no end.
+    while page.more && page.rows.len() < count_max {
+        let wanted = count_max - page.rows.len();
+        let claimed = catalog.claim_waiting(mailbox, after, wanted)?;
+        page.free_in = page.free_in.or(claimed.free_in);
+        page.more = claimed.free_in.is_some() || claimed.rows.len() == wanted;
+        page.more &= claimed.last.is_some();
+        after = claimed.last;
+        for row in claimed.rows {
+            // One that was voided meanwhile is gone with its message.
+            if let Some(message) = catalog.message(&row.message)? {
+                page.rows.push(((row.accepted, row.id), facts(&row, &message)));
+            }
         }
     }
-    Ok((page, more))
+    Ok(page)
+}
+
+async fn give_back(shared: Arc<Shared>, mailbox: Mailbox) {
+    let given = shared.parts.ledger.read(move |catalog| catalog.give_back(&mailbox)).await;
+    if let Err(error) = given {
+        tracing::debug!(%error, "what was claimed for a session is free when the lease is over");
+    }
 }
 
 /// A delivery as it is offered.

@@ -12,6 +12,7 @@ use lighter_queue::Clock;
 
 use super::Shared;
 use super::notice::{self, NoticeError};
+use crate::ingest::Failure;
 use crate::limits::{KEEPER_INTERVAL, KEEPER_PAGE_LEN, PURGE_INTERVAL};
 
 /// Looks at what is due until the relay stops.
@@ -97,6 +98,8 @@ async fn settle(
                 Err(NoticeError::Address) => {
                     commit(shared, Change::Expired { delivery: id, at: now }, message).await
                 }
+                // Another relay told them in the same moment.
+                Err(NoticeError::NotTaken(Failure::Stale)) => Ok(()),
                 told => told.map_err(|error| error.to_string()),
             }
         }

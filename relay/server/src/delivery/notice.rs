@@ -46,7 +46,7 @@ pub(super) async fn send(
     // The delivery is told of once: its number names the notice.
     let stamp = Stamp { host_name: &parts.hostname, now, chance: delivery.id.0 };
     let content = notice.message(&stamp);
-    Ok(parts.ingest.take_own(&to, &content, Cause::Notice { delivery: delivery.id }).await?)
+    Ok(parts.ingest.take_own(&to, &content, Cause::Notice { delivery: delivery.id }, Vec::new()).await?)
 }
 
 /// The first second of a day.

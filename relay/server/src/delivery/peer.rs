@@ -105,10 +105,21 @@ impl Peer {
         let response = match request {
             Request::Waiting(waiting) => self.waiting(&waiting).await,
             Request::Have(have) => self.have(&have).await,
-            Request::Receipt(signed) => receipt::take(self, &signed).await,
+            Request::Receipt(signed) => {
+                let response = receipt::take(self, &signed).await;
+                if let (Response::Later(_), Ok(claim)) = (&response, signed.claim()) {
+                    // Who holds a receipt shows it again with the next offer, which is soon then.
+                    self.shared.tell(Event::Answered { delivery: claim.delivery, response: None }).await;
+                }
+                response
+            }
             Request::Get(get) => match pull::find(self, &get).await {
-                Some(found) => return pull::send(self, responder, &get, found).await,
-                None => Response::Refused,
+                Ok(Some(found)) => return pull::send(self, responder, &get, found).await,
+                Ok(None) => Response::Refused,
+                Err(error) => {
+                    tracing::warn!(%error, "the catalog does not say who may read what");
+                    Response::Later(LATER_SECONDS)
+                }
             },
             // A relay pulls from nobody; the transport answers pings.
             Request::Offer(_) | Request::Ping => Response::Refused,

@@ -18,7 +18,10 @@ use super::peer::Peer;
 use crate::limits::{LATER_SECONDS, PROGRESS_INTERVAL};
 
 /// The blob that `get` asks for; None where there is none that the peer may read.
-pub(super) async fn find(peer: &Peer, get: &Get) -> Option<StoredBlob> {
+///
+/// # Errors
+/// The catalog does not say, to nobody.
+pub(super) async fn find(peer: &Peer, get: &Get) -> Result<Option<StoredBlob>, CatalogError> {
     let (delivery, blob) = (get.delivery, get.blob);
     let found = peer.shared.parts.ledger.read(move |catalog| look_up(catalog, &delivery, &blob)).await;
     // Rights are looked at even where there is nothing, so that the answer takes as long.
@@ -27,12 +30,9 @@ pub(super) async fn find(peer: &Peer, get: &Get) -> Option<StoredBlob> {
     let shown = get.attestation.as_ref().zip(location).and_then(|(signed, location)| {
         Attestation::verify_of(signed, &location, &peer.id(), now).ok().map(|attestation| attestation.mailbox)
     });
-    let (row, stored) = found.ok().flatten()?;
+    let Some((row, stored)) = found? else { return Ok(None) };
     let allowed = peer.acts_for(&row.mailbox, now) || shown.as_ref() == Some(&row.mailbox);
-    if !allowed || !row.state.is_readable() {
-        return None;
-    }
-    stored
+    Ok(stored.filter(|_| allowed && row.state.is_readable()))
 }
 
 fn look_up(

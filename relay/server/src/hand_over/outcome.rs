@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lighter_catalog::{
-    Body as StoredBody, Change, CommitError, DueHandOver, Form, HandOver, Message, Notify as StoredNotify,
-    Ret,
+    Body as StoredBody, Change, Claim, CommitError, DueHandOver, Fence, Form, HandOver, Message,
+    Notify as StoredNotify, Ret,
 };
 use lighter_mail::{Body, Envelope, MailFrom, Notify, OriginalRecipient, RcptTo, Reply, Return, Xtext};
 use lighter_message::StubContext;
@@ -26,6 +26,17 @@ pub(super) struct Failure {
     pub(super) outcome: Outcome,
 }
 
+/// The claims under which a message is handed over.
+pub(super) struct Claims(Vec<Claim>);
+
+impl Claims {
+    /// Those of these hand-overs.
+    pub(super) fn of(&self, hand_overs: &[HandOver]) -> Vec<Fence> {
+        let claims = self.0.iter().filter(|claim| hand_overs.contains(&claim.due.hand_over));
+        claims.map(|claim| claim.fence).collect()
+    }
+}
+
 /// What became of a message's hand-overs.
 #[derive(Default)]
 struct Tried {
@@ -39,9 +50,11 @@ struct Tried {
 pub(super) async fn hand_over(
     parts: &HandOverParts,
     id: MessageId,
-    due: Vec<DueHandOver>,
+    claims: Vec<Claim>,
     stop: &CancellationToken,
 ) {
+    let due: Vec<DueHandOver> = claims.iter().map(|claim| claim.due).collect();
+    let claims = Claims(claims);
     let message = match parts.ledger.read(move |catalog| catalog.message(&id)).await {
         Ok(Some(message)) => message,
         Ok(None) => return,
@@ -54,7 +67,7 @@ pub(super) async fn hand_over(
         tracing::debug!(message = %id, "storage takes no records: nothing is handed over that cannot be written down");
         let next = UnixTime::now().plus(super::QUESTION_RETRY);
         for due in due {
-            put_off(parts, id, vec![due.hand_over], due.attempts, next).await;
+            put_off(parts, id, claims.of(&[due.hand_over]), due.attempts, next).await;
         }
         return;
     }
@@ -75,7 +88,7 @@ pub(super) async fn hand_over(
             transfer(parts, &message, vec![stub], MessageBody::Stub(Box::new(body)), &mut tried).await;
         }
     }
-    write_down(parts, &message, tried, stop).await;
+    write_down(parts, &message, tried, &claims, stop).await;
 }
 
 /// The delivery and ticket generation of a hand-over that goes as a stub.
@@ -193,16 +206,27 @@ fn recipients(message: &Message, due: &[DueHandOver]) -> Option<Vec<RcptTo>> {
 }
 
 /// Writes down what became of each, however long the array is away: only a stop leaves it due, to be tried again.
-async fn write_down(parts: &HandOverParts, message: &Message, tried: Tried, stop: &CancellationToken) {
+async fn write_down(
+    parts: &HandOverParts,
+    message: &Message,
+    tried: Tried,
+    claims: &Claims,
+    stop: &CancellationToken,
+) {
     let Tried { taken, failed, later } = tried;
     for (hand_over, attempts, next) in later {
-        put_off(parts, message.id, vec![hand_over], attempts, next).await;
+        put_off(parts, message.id, claims.of(&[hand_over]), attempts, next).await;
     }
-    while let Err(error) = settle(parts, message, &taken, &failed).await {
+    while let Err(error) = settle(parts, message, &taken, &failed, claims).await {
+        if is_stale(&*error) {
+            tracing::warn!(message = %message.id, "another relay took a message over meanwhile: it says what became of it");
+            return;
+        }
         if is_final(&*error) {
             tracing::error!(message = %message.id, %error, "what became of a message cannot be written down");
-            let all = taken.iter().copied().chain(failed.iter().map(|failure| failure.hand_over)).collect();
-            put_off(parts, message.id, all, 1, UnixTime::now().plus(UNWRITABLE_RETRY)).await;
+            let failed = failed.iter().map(|failure| failure.hand_over);
+            let all: Vec<HandOver> = taken.iter().copied().chain(failed).collect();
+            put_off(parts, message.id, claims.of(&all), 1, UnixTime::now().plus(UNWRITABLE_RETRY)).await;
             return;
         }
         tracing::warn!(message = %message.id, %error, "what became of a message is not written down yet");
@@ -219,25 +243,32 @@ fn is_final(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
         || matches!(error.downcast_ref(), Some(ingest::Failure::Refused(_)))
 }
 
+/// Whether a claim was over.
+fn is_stale(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(CommitError::Stale))
+        || matches!(error.downcast_ref(), Some(ingest::Failure::Stale))
+}
+
 async fn settle(
     parts: &HandOverParts,
     message: &Message,
     taken: &[HandOver],
     failed: &[Failure],
+    claims: &Claims,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     if failed.is_empty() {
         if !taken.is_empty() {
             let at = UnixTime::now();
             let change = Change::HandedOver { message: message.id, hand_overs: taken.to_vec(), at };
-            parts.ledger.commit_applied(change, message.class).await?;
+            parts.ledger.commit_held(change, message.class, claims.of(taken)).await?;
         }
         return Ok(());
     }
-    report::settle(parts, message, taken, failed).await
+    report::settle(parts, message, taken, failed, claims).await
 }
 
-async fn put_off(parts: &HandOverParts, id: MessageId, which: Vec<HandOver>, attempts: u32, next: UnixTime) {
-    let put_off = parts.ledger.read(move |catalog| catalog.postpone(&id, &which, attempts, next)).await;
+async fn put_off(parts: &HandOverParts, id: MessageId, which: Vec<Fence>, attempts: u32, next: UnixTime) {
+    let put_off = parts.ledger.read(move |catalog| catalog.postpone_claimed(&which, attempts, next)).await;
     if let Err(error) = put_off {
         tracing::warn!(message = %id, %error, "a retry could not be put off");
     }

@@ -10,7 +10,7 @@ use rand::RngExt;
 
 use super::HandOverParts;
 use super::body::WholeBody;
-use super::outcome::Failure;
+use super::outcome::{Claims, Failure};
 
 /// Bytes of the original's header that a report brings back at most.
 const HEADER_LEN_MAX: usize = 64 * 1024;
@@ -25,21 +25,23 @@ pub(super) async fn settle(
     message: &Message,
     taken: &[HandOver],
     failed: &[Failure],
+    claims: &Claims,
 ) -> Result<(), Error> {
     let sender: Option<Address> = message.envelope.reverse_path.parse().ok();
     let (told, silent): (Vec<&Failure>, Vec<&Failure>) =
         failed.iter().partition(|failure| sender.is_some() && wants_report(message, failure.hand_over));
     if !silent.is_empty() {
-        let hand_overs = silent.iter().map(|failure| failure.hand_over).collect();
+        let hand_overs: Vec<HandOver> = silent.iter().map(|failure| failure.hand_over).collect();
+        let fences = claims.of(&hand_overs);
         let change = Change::HandOverFailed { message: message.id, hand_overs, at: UnixTime::now() };
-        parts.ledger.commit_applied(change, message.class).await?;
+        parts.ledger.commit_held(change, message.class, fences).await?;
     }
     match sender {
-        Some(sender) if !told.is_empty() => report(parts, message, &sender, taken, &told).await,
+        Some(sender) if !told.is_empty() => report(parts, message, &sender, taken, &told, claims).await,
         _ if !taken.is_empty() => {
             let hand_overs = taken.to_vec();
             let change = Change::HandedOver { message: message.id, hand_overs, at: UnixTime::now() };
-            Ok(parts.ledger.commit_applied(change, message.class).await?)
+            Ok(parts.ledger.commit_held(change, message.class, claims.of(taken)).await?)
         }
         _ => Ok(()),
     }
@@ -56,6 +58,7 @@ async fn report(
     sender: &Address,
     taken: &[HandOver],
     failed: &[&Failure],
+    claims: &Claims,
 ) -> Result<(), Error> {
     let addressed: Vec<(Address, Option<OriginalRecipient>, &Failure)> =
         failed.iter().filter_map(|failure| addressed(message, failure)).collect();
@@ -79,13 +82,11 @@ async fn report(
         header: &header,
     };
     let stamp = Stamp { host_name: &parts.hostname, now: UnixTime::now(), chance: rand::rng().random() };
-    let cause = Cause::Report {
-        message: message.id,
-        handed_over: taken.to_vec(),
-        failed: failed.iter().map(|failure| failure.hand_over).collect(),
-    };
+    let failed_for_good: Vec<HandOver> = failed.iter().map(|failure| failure.hand_over).collect();
+    let fences = claims.of(taken).into_iter().chain(claims.of(&failed_for_good)).collect();
+    let cause = Cause::Report { message: message.id, handed_over: taken.to_vec(), failed: failed_for_good };
     tracing::info!(message = %message.id, recipients = failed.len(), "given up, and its sender told");
-    Ok(parts.ingest.take_own(sender, &report.message(&stamp), cause).await?)
+    Ok(parts.ingest.take_own(sender, &report.message(&stamp), cause, fences).await?)
 }
 
 fn addressed<'a>(

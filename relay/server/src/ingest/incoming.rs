@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lighter_catalog::limits::GRACE_DAYS;
 use lighter_catalog::message::shorten;
-use lighter_catalog::{Cause, CommitError, Envelope as StoredEnvelope, Form, Message, Part, Recipient};
+use lighter_catalog::{
+    Cause, CommitError, Envelope as StoredEnvelope, Fence, Form, Message, Part, Recipient,
+};
 use lighter_mail::trace::Received;
 use lighter_mail::{Address, Envelope, RcptTo, Reply};
 use lighter_message::{Detacher, Event, Policy, Summary as Detached};
@@ -27,6 +29,8 @@ pub struct IncomingMessage {
     endowed: Vec<Option<Mailbox>>,
     trace: String,
     cause: Option<Cause>,
+    /// Claims of what it settles.
+    fences: Vec<Fence>,
     detacher: Detacher,
     manifest: BlobWriter,
     attachments: Attachments,
@@ -49,14 +53,21 @@ impl IncomingMessage {
     }
 
     /// A message that the relay writes itself, from the null path (RFC 5321 §4.5.5); it settles `cause` by coming into
-    /// being, and nothing is taken out of it.
-    pub(super) fn begin_own(shared: Arc<Shared>, recipient: &Address, cause: Cause) -> Self {
+    /// being, under `fences`, and nothing is taken out of it.
+    pub(super) fn begin_own(
+        shared: Arc<Shared>,
+        recipient: &Address,
+        cause: Cause,
+        fences: Vec<Fence>,
+    ) -> Self {
         let id = MessageId(rand::rng().random());
         let envelope = lighter_mail::notice::envelope(recipient);
         let parts = &shared.parts;
         let attachments = Attachments::new(parts.array.clone(), parts.ledger.clone(), parts.class, false);
         let detacher = Detacher::new(Policy::nothing());
-        Self::new(shared, id, (envelope, vec![None]), String::new(), Some(cause), detacher, attachments)
+        let envelope = (envelope, vec![None]);
+        let new = Self::new(shared, id, envelope, String::new(), Some(cause), detacher, attachments);
+        Self { fences, ..new }
     }
 
     fn new(
@@ -69,7 +80,20 @@ impl IncomingMessage {
         attachments: Attachments,
     ) -> Self {
         let manifest = shared.parts.array.create_blob(shared.parts.class);
-        Self { shared, id, envelope, endowed, trace, cause, detacher, manifest, attachments, detached: None }
+        let (fences, detached) = (Vec::new(), None);
+        Self {
+            shared,
+            id,
+            envelope,
+            endowed,
+            trace,
+            cause,
+            fences,
+            detacher,
+            manifest,
+            attachments,
+            detached,
+        }
     }
 
     /// Takes `content` as the whole message; it is durable on return.
@@ -157,7 +181,7 @@ impl IncomingMessage {
         match message.cause {
             None => shared.ledger.accept(message, placed).await?,
             // What it settles must not be found due again by who asks next: nobody is to be told twice.
-            Some(_) => shared.ledger.accept_applied(message, placed).await?,
+            Some(_) => shared.ledger.accept_held(message, placed, self.fences).await?,
         }
         taken.log();
         Ok(())
@@ -245,6 +269,9 @@ pub enum Failure {
     /// The message breaks a bound of the catalog.
     #[error("the message breaks a bound: {0}")]
     Refused(lighter_catalog::ChangeError),
+    /// Another relay has claimed meanwhile what the message settles.
+    #[error("another relay has claimed what the message settles")]
+    Stale,
     /// The detacher's events came in an order that they cannot come in, or its hash is not the array's: a fault of ours,
     /// or of this machine's memory.
     #[error("the detached parts do not fit together")]
@@ -254,7 +281,9 @@ pub enum Failure {
 impl Failure {
     fn verdict(&self) -> Verdict {
         match self {
-            Self::Unavailable | Self::OutOfOrder | Self::TooSlow => Verdict::All(STORAGE_UNAVAILABLE),
+            Self::Unavailable | Self::OutOfOrder | Self::TooSlow | Self::Stale => {
+                Verdict::All(STORAGE_UNAVAILABLE)
+            }
             Self::Refused(_) => Verdict::All(TOO_MUCH),
             Self::InDoubt => Verdict::Drop,
         }
@@ -274,6 +303,7 @@ impl From<CommitError> for Failure {
             CommitError::Unavailable(_) => Self::Unavailable,
             CommitError::InDoubt(_) => Self::InDoubt,
             CommitError::Refused(error) => Self::Refused(error),
+            CommitError::Stale => Self::Stale,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::future::Future;
 
-use lighter_catalog::Ledger;
+use lighter_catalog::{DatabaseCounters, Ledger};
 use lighter_protocol::PeerId;
 use lighter_storage::{Array, ArrayStatus, ServerStatus};
 
@@ -49,6 +49,9 @@ impl Status for RelayStatus {
         let (open, doubts) = self.ledger.backlog();
         text.gauge("catalog_changes_open", "Changes begun and not yet in the view", open as u64);
         text.gauge("catalog_changes_in_doubt", "Changes whose fate is not known", doubts as u64);
+        if let Some(database) = self.ledger.database() {
+            catalog_database(&mut text, &database.counters());
+        }
         text.gauge("sessions", "Stores that have a session", self.gauges.sessions() as u64);
         text.gauge(
             "deliveries_offered",
@@ -71,6 +74,18 @@ impl Status for RelayStatus {
         text.0.push_str("# EOF\n");
         text.0
     }
+}
+
+/// What goes on between the relay and its catalog's database.
+fn catalog_database(text: &mut Text, counters: &DatabaseCounters) {
+    let in_use = counters.in_use as u64;
+    text.gauge("database_connections_in_use", "Connections to the catalog's database in use", in_use);
+    text.counter("database_connects", "Connections that were made to it", counters.connects);
+    text.counter("database_transactions", "Questions and changes that it answered", counters.transactions);
+    text.describe("database_seconds", "How long these took together", "counter");
+    let seconds = std::time::Duration::from_micros(counters.transaction_micros).as_secs_f64();
+    let _ = writeln!(text.0, "lighter_relay_database_seconds_total {seconds}");
+    text.counter("database_retries", "Tries beyond the first: it was away, or busy", counters.retries);
 }
 
 /// What an operator of the array watches; `docs/OPERATING.md` says which of it is an alarm.

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Addresses;
 use super::answers::Answering;
+use super::catalog;
 use super::key_change::KeyChange;
 use crate::commands::CommandError;
 use crate::config::{ArrayServerConfig, Config, Role};
@@ -70,7 +71,8 @@ impl Mail {
         let key_change = KeyChange::new(array.clone(), config.data.clone(), keys);
         let due = Arc::new(Notify::new());
         let (signals, inbox) = DeliverySignals::new();
-        let ledger = open_ledger(config, &array, Arc::clone(&due), signals).await?;
+        let observer = observer(Arc::clone(&due), signals.clone());
+        let ledger = catalog::open(config, identity, &array, observer).await?;
         let (client, token) = location_client(config, location).await?;
         let ingest = Ingest::new(IngestParts {
             array: array.clone(),
@@ -104,6 +106,11 @@ impl Mail {
         };
         mail.workers.spawn(key_change.run(mail.giving.clone()));
         mail.workers.spawn(thinning);
+        if let Some(database) = mail.ledger.database() {
+            let (database, due) = (Arc::clone(database), Arc::clone(&due));
+            let fellows = catalog::hear(database, array.clone(), identity.peer(), signals, due);
+            mail.workers.spawn(catalog::until(fellows, mail.giving.clone()));
+        }
         mail.hand_over(config, &ingest, &tickets, &retrieval_url, due)?;
         let endpoint = bind_quic(config, identity, addresses)?;
         let record = relay_record(config, identity, &endpoint, &retrieval_url)?;
@@ -151,6 +158,7 @@ impl Mail {
             self.workers.abort_all();
         }
         self.control.abort();
+        catalog::give_back(&self.ledger).await;
         self.array.close().await;
     }
 
@@ -209,6 +217,16 @@ impl Mail {
         self.workers.spawn(hand_over::run(parts, self.giving.clone()));
         Ok(())
     }
+}
+
+/// What is told of each change.
+fn observer(due: Arc<Notify>, signals: DeliverySignals) -> Box<lighter_catalog::Observer> {
+    Box::new(move |change: &Change| {
+        signals.observe(change);
+        if matches!(change, Change::Accepted(_) | Change::Expired { .. }) {
+            due.notify_one();
+        }
+    })
 }
 
 /// The web listener, and what links begin with.
@@ -325,23 +343,6 @@ pub(super) async fn open_array(
     Array::open(array, identity, keys, wall_clock())
         .await
         .map_err(|error| CommandError::failed("opening the storage array", error))
-}
-
-async fn open_ledger(
-    config: &Config,
-    array: &Array,
-    due: Arc<Notify>,
-    signals: DeliverySignals,
-) -> Result<Ledger<Array>, CommandError> {
-    let observer = move |change: &Change| {
-        signals.observe(change);
-        if matches!(change, Change::Accepted(_) | Change::Expired { .. }) {
-            due.notify_one();
-        }
-    };
-    Ledger::open_embedded(array.clone(), &layout::catalog(&config.data), Box::new(observer))
-        .await
-        .map_err(|error| CommandError::failed("opening the catalog", error))
 }
 
 /// The location server that is named, or the one in this process: asked over HTTP either way.

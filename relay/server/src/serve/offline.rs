@@ -11,6 +11,7 @@ use crate::layout;
 /// The array, and the storage servers of this process that it needs; no relay can start meanwhile.
 pub(crate) struct Offline {
     array: Array,
+    identity: Identity,
     storage: Vec<StorageServer>,
     _lock: lock::Lock,
 }
@@ -33,7 +34,7 @@ impl Offline {
         let storage = if has_storage { storage::start(config, &identity).await? } else { Vec::new() };
         let addresses = Addresses { storage: storage::addresses(&storage), ..Addresses::default() };
         match mail::open_array(config, &identity, key, &addresses).await {
-            Ok(array) => Ok(Self { array, storage, _lock: lock }),
+            Ok(array) => Ok(Self { array, identity, storage, _lock: lock }),
             Err(error) => {
                 for server in storage {
                     server.stop().await;
@@ -46,6 +47,11 @@ impl Offline {
     /// The array.
     pub(crate) fn array(&self) -> &Array {
         &self.array
+    }
+
+    /// The relay's key.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Ends it cleanly.

@@ -23,9 +23,13 @@ pub(crate) async fn check(
     deep: bool,
     progress: &Progress,
 ) -> Result<Value, UpkeepError> {
-    let folder = Scratch::new(&layout::catalog_check(data))?;
-    let audit = ledger.audit(&folder.path, UnixTime::now().day(), progress.changes()).await?;
-    drop(folder);
+    let audit = if ledger.database().is_some() {
+        // The database is the truth: there is no log that it could be held against, only the array.
+        Audit::default()
+    } else {
+        let folder = Scratch::new(&layout::catalog_check(data))?;
+        ledger.audit(&folder.path, UnixTime::now().day(), progress.changes()).await?
+    };
     let copies = look_at_copies(array, ledger, deep, progress).await?;
     Ok(told(&audit, &copies, deep))
 }

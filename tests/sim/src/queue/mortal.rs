@@ -54,8 +54,14 @@ impl Log for MortalLog {
         blob.stored()
     }
 
-    fn is_kept(&self, blob: &StoredBlob) -> bool {
-        self.array().is_some_and(|array| array.is_kept(blob))
+    async fn make_durable(&self, blobs: &[PlacedBlob]) -> Result<(), LogError> {
+        let Some(array) = self.array() else { return std::future::pending().await };
+        self.while_alive(async move { array.make_durable(blobs).await }).await
+    }
+
+    async fn is_kept(&self, blob: &StoredBlob) -> bool {
+        let Some(array) = self.array() else { return false };
+        array.is_kept(blob).await
     }
 
     async fn is_readable(&self, blob: &StoredBlob) -> bool {
