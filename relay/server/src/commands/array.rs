@@ -121,7 +121,11 @@ mod tests {
             "servers": [{
                 "peer": "12D3", "address": "10.0.0.1:7000", "available": true, "quarantined": false, "state": "draining",
                 "group": 1, "segments": 7, "segments_needed": 2, "free_bytes": 5_u64 << 20, "total_bytes": 9_u64 << 20,
-                "host": "10.0.0.1", "disk": null, "zone": "room-1",
+                "host": "10.0.0.1", "disk": null, "zone": "room-1", "has_room": true,
+            }, {
+                "peer": "12D4", "address": "10.0.0.2:7000", "available": true, "quarantined": true, "state": "active",
+                "group": 1, "segments": 7, "segments_needed": 2, "free_bytes": 5_u64 << 20, "total_bytes": 9_u64 << 20,
+                "host": "10.0.0.2", "disk": null, "zone": null, "has_room": false,
             }],
             "to_do": ["see to it"],
         });
@@ -129,6 +133,7 @@ mod tests {
             as_text(&status),
             "takes mail; 2 copies; 7 segments, 1 not sealed, 0 under-replicated; table 3\n\
              12D3  10.0.0.1:7000  draining  group 1  7 segments, 2 need it  5 of 9 MiB free  host:10.0.0.1 zone:room-1\n\
+             12D4  10.0.0.2:7000  FULL  group 1  7 segments, 2 need it  5 of 9 MiB free  host:10.0.0.2\n\
              - see to it\n"
         );
     }
