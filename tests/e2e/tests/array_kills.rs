@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use lighter_e2e::arrived::assert_delivered_once;
 use lighter_e2e::load::{Load, send_until_taken};
 use lighter_harness::World;
-use lighter_harness::watch::{wait_for, wait_until_healed};
+use lighter_harness::watch::{check_deep, wait_for, wait_until_healed};
 use lighter_harness::world::Options;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -73,6 +73,5 @@ async fn bad_input_32_kill_9_of_three_servers_and_the_relay_under_load_loses_not
     assert_delivered_once(&world, &mut alice, &sent).await?;
     let status = wait_until_healed(&world).await?;
     ensure!(status["bad_copies"] == 0, "{status:#}");
-    world.relay_command(&["catalog", "check", "--deep"]).await?;
-    Ok(())
+    check_deep(&world).await
 }

@@ -7,7 +7,7 @@ use lighter_e2e::arrived::assert_delivered_once;
 use lighter_e2e::load::{Load, Sent, assert_all_taken, send_until_taken, try_send};
 use lighter_harness::mail::TestMessage;
 use lighter_harness::small_disk::SmallDisk;
-use lighter_harness::watch::{wait_for, wait_until_healed};
+use lighter_harness::watch::{check_deep, wait_for, wait_until_healed};
 use lighter_harness::world::{Options, StorageOptions};
 use lighter_harness::{World, isolated};
 use serde_json::Value;
@@ -45,7 +45,7 @@ fn bad_input_31_when_one_disk_is_full_writing_goes_on_elsewhere_and_comes_back_w
         println!("one disk full: {} taken, the slowest in {slowest:.1?}", sent.len());
 
         // What is on the full disk is read: of each copy that there is, something is.
-        world.relay_command(&["catalog", "check", "--deep"]).await?;
+        check_deep(&world).await?;
         world.storage[1].kill().await?;
         // Two copies are promised, and only one server has room.
         let refused = TestMessage::new(&alice.mailbox, 300_000, 1);
@@ -133,6 +133,5 @@ fn server(status: &Value, index: usize) -> Result<&Value> {
 async fn finish(world: World, alice: &mut lighter_harness::Agent, sent: &[Sent]) -> Result<()> {
     wait_until_healed(&world).await?;
     assert_delivered_once(&world, alice, sent).await?;
-    world.relay_command(&["catalog", "check", "--deep"]).await?;
-    Ok(())
+    check_deep(&world).await
 }

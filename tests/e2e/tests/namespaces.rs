@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use lighter_e2e::arrived::assert_delivered_once;
 use lighter_e2e::load::{Load, assert_all_taken};
 use lighter_harness::network::{Host, Network};
-use lighter_harness::watch::wait_until_healed;
+use lighter_harness::watch::{check_deep, wait_until_healed};
 use lighter_harness::world::{Options, StorageOptions};
 use lighter_harness::{World, isolated};
 use serde_json::Value;
@@ -84,8 +84,7 @@ fn hosts_that_are_cut_off_slowed_unplugged_and_killed_under_load_cost_no_message
             println!("{gone_on} segments were closed and gone on with elsewhere");
             ensure!(gone_on >= FATES.len() as u64 / 2, "hardly anything happened: {status:#}");
             assert_delivered_once(&world, &mut alice, &sent).await?;
-            world.relay_command(&["catalog", "check", "--deep"]).await?;
-            Ok(())
+            check_deep(&world).await
         },
     )
 }

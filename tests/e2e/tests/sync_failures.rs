@@ -9,7 +9,7 @@ use lighter_e2e::arrived::assert_delivered_once;
 use lighter_e2e::load::{Load, Sent, assert_all_taken, send_until_taken};
 use lighter_harness::World;
 use lighter_harness::strace::{Operation, Strace, Traced};
-use lighter_harness::watch::{segments, wait_for, wait_until_healed};
+use lighter_harness::watch::{check_deep, segments, wait_for, wait_until_healed};
 use lighter_harness::world::{Options, StorageOptions};
 
 /// What fails, on which server, and what that says of it. Counts are of one thread: the unit's own has nearly all.
@@ -58,8 +58,7 @@ async fn bad_input_31_nothing_is_acknowledged_whose_write_or_sync_failed_and_wri
         sent.extend(during);
     }
     assert_delivered_once(&world, &mut alice, &sent).await?;
-    world.relay_command(&["catalog", "check", "--deep"]).await?;
-    Ok(())
+    check_deep(&world).await
 }
 
 // SPEC: C2; bad_input_31

@@ -98,6 +98,22 @@ pub async fn wait_until_healed(world: &World) -> Result<Value> {
     waited.with_context(|| format!("the array's last status: {:#}", last.take()))
 }
 
+/// Looks at everything that the catalog refers to, on each copy (`catalog check --deep`); again where that says that it
+/// could not look at everything now.
+///
+/// # Errors
+/// Where it finds something, or that takes too long.
+pub async fn check_deep(world: &World) -> Result<()> {
+    wait_for("catalog check --deep", async || {
+        match world.relay_command(&["catalog", "check", "--deep"]).await {
+            Ok(_) => Ok(Some(())),
+            Err(error) if error.to_string().contains("exit status: 75") => Ok(None),
+            Err(error) => Err(error),
+        }
+    })
+    .await
+}
+
 /// Waits until both storage servers hold the same segments, equal to the byte, and returns what is in them. Only a
 /// record that is on its way (a hand-over just noted) can make them differ for a moment. Zeros behind the last record of
 /// an unsealed segment are room written ahead, and none of it: each server has its own.
