@@ -3,6 +3,7 @@
 
 mod database;
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use serde::Serialize;
 
 use crate::commands::keys::were_exported;
 use crate::commands::{CommandError, print};
-use crate::config::{ArrayServerConfig, Config, Role};
+use crate::config::{ArrayServerConfig, Config, ObjectStoreConfig, Role};
 use crate::control::{self, Question};
 use crate::layout;
 use crate::limits::DISK_FREE_BYTES_MIN;
@@ -56,6 +57,7 @@ pub(crate) async fn run(config: &Config, json: bool) -> Result<(), CommandError>
     location(config, &mut findings).await;
     array(config, is_running, &mut findings).await;
     database::look(config, &mut findings).await;
+    object_stores(config, &mut findings).await;
     let bad = findings.iter().filter(|finding| !finding.ok).count();
     show(&findings, json)?;
     if bad == 0 { Ok(()) } else { Err(CommandError::Relay(format!("{bad} to mend"))) }
@@ -222,6 +224,35 @@ async fn array(config: &Config, is_running: bool, findings: &mut Vec<Finding>) {
             Ok(Ok(_)) => Finding::good(what, "answers"),
             Ok(Err(error)) => Finding::bad(what, format!("{error}: {}", without(&table))),
             Err(_) => Finding::bad(what, format!("does not answer: {}", without(&table))),
+        });
+    }
+}
+
+/// Each object store, once: whether it takes and gives.
+async fn object_stores(config: &Config, findings: &mut Vec<Finding>) {
+    if !config.roles.contains(&Role::Storage) {
+        return;
+    }
+    let servers = layout::storage_servers(config);
+    let mut places: BTreeMap<String, (&ObjectStoreConfig, usize)> = BTreeMap::new();
+    for server in &servers {
+        if let Some(store) = server.object_store.as_ref().or(config.storage.object_store.as_ref()) {
+            places.entry(store.place()).or_insert((store, 0)).1 += 1;
+        }
+    }
+    for (place, (store, servers)) in places {
+        let what = format!("object store {place}");
+        let probed = match store.depot() {
+            Ok(depot) => depot.probe().await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        findings.push(match probed {
+            Err(say) => Finding::bad(what, format!("{say}; until then segments stay on the units")),
+            Ok(()) if servers > 1 => {
+                let say = "writes, reads and removes; all copies of a segment may be in this one bucket: losing it loses mail";
+                Finding::good(what, say)
+            }
+            Ok(()) => Finding::good(what, "writes, reads and removes"),
         });
     }
 }

@@ -5,6 +5,7 @@
 
 mod array;
 mod catalog;
+mod object_store;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use array::{ArrayConfig, ArrayServerConfig, StorageConfig, StorageServerConfig};
 pub use catalog::{CatalogConfig, CatalogEngine, CatalogTls};
+pub use object_store::{ObjectStoreConfig, ObjectStoreError};
 
 use crate::limits::CONFIG_LEN_MAX;
 

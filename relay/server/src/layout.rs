@@ -72,6 +72,7 @@ pub fn storage_servers(config: &Config) -> Vec<StorageServerConfig> {
         disk: None,
         zone: None,
         group: None,
+        object_store: None,
     };
     (1..=config.array.copies).map(server).collect()
 }

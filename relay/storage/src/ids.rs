@@ -63,6 +63,11 @@ random_id! {
     UnitId
 }
 
+random_id! {
+    /// Names one upload of a segment to an object store: 128 random bits, drawn for each try.
+    ObjectId
+}
+
 /// How often a writer has taken the array over: what is written under an older one is refused (DESIGN §8, fencing).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);

@@ -5,6 +5,7 @@
 //! - [`disk`]: the seam below; [`mod@unit`]: one folder with its segments, its group commit and its expiry;
 //! - [`wire`], [`server`], [`link`]: the storage protocol, and both its ends;
 //! - [`table`], [`placing`]: which servers there are, and which of them take a new segment's copies;
+//! - [`objects`]: the seam to an object store, where sealed segments may lie;
 //! - [`keys`], `sealing`: what is encrypted before it leaves the relay;
 //! - [`mod@array`]: the writer: placing, acknowledging, settling after failures, reading, replaying;
 //! - [`location`]: what the catalog keeps to find a blob again;
@@ -17,6 +18,7 @@ pub mod keys;
 pub mod limits;
 pub mod link;
 pub mod location;
+pub mod objects;
 pub mod placing;
 pub mod record;
 mod sealing;

@@ -192,6 +192,37 @@ pub const DAMAGED_SEGMENTS_MAX: usize = 4096;
 /// Syncs whose times a unit keeps in mind.
 pub const SYNC_TIMES: usize = 128;
 
+/// Bytes of one part of an upload to an object store: above the 5 MiB that S3 asks for, and few enough to be held. The
+/// longest segment has 128 of them, of the 10,000 that S3 takes.
+pub const OBJECT_PART_LEN: usize = 8 * 1024 * 1024;
+/// Bytes that are read of an object at a time where all of it is read: 128 requests for the longest segment.
+pub const OBJECT_PIECE_LEN: usize = 8 * 1024 * 1024;
+/// Reads of an object store at once, for one server: 16 of a record each, or of 8 MiB while objects are verified.
+pub const OBJECT_READS_MAX: usize = 16;
+/// A read that an object store does not answer within this time is refused, so that another copy is read. Below what a
+/// relay waits for a read.
+pub const OBJECT_READ_TIME_MAX: Duration = Duration::from_secs(8);
+/// How long reads are refused at once after one found the store away.
+pub const OBJECT_AWAY_PAUSE: Duration = Duration::from_secs(1);
+/// Anything else that an object store is asked: a part of 8 MiB at 2 Mbit/s.
+pub const OBJECT_WRITE_TIME_MAX: Duration = Duration::from_secs(40);
+/// A connection to an object store is there within this time.
+pub const OBJECT_CONNECT_TIME_MAX: Duration = Duration::from_secs(4);
+/// Bytes of the name that a store gives an upload: AWS's have about 130.
+pub const UPLOAD_NAME_LEN_MAX: usize = 4096;
+/// How often a server looks for segments to move, and for objects to remove.
+pub const MOVE_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a server waits after an object store failed, at most: it begins with a second and doubles.
+pub const MOVE_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// A segment that has less than this to live is not moved any more.
+pub const MOVE_LIFE_MIN: Duration = Duration::from_secs(86_400);
+/// How often a server compares what a store lists with what it has there.
+pub const ORPHAN_INTERVAL: Duration = Duration::from_secs(86_400);
+/// Bytes per second at most that a scrub reads of objects: a quarter of what it reads of a disk, since each byte may cost.
+pub const OBJECT_SCRUB_RATE_MAX: u64 = 16 * 1024 * 1024;
+/// Days that must have gone by since a segment's storage day before it is moved, where nothing else is set.
+pub const MOVE_AFTER_DAYS_DEFAULT: u32 = 1;
+
 /// The largest record of a blob: head, a portion in frames, its pairs, the end in frames (`sealing`).
 const PORTION_PAYLOAD_MAX: usize = 80
     + PORTION_BYTES
@@ -226,3 +257,8 @@ const _: () = assert!(SCRUB_RATE_MIN <= SCRUB_RATE_MAX);
 const _: () = assert!(GROUP_LEN_MAX * 2 <= CONNECTION_DATA_MAX);
 const _: () = assert!(RECORD_LEN_MAX * 2 <= LANE_DATA_MAX);
 const _: () = assert!(SEGMENT_RECORDS_MAX * 24 + 4096 <= FOOTER_LEN_MAX as u64);
+const _: () =
+    assert!(RECORD_LEN_MAX <= OBJECT_PART_LEN && SEGMENT_LEN_MAX / OBJECT_PART_LEN as u64 <= 10_000);
+const _: () = assert!(OBJECT_PART_LEN >= 5 * 1024 * 1024);
+const _: () = assert!(OBJECT_READ_TIME_MAX.as_secs() < ANSWER_TIME_MAX.as_secs());
+const _: () = assert!(OBJECT_PIECE_LEN.is_multiple_of(RECORD_ALIGN));

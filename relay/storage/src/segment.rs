@@ -28,6 +28,7 @@
 pub mod footer;
 pub mod header;
 pub mod scan;
+pub mod stub;
 pub mod verify;
 
 use crate::ids::SegmentId;

@@ -7,6 +7,8 @@
 mod connection;
 mod copying;
 mod health;
+mod moved;
+mod moving;
 mod refusals;
 mod scrub;
 mod tables;
@@ -34,6 +36,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::ids::UnitId;
 use crate::limits::{CONNECTIONS_MAX, EXPIRY_INTERVAL, NEWCOMERS_MAX, RECEIVES_MAX, UNITS_MAX};
 use crate::link::{Dial, Link};
+use crate::objects::{Depot, DepotCounters};
 use crate::unit::expiry::ClockWatch;
 use crate::unit::worker::UnitHandle;
 use crate::unit::{OpenReport, Unit};
@@ -55,6 +58,8 @@ pub struct ServerConfig {
     pub clock: Clock,
     /// Days within which each unit re-reads what it has.
     pub scrub_days: u32,
+    /// Where sealed segments are moved. `None`: they stay on their units.
+    pub depot: Option<Arc<Depot>>,
 }
 
 /// A running storage server. Dropping it stops it at once, as a crash would.
@@ -97,7 +102,13 @@ impl StorageServer {
         }
         let listener = TcpListener::bind(config.listen).await?;
         let address = listener.local_addr()?;
-        let shared = Shared::new(peer, units, config.writers, config.clock, Arc::new(tls.clone()));
+        let depot = config.depot;
+        for unit in units.iter().filter(|unit| unit.shelf().moved().0 > 0 && depot.is_none()) {
+            let (segments, ..) = unit.shelf().moved();
+            tracing::error!(unit = %unit.id(), segments, "segments are in an object store, and none is configured");
+        }
+        let dial = Arc::new(tls.clone());
+        let shared = Shared::with_depot(peer, units, config.writers, config.clock, dial, depot);
         let mut tasks = JoinSet::new();
         // What expired while the server was away is gone before anything is served.
         shared.sweep().await;
@@ -105,6 +116,9 @@ impl StorageServer {
         for unit in shared.units.values() {
             let days = config.scrub_days.max(1);
             tasks.spawn(scrub::scrub_always(Arc::clone(&shared), unit.clone(), days));
+            if let Some(depot) = &shared.depot {
+                tasks.spawn(moving::move_always(Arc::clone(&shared), unit.clone(), Arc::clone(depot)));
+            }
         }
         tasks.spawn(accept(listener, tls, Arc::clone(&shared)));
         tracing::info!(%peer, %address, units = reports.len(), "storage server listens");
@@ -162,6 +176,12 @@ pub struct ServerCounters {
     pub damaged: u64,
     /// Segments here now.
     pub segments: u64,
+    /// Of those, how many have their records in the object store.
+    pub moved_segments: u64,
+    /// Their bytes there.
+    pub moved_bytes: u64,
+    /// The object store's own; zeros where there is none.
+    pub depot: DepotCounters,
 }
 
 /// What all connections of a server share.
@@ -182,6 +202,8 @@ pub(crate) struct Shared<D: Disk> {
     /// Who may read what.
     allowed: Allowed,
     readers: Readers,
+    /// Where moved segments are.
+    depot: Option<Arc<Depot>>,
     /// For connections whose peer is known.
     places: Arc<Semaphore>,
     counters: Counters,
@@ -202,12 +224,25 @@ struct Counters {
 
 impl<D: Disk> Shared<D> {
     /// Must be called within a runtime: the units' workers start here.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn new(
         peer: PeerId,
         units: Vec<Unit<D>>,
         writers: Vec<PeerId>,
         clock: Clock,
         dial: Arc<dyn Dial>,
+    ) -> Arc<Self> {
+        Self::with_depot(peer, units, writers, clock, dial, None)
+    }
+
+    /// With an object store for sealed segments, or none. Must be called within a runtime: the units' workers start here.
+    pub(crate) fn with_depot(
+        peer: PeerId,
+        units: Vec<Unit<D>>,
+        writers: Vec<PeerId>,
+        clock: Clock,
+        dial: Arc<dyn Dial>,
+        depot: Option<Arc<Depot>>,
     ) -> Arc<Self> {
         let latest = units.iter().map(Unit::latest).max().unwrap_or(UnixTime(0));
         let units = units.into_iter().map(|unit| (unit.id(), UnitHandle::start(unit))).collect();
@@ -225,6 +260,7 @@ impl<D: Disk> Shared<D> {
             receives: Semaphore::new(RECEIVES_MAX),
             allowed: Allowed::default(),
             readers: Readers::default(),
+            depot,
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             counters: Counters::default(),
         })
@@ -275,6 +311,9 @@ impl Counters {
             scrubbed_bytes: get(&self.scrubbed_bytes),
             damaged: shared.units.values().map(|unit| unit.shelf().damaged_count()).sum(),
             segments: shared.units.values().map(|unit| unit.shelf().len() as u64).sum(),
+            moved_segments: shared.units.values().map(|unit| unit.shelf().moved().0).sum(),
+            moved_bytes: shared.units.values().map(|unit| unit.shelf().moved().1).sum(),
+            depot: shared.depot.as_ref().map(|depot| depot.counters()).unwrap_or_default(),
         }
     }
 }

@@ -12,12 +12,14 @@ pub mod expiry;
 mod kept;
 mod leave;
 pub mod meta;
+pub mod moving;
 mod open;
 mod receive;
 mod rewrap;
 pub mod scrub;
 mod seal;
 pub mod shelf;
+mod strays;
 mod sync_times;
 mod tables;
 mod thin;
@@ -36,10 +38,12 @@ use crate::segment::header::SegmentHeader;
 use crate::segment::{RECORDS_AT, file_name};
 
 pub use append::CheckedAppend;
+pub use moving::MoveJob;
 pub use open::OpenReport;
 pub use receive::{AdoptJob, Adopted, Partial, Stretch};
 pub use seal::{SealJob, SealReport, Sealed};
-pub use shelf::{Phase, Shelf, Shelved};
+pub use shelf::{Phase, Shelf, Shelved, Stretched};
+pub use strays::Stray;
 pub use thin::{ThinJob, Thinned};
 
 use append::Writing;
@@ -57,6 +61,7 @@ pub struct Unit<D: Disk> {
     partials: BTreeMap<SegmentId, receive::Place<D>>,
     next_partial: u64,
     scrub: scrub::Scrub,
+    strays: strays::Strays,
     fill_len: u64,
 }
 
@@ -90,6 +95,9 @@ pub enum UnitError {
     /// No room.
     #[error("no room")]
     NoSpace,
+    /// Its records were moved to an object store, and cannot be had from there now.
+    #[error("the object store cannot be reached")]
+    Away,
     /// The disk failed.
     #[error("disk")]
     Disk(#[source] io::Error),
@@ -224,6 +232,9 @@ impl<D: Disk> Unit<D> {
         // Only a sealed copy counts where its header does not name this unit.
         if shelved.header.unit_of(&self.server) != Some(self.meta.unit) {
             return Err(UnitError::State("a copy that was adopted"));
+        }
+        if shelved.moved().is_some() {
+            return Err(UnitError::State("moved to an object store"));
         }
         if !(RECORDS_AT..=shelved.readable()).contains(&length) {
             return Err(UnitError::Offset { next: shelved.readable() });

@@ -331,6 +331,40 @@ pub struct UnitHealth {
     pub damaged: Vec<(SegmentId, u64)>,
     /// How far it has re-read what it has.
     pub scrub: ScrubProgress,
+    /// What of it is in an object store.
+    pub objects: ObjectsHealth,
+}
+
+/// What of a unit is in an object store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectsHealth {
+    /// Whether its server has one.
+    pub has_store: bool,
+    /// Whether the last request reached it.
+    pub is_well: bool,
+    /// Segments whose records are there.
+    pub segments: u64,
+    /// Their bytes there.
+    pub bytes: u64,
+    /// Bytes of sealed segments that are on the unit's own disk.
+    pub local_bytes: u64,
+    /// Objects that are being uploaded, or wait to be removed.
+    pub strays: u64,
+}
+
+impl ObjectsHealth {
+    /// Of two units together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            has_store: self.has_store || other.has_store,
+            is_well: self.is_well && other.is_well,
+            segments: self.segments.saturating_add(other.segments),
+            bytes: self.bytes.saturating_add(other.bytes),
+            local_bytes: self.local_bytes.saturating_add(other.local_bytes),
+            strays: self.strays.saturating_add(other.strays),
+        }
+    }
 }
 
 /// How far a unit is with re-reading its sealed segments.
@@ -409,4 +443,7 @@ pub enum Refusal {
     /// The server to fetch from did not give it.
     #[error("the source did not give it")]
     Source,
+    /// It is in an object store that cannot be reached now: nothing is wrong with this copy.
+    #[error("in an object store that cannot be reached now")]
+    Away,
 }

@@ -12,6 +12,7 @@ pub mod kept;
 pub mod mail;
 pub mod message;
 pub mod mutate;
+pub mod objects;
 pub mod programs;
 pub mod protocol;
 pub mod storage;
@@ -33,6 +34,7 @@ pub const TARGETS: &[&[Target]] = &[
     kept::TARGETS,
     mail::TARGETS,
     message::TARGETS,
+    objects::TARGETS,
     programs::TARGETS,
     protocol::TARGETS,
     storage::TARGETS,

@@ -17,8 +17,8 @@ use lighter_storage::segment::scan::scan;
 use lighter_storage::segment::verify::{Verified, Verifier};
 use lighter_storage::unit::{CheckedAppend, SealReport};
 use lighter_storage::wire::{
-    Frame, Hop, OutFrame, Refusal, Request, Response, ScrubProgress, Target as Copy, UnitHealth, UnitInfo,
-    VERSION,
+    Frame, Hop, ObjectsHealth, OutFrame, Refusal, Request, Response, ScrubProgress, Target as Copy,
+    UnitHealth, UnitInfo, VERSION,
 };
 use lighter_storage::{ArrayKey, ArrayKeys, Class, DataKey, Epoch, SegmentId, Sequence, StoredBlob, UnitId};
 
@@ -275,7 +275,7 @@ fn record_seeds() -> Vec<Vec<u8>> {
     vec![record(Kind::Catalog, 1, RECORDS_AT, RECORDS_AT, 0), records(1), records(4)]
 }
 
-fn header_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn header_seeds() -> Vec<Vec<u8>> {
     let header = |members: u8, day_key| SegmentHeader {
         segment: SEGMENT,
         class: Class::Days30,
@@ -290,7 +290,7 @@ fn header_seeds() -> Vec<Vec<u8>> {
     vec![header(2, Some([9; 60])).encode().to_vec(), header(8, None).encode().to_vec()]
 }
 
-fn footer_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn footer_seeds() -> Vec<Vec<u8>> {
     let footer = |count: u32, length: u64| {
         let entry = |at: u32| IndexEntry {
             sequence: Sequence(u64::from(at) + 1),
@@ -483,6 +483,14 @@ fn storage_response_seeds() -> Vec<Vec<u8>> {
                 done: 1 << 30,
                 total: 1 << 38,
                 last_ended: UnixTime(0),
+            },
+            objects: ObjectsHealth {
+                has_store: true,
+                is_well: true,
+                segments: 1,
+                bytes: 2,
+                local_bytes: 3,
+                strays: 4,
             },
         }),
     ];

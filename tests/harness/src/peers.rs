@@ -1,5 +1,5 @@
 //! Real servers beside Lighter, as Debian packages them: Postfix before the relay, Dovecot behind it, a browser on its
-//! pages. Each runs in the foreground with a configuration folder of its own, on loopback, and needs no systemd.
+//! pages; and a real S3 server, which Debian has not. Each runs in the foreground with a configuration folder of its own, on loopback, and needs no systemd.
 //!
 //! Dovecot and the browser run as whoever runs the tests. Postfix drops root by itself and does not start without it:
 //! an ordinary user starts it by `sudo`, which must not ask for a password.
@@ -7,6 +7,7 @@
 mod browser;
 mod dovecot;
 mod examples;
+mod garage;
 mod postfix;
 mod tap;
 
@@ -22,6 +23,7 @@ use tokio::process::{Child, ChildStdin, Command};
 pub use browser::{Browser, View};
 pub use dovecot::Dovecot;
 pub use examples::example;
+pub use garage::Garage;
 pub use postfix::{Postfix, Route};
 pub use tap::Tap;
 

@@ -53,11 +53,18 @@ pub struct StorageOptions {
     pub through: Vec<String>,
     /// Its units: one, in its data folder.
     pub units: Vec<PathBuf>,
+    /// Where its sealed segments are moved, as its configuration says it; None: nowhere.
+    pub object_store: Option<Value>,
 }
 
 impl Default for StorageOptions {
     fn default() -> Self {
-        Self { listen: Ipv4Addr::LOCALHOST.into(), through: Vec::new(), units: Vec::new() }
+        Self {
+            listen: Ipv4Addr::LOCALHOST.into(),
+            through: Vec::new(),
+            units: Vec::new(),
+            object_store: None,
+        }
     }
 }
 
@@ -448,6 +455,9 @@ async fn start_storage(root: &Path, number: u32, writers: &[String], how: Storag
             "writers": writers,
         },
     });
+    if let Some(store) = how.object_store {
+        config["storage"]["object_store"] = store;
+    }
     write_config(&config_path, &config)?;
     member.start().await?;
     config["storage"]["servers"][0]["listen"] = json!(member.address("/storage/0/address")?);

@@ -96,6 +96,16 @@ fn as_text(status: &Value) -> String {
             named(" disk:", of("disk")),
             named(" zone:", of("zone")),
         );
+        let objects = &server["object_store"];
+        if objects.is_object() {
+            let mib = |name: &str| objects[name].as_u64().unwrap_or_default() >> 20;
+            let reached = if objects["reached"] == true { "" } else { "  NOT REACHED" };
+            let (segments, bytes, here) = (&objects["segments"], mib("bytes"), mib("local_sealed_bytes"));
+            let _ = writeln!(
+                text,
+                "    object store: {segments} segments, {bytes} MiB; {here} MiB sealed here{reached}"
+            );
+        }
     }
     for line in status["to_do"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         let _ = writeln!(text, "- {line}");

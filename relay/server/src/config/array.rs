@@ -8,6 +8,8 @@ use lighter_protocol::PeerId;
 use lighter_storage::{Label, Policy, ServerEntry, Shared};
 use serde::{Deserialize, Serialize};
 
+use super::ObjectStoreConfig;
+
 /// Storage servers that this process runs: at least two on a relay that keeps everything itself.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -18,6 +20,9 @@ pub struct StorageConfig {
     pub writers: Vec<PeerId>,
     /// Days within which each server re-reads what it has. None: 30.
     pub scrub_days: Option<u32>,
+    /// Where sealed segments are moved, of servers that name no object store of their own. None: they stay on the units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object_store: Option<ObjectStoreConfig>,
 }
 
 /// One storage server.
@@ -43,6 +48,9 @@ pub struct StorageServerConfig {
     /// Its group: a later one takes writes that the earlier ones do not. None: the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<u8>,
+    /// Where its sealed segments are moved. None: as `storage.object_store` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_store: Option<ObjectStoreConfig>,
 }
 
 /// The storage array as this relay's writer sees it.

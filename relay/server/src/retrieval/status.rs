@@ -103,7 +103,7 @@ fn array(text: &mut Text, status: &ArrayStatus) {
     );
     // Of one that is away nothing is known but that.
     type Of = fn(&ServerStatus) -> Option<String>;
-    let each: [(&str, &str, Of); 7] = [
+    let each: [(&str, &str, Of); 12] = [
         ("array_server_live", "Whether a storage server is connected and up to date", |server| {
             Some(u64::from(server.live).to_string())
         }),
@@ -127,6 +127,25 @@ fn array(text: &mut Text, status: &ArrayStatus) {
         ("array_server_free_bytes", "Free room on its disks", |server| {
             server.live.then(|| server.free.to_string())
         }),
+        ("array_server_object_store_reached", "Whether its object store answers", |server| {
+            Some(u64::from(server.objects?.is_well).to_string())
+        }),
+        ("array_server_object_store_segments", "Segments whose records are in its object store", |server| {
+            Some(server.objects?.segments.to_string())
+        }),
+        ("array_server_object_store_bytes", "Their bytes there", |server| {
+            Some(server.objects?.bytes.to_string())
+        }),
+        (
+            "array_server_object_store_strays",
+            "Objects that are being uploaded, or wait to be removed",
+            |server| Some(server.objects?.strays.to_string()),
+        ),
+        (
+            "array_server_sealed_local_bytes",
+            "Bytes of sealed segments on its own disks, where it has an object store",
+            |server| Some(server.objects?.local_bytes.to_string()),
+        ),
     ];
     for (name, help, value) in each {
         let known = status.servers.iter().filter_map(|server| Some((server.peer, value(server)?)));
@@ -207,6 +226,7 @@ mod tests {
     use std::time::Duration;
 
     use lighter_storage::ServerEntry;
+    use lighter_storage::wire::ObjectsHealth;
     use lighter_transport::Identity;
 
     use super::*;
@@ -227,6 +247,7 @@ mod tests {
             total: 0,
             free: 0,
             has_room: false,
+            objects: None,
         }
     }
 
@@ -234,8 +255,17 @@ mod tests {
     fn the_arrays_metrics_are_open_metrics_with_help_type_and_unit() {
         let peer = Identity::generate().peer();
         let latency = Some(Duration::from_millis(3));
+        let objects = ObjectsHealth { has_store: true, segments: 5, bytes: 77, ..ObjectsHealth::default() };
         let servers = vec![
-            ServerStatus { live: true, queue: 2, latency, total: 10, free: 4, ..server(peer) },
+            ServerStatus {
+                live: true,
+                queue: 2,
+                latency,
+                total: 10,
+                free: 4,
+                objects: Some(objects),
+                ..server(peer)
+            },
             server(Identity::generate().peer()),
         ];
         let status = ArrayStatus { servers, fallovers: 3, hedged: 2, lagging: 1, ..ArrayStatus::default() };
@@ -253,6 +283,8 @@ mod tests {
             &format!("lighter_relay_array_server_free_bytes{{server=\"{peer}\"}} 4"),
             &format!("lighter_relay_array_server_latency_seconds{{server=\"{peer}\"}} 0.003"),
             "# UNIT lighter_relay_array_server_latency_seconds seconds",
+            &format!("lighter_relay_array_server_object_store_bytes{{server=\"{peer}\"}} 77"),
+            &format!("lighter_relay_array_server_object_store_reached{{server=\"{peer}\"}} 0"),
         ] {
             assert!(text.0.lines().any(|found| found == line), "{line}\n{}", text.0);
         }

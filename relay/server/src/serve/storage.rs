@@ -1,5 +1,7 @@
 //! The storage role: this machine's storage servers.
 
+use std::collections::BTreeSet;
+
 use lighter_storage::limits::SCRUB_DAYS_DEFAULT;
 use lighter_storage::{ServerConfig, StorageServer, wall_clock};
 use lighter_transport::Identity;
@@ -13,10 +15,14 @@ use crate::layout;
 pub(super) async fn start(config: &Config, relay: &Identity) -> Result<Vec<StorageServer>, CommandError> {
     let writers =
         if config.storage.writers.is_empty() { vec![relay.peer()] } else { config.storage.writers.clone() };
+    warn_of_shared_buckets(config);
     let mut servers = Vec::new();
     for server in layout::storage_servers(config) {
         let what = format!("storage server in {}", server.path.display());
+        let store = server.object_store.as_ref().or(config.storage.object_store.as_ref());
+        let depot = store.map(|store| store.depot()).transpose();
         let server_config = ServerConfig {
+            depot: depot.map_err(|error| CommandError::failed(what.clone(), error))?,
             scrub_days: config.storage.scrub_days.unwrap_or(SCRUB_DAYS_DEFAULT),
             ..server_config(&server, writers.clone())?
         };
@@ -25,6 +31,23 @@ pub(super) async fn start(config: &Config, relay: &Identity) -> Result<Vec<Stora
         servers.push(server);
     }
     Ok(servers)
+}
+
+/// Copies that lie in one bucket are lost together with it.
+fn warn_of_shared_buckets(config: &Config) {
+    let mut places = BTreeSet::new();
+    for server in layout::storage_servers(config) {
+        let Some(store) = server.object_store.as_ref().or(config.storage.object_store.as_ref()) else {
+            continue;
+        };
+        let place = store.place();
+        if !places.insert(place.clone()) {
+            tracing::warn!(
+                place,
+                "two servers move their segments to one bucket: whoever loses it loses both copies; give each its own"
+            );
+        }
+    }
 }
 
 fn server_config(
@@ -42,6 +65,7 @@ fn server_config(
         writers,
         clock: wall_clock(),
         scrub_days: SCRUB_DAYS_DEFAULT,
+        depot: None,
     })
 }
 

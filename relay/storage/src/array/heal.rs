@@ -136,6 +136,7 @@ impl Shared {
         {
             (info.free, info.total) = (health.free, health.total);
             server.queues.insert(member.unit, health.queue);
+            server.objects.insert(member.unit, health.objects);
         }
         for (segment, stretches) in &health.damaged {
             let copy = state.segments.get_mut(segment).and_then(|entry| entry.copy_mut(&member));

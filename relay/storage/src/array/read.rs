@@ -181,6 +181,7 @@ impl Shared {
                     self.count_bad_copy(place.segment, key.server, "a record that does not verify");
                 }
                 Err(LinkError::Refused(Refusal::Expired)) => is_expired = true,
+                Err(LinkError::Refused(Refusal::Away)) => is_away = true,
                 // Its writer may have moved it: it is looked for anew.
                 Err(LinkError::Refused(_)) if writer == Writer::Fellow => {}
                 Err(LinkError::Refused(refusal)) => {

@@ -172,6 +172,7 @@ impl Shared {
         let bytes = read.map_err(|error| match error {
             LinkError::Refused(Refusal::Expired) => CopyFault::Expired,
             LinkError::Refused(Refusal::NoSegment) => CopyFault::Missing,
+            LinkError::Refused(Refusal::Away) => CopyFault::Away,
             LinkError::Refused(_) | LinkError::Wrong => CopyFault::Damaged,
             LinkError::Closed | LinkError::TimedOut => CopyFault::Away,
         })?;

@@ -33,7 +33,7 @@ use crate::segment::RECORDS_AT;
 use crate::segment::header::{Closed, Member, SegmentHeader};
 use crate::table::{ServerState, Stamp, Table};
 use crate::watch;
-use crate::wire::{SegmentInfo, Target, UnitInfo};
+use crate::wire::{ObjectsHealth, SegmentInfo, Target, UnitInfo};
 
 /// What the array's tasks share.
 pub(super) struct Shared {
@@ -116,6 +116,8 @@ pub(super) struct Server {
     pub(super) last_seen: Instant,
     /// What waited at each unit when it was asked last.
     pub(super) queues: BTreeMap<UnitId, u32>,
+    /// What of its units is in an object store, as they said last.
+    pub(super) objects: BTreeMap<UnitId, ObjectsHealth>,
     /// How well it does: who fails is left alone for a while, who is slow has failed.
     pub(super) health: Health,
 }
@@ -256,6 +258,7 @@ impl State {
                         was_fenced: false,
                         last_seen: Instant::now(),
                         queues: BTreeMap::new(),
+                        objects: BTreeMap::new(),
                         health: Health::default(),
                     });
                 }

@@ -13,6 +13,7 @@ use super::state::Shared;
 use crate::ids::{Class, Epoch};
 use crate::limits::UNIT_FREE_MIN;
 use crate::table::{ServerEntry, ServerState};
+use crate::wire::ObjectsHealth;
 
 /// How the array is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +89,8 @@ pub struct ServerStatus {
     pub free: u64,
     /// Whether one of them has room for a new segment.
     pub has_room: bool,
+    /// What of it is in an object store, all units together; `None` where it has none.
+    pub objects: Option<ObjectsHealth>,
 }
 
 impl Shared {
@@ -123,6 +126,12 @@ impl Shared {
                 total,
                 free,
                 has_room,
+                objects: server
+                    .objects
+                    .values()
+                    .copied()
+                    .filter(|unit| unit.has_store)
+                    .reduce(ObjectsHealth::and),
             })
         });
         let servers: Vec<ServerStatus> = servers.collect();

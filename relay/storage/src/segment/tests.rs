@@ -1,14 +1,16 @@
-use lighter_protocol::{Day, Keypair, PeerId};
+use lighter_protocol::{Day, Keypair, PeerId, UnixTime};
 use proptest::prelude::*;
 
 use super::footer::{Hole, IndexEntry, Summary, encode_holes, encode_index};
 use super::header::{Closed, Member, SegmentHeader};
 use super::scan::{Scan, scan};
+use super::stub::{ObjectPlace, Stub, StubError, segment_of_stub, stub_name};
 use super::*;
 use crate::disk::sim::{SimDisk, SimFile};
 use crate::disk::{Disk, DiskFile};
-use crate::ids::{Class, Epoch, Sequence, UnitId};
+use crate::ids::{Class, Epoch, ObjectId, Sequence, UnitId};
 use crate::keys::WRAPPED_LEN;
+use crate::objects::ObjectName;
 use crate::record::{AppendDigest, Kind, RECORD_HEADER_LEN, UnplacedRecord};
 
 const SEGMENT: SegmentId = SegmentId([7; 16]);
@@ -163,6 +165,58 @@ fn the_footer_is_these_bytes() {
     assert!(summary().decode_index(&bad).is_err());
 }
 
+/// Where the footer's index comes from `index()`, so must its checksum.
+fn stub() -> Stub {
+    let index = encode_index(&index());
+    let summary = Summary { index_crc: crc32c::crc32c(&index), ..summary() };
+    let name = ObjectName { segment: SEGMENT, object: ObjectId([0xB0; 16]) };
+    let place = ObjectPlace { unit: UnitId([0x22; 16]), name, moved: UnixTime(0x6A00_0001) };
+    Stub { header: header(), summary, index, place }
+}
+
+#[test]
+fn the_stub_is_these_bytes() {
+    let stub = stub();
+    let bytes = stub.encode();
+    assert_eq!(bytes.len(), 4096 + 2 * 16 + 128 + 128);
+    assert_eq!(bytes[..4096], header().encode()); // header block
+    assert_eq!(bytes[4096..4128], encode_index(&index())); // index
+    assert_eq!(bytes[4128..4256], stub.summary.encode()); // summary
+    let place = &bytes[4256..];
+    assert_eq!(&place[..8], b"LTROBJ1\n"); // magic
+    assert_eq!(place[8..24], [7; 16]); // segment
+    assert_eq!(place[24..40], [0x22; 16]); // unit
+    assert_eq!(place[40..56], [0xB0; 16]); // object
+    assert_eq!(place[56..64], (stub.summary.length - 4096).to_le_bytes()); // bytes of the object
+    assert_eq!(place[64..72], [1, 0, 0, 0x6A, 0, 0, 0, 0]); // when it was moved
+    assert_eq!(place[72..76], crc32c::crc32c(&bytes[4096..4256]).to_le_bytes()); // CRC32C of index and summary
+    assert_eq!(place[76..124], [0; 48]);
+    assert_eq!(place[124..], crc32c::crc32c(&place[..124]).to_le_bytes()); // CRC32C of what is before
+    assert_eq!(Stub::decode(&bytes, SEGMENT), Ok(stub.clone()));
+    let erased = Stub { header: SegmentHeader { day_key: None, ..header() }, ..stub };
+    assert_eq!(Stub::decode(&erased.encode(), SEGMENT), Ok(erased));
+    assert_eq!(segment_of_stub(&stub_name(SEGMENT)), Some(SEGMENT));
+    assert_eq!(segment_of_stub(&file_name(SEGMENT)), None);
+}
+
+#[test]
+fn every_changed_byte_of_a_stub_and_every_shorter_one_is_refused() {
+    let bytes = stub().encode();
+    for at in (0..bytes.len()).step_by(3).chain(4000..bytes.len()) {
+        let mut bad = bytes.clone();
+        bad[at] ^= 0x20;
+        assert!(Stub::decode(&bad, SEGMENT).is_err(), "at {at}");
+        assert!(Stub::decode(&bytes[..at], SEGMENT).is_err(), "cut at {at}");
+    }
+    assert_eq!(Stub::decode(&bytes, SegmentId([8; 16])), Err(StubError::Part));
+    assert_eq!(Stub::decode(&[], SEGMENT), Err(StubError::Length));
+    let longer = [&bytes[..], &[0; 16]].concat();
+    assert_eq!(Stub::decode(&longer, SEGMENT), Err(StubError::NoMagic));
+    // Parts that are sound each, and do not belong together.
+    let other = SegmentHeader { segment: SegmentId([8; 16]), ..header() };
+    assert_eq!(Stub::decode(&Stub { header: other, ..stub() }.encode(), SEGMENT), Err(StubError::Part));
+}
+
 #[test]
 fn a_file_name_is_a_segment_or_none() {
     assert_eq!(segment_of(&file_name(SEGMENT)), Some(SEGMENT));
@@ -286,5 +340,14 @@ proptest! {
         end[124..].copy_from_slice(&crc);
         let _ = Summary::decode(&end, SEGMENT, 8352);
         let _ = summary().decode_index(&bytes);
+        let _ = Stub::decode(&bytes, SEGMENT);
+        let mut stub = stub().encode();
+        let at = stub.len() - 128;
+        for (index, byte) in bytes.iter().take(116).enumerate() {
+            stub[at + 8 + index] ^= byte;
+        }
+        let crc = crc32c::crc32c(&stub[at..at + 124]).to_le_bytes();
+        stub[at + 124..].copy_from_slice(&crc);
+        let _ = Stub::decode(&stub, SEGMENT);
     }
 }

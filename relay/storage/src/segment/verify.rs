@@ -4,6 +4,7 @@
 //! which finds out where a log ends, this knows what must be there: the header block and the summary.
 
 use std::io;
+use std::ops::Range;
 
 use super::RECORDS_AT;
 use super::footer::{Hole, IndexEntry, SUMMARY_LEN, Summary, encode_holes, encode_index};
@@ -73,6 +74,11 @@ impl Verifier {
         }
     }
 
+    /// What the segment should have.
+    pub fn summary(&self) -> Summary {
+        self.summary
+    }
+
     /// Bytes read so far.
     pub fn done(&self) -> u64 {
         self.at
@@ -96,25 +102,65 @@ impl Verifier {
         len: usize,
         see: &mut dyn FnMut(&RecordHeader),
     ) -> io::Result<Verified> {
+        let Some(piece) = self.next_piece(len) else { return Ok(self.judge_whole()) };
+        if piece.start >= RECORDS_AT && self.holes.is_none() {
+            let holes = self.read_holes(file)?;
+            self.set_holes(holes);
+        }
+        let start = self.rest.len();
+        self.rest.resize(start + usize::try_from(piece.end - piece.start).unwrap_or(usize::MAX), 0);
+        file.read_at(piece.start, &mut self.rest[start..]).inspect_err(|_| self.rest.truncate(start))?;
+        Ok(self.judge(&piece, start, see))
+    }
+
+    /// Where the next piece is, of at most `len` bytes (a multiple of a record's alignment); `None` behind the last.
+    pub fn next_piece(&self, len: usize) -> Option<Range<u64>> {
+        let end = self.parts().into_iter().find(|end| self.at < *end)?;
+        Some(self.at..end.min(self.at.saturating_add(len.max(SUMMARY_LEN) as u64)))
+    }
+
+    /// Takes the bytes of `piece`, which [`Self::next_piece`] named. Before the first one with records, whoever has no file
+    /// of them says which holes are there ([`Self::know_index`]).
+    pub fn take_piece(&mut self, piece: &Range<u64>, bytes: &[u8]) -> Verified {
+        debug_assert!(piece.start == self.at && piece.end - piece.start == bytes.len() as u64);
+        let start = self.rest.len();
+        self.rest.extend_from_slice(bytes);
+        self.judge(piece, start, &mut |_| ())
+    }
+
+    /// What stands behind the records, index and holes, as far as it is sound.
+    pub fn know_index(&mut self, index: &[u8]) {
+        let holes = self.summary.decode_holes(index).unwrap_or_default();
+        self.set_holes(holes);
+    }
+
+    /// Whether the holes are known.
+    pub fn knows_index(&self) -> bool {
+        self.holes.is_some()
+    }
+
+    /// What can be said when all was read.
+    pub fn finish(&self) -> Verified {
+        self.judge_whole()
+    }
+
+    /// Where header block, records, index and summary end.
+    fn parts(&self) -> [u64; 4] {
         let Summary { length, .. } = self.summary;
         let index_end = length.saturating_add(self.summary.index_len());
-        let until = [RECORDS_AT, length, index_end, self.summary.file_len()];
-        let Some(end) = until.into_iter().find(|end| self.at < *end) else { return Ok(self.judge_whole()) };
-        let piece_len = usize::try_from(end - self.at).unwrap_or(usize::MAX).min(len.max(SUMMARY_LEN));
-        let (from, start) = (self.at, self.rest.len());
-        self.rest.resize(start + piece_len, 0);
-        file.read_at(self.at, &mut self.rest[start..]).inspect_err(|_| self.rest.truncate(start))?;
-        self.at += piece_len as u64;
-        let is_end = self.at == end;
+        [RECORDS_AT, length, index_end, self.summary.file_len()]
+    }
+
+    /// Judges what was read of `piece`, which is in `rest` from `start` on.
+    fn judge(&mut self, piece: &Range<u64>, start: usize, see: &mut dyn FnMut(&RecordHeader)) -> Verified {
+        let [_, length, index_end, _] = self.parts();
+        let (from, piece_len) = (piece.start, piece.end - piece.start);
+        self.at = piece.end;
+        let is_end = self.parts().contains(&self.at);
         if from < RECORDS_AT {
             self.judge_header(is_end);
         } else if from < length {
             self.hasher.update(&self.rest[start..]);
-            if self.holes.is_none() {
-                let holes = self.read_holes(file)?;
-                self.holes_bytes = encode_holes(&holes);
-                self.holes = Some(holes.into_iter().rev().collect());
-            }
             self.judge_records(is_end, see);
         } else if from < index_end {
             self.index_crc = crc32c::crc32c_append(self.index_crc, &self.rest);
@@ -122,7 +168,12 @@ impl Verifier {
         } else {
             self.judge_summary(is_end);
         }
-        Ok(Verified::Piece(piece_len as u64))
+        Verified::Piece(piece_len)
+    }
+
+    fn set_holes(&mut self, holes: Vec<Hole>) {
+        self.holes_bytes = encode_holes(&holes);
+        self.holes = Some(holes.into_iter().rev().collect());
     }
 
     /// Those that the footer tells of; where it is damaged, none: then they are found to be damage.

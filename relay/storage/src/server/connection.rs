@@ -368,9 +368,10 @@ impl<D: Disk> Session<D> {
             Request::Read { key } => self.read(key).await,
             Request::ReadRange { unit, segment, offset, length } => {
                 self.owns(unit, segment)?;
-                let shelf = Arc::clone(self.unit(unit)?.shelf());
-                let bytes = off_reactor(move || shelf.read_range(segment, offset, length)).await??;
-                Ok((Response::Done, vec![bytes.into()]))
+                let shelved = self.unit(unit)?.shelf().get(segment).ok_or(Refusal::NoSegment)?;
+                let range = shelved.records_range(offset, length)?;
+                let bytes = self.shared.read_of(&shelved, range).await??;
+                Ok((Response::Done, vec![bytes]))
             }
             Request::Index { unit, segment, from } => {
                 self.owns(unit, segment)?;
@@ -460,15 +461,14 @@ impl<D: Disk> Session<D> {
         if shelved.header.deletion_day != key.deletion_day || !self.may_read(&shelved.header.writer).await {
             return Err(Refusal::NoSegment);
         }
-        let reader = Arc::clone(&shelf);
-        let read = off_reactor(move || reader.read_record(key.segment, key.offset, key.length)).await?;
-        let bytes = read.inspect_err(|error| {
-            if !matches!(error, UnitError::NoSegment) {
-                shelf.suspect(key.segment);
-            }
-        })?;
+        let bytes =
+            self.shared.read_record(&shelved, key.offset, key.length).await?.inspect_err(|error| {
+                if !matches!(error, UnitError::Away) {
+                    shelf.suspect(key.segment);
+                }
+            })?;
         self.shared.counters.reads.fetch_add(1, Ordering::Relaxed);
-        Ok((Response::Done, vec![bytes.into()]))
+        Ok((Response::Done, vec![bytes]))
     }
 
     pub(super) fn unit(&self, unit: UnitId) -> Result<&UnitHandle<D>, Refusal> {

@@ -92,8 +92,9 @@ impl<D: Disk> Session<D> {
         if self.shared.is_over(shelved.header.deletion_day) {
             return Err(Refusal::Expired);
         }
-        let bytes = off_reactor(move || shelf.read_sealed(segment, offset, length)).await??;
-        Ok((Response::Done, vec![bytes.into()]))
+        let range = shelved.sealed_range(offset, length)?;
+        let bytes = self.shared.read_of(&shelved, range).await??;
+        Ok((Response::Done, vec![bytes]))
     }
 
     /// Fetches a stretch. What was begun is finished, also where the connection of who asked has ended.

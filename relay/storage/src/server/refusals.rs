@@ -14,6 +14,7 @@ impl From<UnitError> for Refusal {
             UnitError::State(_) => Self::State,
             UnitError::Unsound(_) => Self::Unsound,
             UnitError::NoSpace => Self::NoSpace,
+            UnitError::Away => Self::Away,
             UnitError::Disk(error) => {
                 tracing::error!(%error, "a disk failed");
                 Self::Disk

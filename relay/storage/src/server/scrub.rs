@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep};
 
 use super::Shared;
 use crate::disk::Disk;
-use crate::limits::{SCRUB_IDLE, SCRUB_STORE_INTERVAL, SCRUB_YIELD_MAX};
+use crate::limits::{OBJECT_SCRUB_RATE_MAX, SCRUB_IDLE, SCRUB_STORE_INTERVAL, SCRUB_YIELD_MAX};
+use crate::unit::UnitError;
 use crate::unit::scrub::{ScrubJob, Scrubbed, rate};
 use crate::unit::worker::{Stopped, UnitHandle, off_reactor};
 
@@ -41,16 +42,28 @@ async fn scrub<D: Disk>(
 ) -> Result<(), Stopped> {
     loop {
         give_way(unit).await;
-        let step;
-        (job, step) = off_reactor(move || {
-            let step = job.step();
-            (job, step)
-        })
-        .await?;
+        let is_moved = job.moved().is_some();
+        let step = if is_moved {
+            let stepped;
+            (job, stepped) = step_moved(shared, job).await?;
+            let Some(step) = stepped else {
+                return unit.call(move |unit| unit.skip_scrub(&job)).await;
+            };
+            step
+        } else {
+            let step;
+            (job, step) = off_reactor(move || {
+                let step = job.step();
+                (job, step)
+            })
+            .await?;
+            step
+        };
         match step {
             Scrubbed::Piece(len) => {
                 shared.counters.scrubbed_bytes.fetch_add(len, Ordering::Relaxed);
                 let rate = pace.rate(unit, (shared.clock)()).await?;
+                let rate = if is_moved { rate.min(OBJECT_SCRUB_RATE_MAX) } else { rate };
                 sleep(Duration::from_micros(len.saturating_mul(1_000_000) / rate)).await;
             }
             Scrubbed::Whole(damaged) => {
@@ -61,8 +74,33 @@ async fn scrub<D: Disk>(
     }
 }
 
+/// Reads the next piece of a segment whose records are in the object store; nothing where that cannot be reached.
+async fn step_moved<D: Disk>(
+    shared: &Shared<D>,
+    mut job: ScrubJob<D>,
+) -> Result<(ScrubJob<D>, Option<Scrubbed>), Stopped> {
+    let (Some(piece), Some(shelved)) = (job.next_piece(), job.moved()) else {
+        let damaged = job.finish();
+        return Ok((job, Some(Scrubbed::Whole(damaged))));
+    };
+    match shared.read_of(shelved, piece.clone()).await? {
+        Ok(bytes) => {
+            off_reactor(move || {
+                job.take_piece(&piece, &bytes);
+                (job, Some(Scrubbed::Piece(bytes.len() as u64)))
+            })
+            .await
+        }
+        Err(UnitError::Away) => Ok((job, None)),
+        Err(error) => {
+            tracing::error!(segment = %shelved.header.segment, %error, "a moved segment cannot be read");
+            Ok((job, Some(Scrubbed::Whole(1))))
+        }
+    }
+}
+
 /// Waits while appends do, but not for ever: a unit that is always busy is scrubbed, too.
-async fn give_way<D: Disk>(unit: &UnitHandle<D>) {
+pub(super) async fn give_way<D: Disk>(unit: &UnitHandle<D>) {
     let began = Instant::now();
     while unit.queue_len() > 0 && began.elapsed() < SCRUB_YIELD_MAX {
         sleep(Duration::from_millis(5)).await;
@@ -98,11 +136,23 @@ impl<D: Disk> Shared<D> {
             unit.call(move |unit| unit.begin_round(now)).await?;
             while let Some(mut job) = unit.call(move |unit| unit.next_scrub(u32::MAX, now)).await? {
                 let damaged = loop {
-                    if let Scrubbed::Whole(damaged) = job.step() {
-                        break damaged;
+                    let step = if job.moved().is_some() {
+                        let step;
+                        (job, step) = step_moved(self, job).await?;
+                        step
+                    } else {
+                        Some(job.step())
+                    };
+                    match step {
+                        Some(Scrubbed::Piece(_)) => {}
+                        Some(Scrubbed::Whole(damaged)) => break Some(damaged),
+                        None => break None,
                     }
                 };
-                unit.call(move |unit| unit.finish_scrub(&job, damaged, now)).await?;
+                match damaged {
+                    Some(damaged) => unit.call(move |unit| unit.finish_scrub(&job, damaged, now)).await?,
+                    None => unit.call(move |unit| unit.skip_scrub(&job)).await?,
+                }
             }
         }
         Ok(())

@@ -38,6 +38,7 @@ impl Fixture {
             writers: vec![writer.peer()],
             clock: wall_clock(),
             scrub_days: crate::limits::SCRUB_DAYS_DEFAULT,
+            depot: None,
         };
         let server = StorageServer::start(config).await.unwrap();
         Self { _folder: folder, server, writer }

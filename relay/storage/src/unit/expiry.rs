@@ -3,6 +3,9 @@
 //! The key goes first: the header block is overwritten in place with one that has none, and synced; only then is the
 //! file removed. A crash between the two leaves a segment that nobody can read, removed at the next sweep. The day is
 //! the header's; no file time is ever looked at.
+//!
+//! Of a segment whose records were moved, the key is in the stub: erased, it makes the object unreadable at once, wherever the
+//! store keeps it. The object itself is removed as soon as the store takes it, which is remembered until then (`strays`).
 
 use std::io;
 use std::time::Duration;
@@ -10,12 +13,13 @@ use std::time::Duration;
 use lighter_protocol::UnixTime;
 
 use super::kept::Kept;
-use super::leave::{aside_until, part_of};
+use super::leave::{aside_until, object_aside, part_of};
 use super::{Shelved, Unit, gone_or_not_there};
 use crate::disk::{Disk, DiskFile};
 use crate::limits::CLOCK_DOUBT;
 use crate::segment::file_name;
 use crate::segment::header::SegmentHeader;
+use crate::segment::stub::stub_name;
 
 /// Watches a machine's clock against its own past, the monotonic clock, and what peers say.
 ///
@@ -78,9 +82,15 @@ impl<D: Disk> Unit<D> {
             }
         }
         self.sweep_partials(now);
-        for name in self.disk.list()? {
+        let names = self.disk.list()?;
+        failed = self.sweep_moved(&names).err().or(failed);
+        for name in names {
             let wiped = if aside_until(&name).is_some_and(|day| day.end() <= now) {
-                self.wipe(&name).map(|()| gone += 1)
+                let wiped = match object_aside(&name) {
+                    Some(object) => self.make_stray(&name, object).and_then(|()| self.wipe_stray(&object)),
+                    None => self.wipe(&name),
+                };
+                wiped.map(|()| gone += 1)
             } else if let Some(segment) = part_of(&name).filter(|segment| !self.has_partial(*segment)) {
                 self.wipe_part(segment)
             } else {
@@ -101,7 +111,13 @@ impl<D: Disk> Unit<D> {
     fn expire(&mut self, shelved: &Shelved<D>) -> io::Result<()> {
         let segment = shelved.header.segment;
         erase_key(&shelved.file, &shelved.header)?;
-        gone_or_not_there(self.disk.remove(&file_name(segment)))?;
+        if let Some(place) = shelved.moved() {
+            // What a move may have left; the object goes when the store is there, and is unreadable from now on.
+            self.wipe(&file_name(segment))?;
+            self.make_stray(&stub_name(segment), place.name)?;
+        } else {
+            gone_or_not_there(self.disk.remove(&file_name(segment)))?;
+        }
         self.forget(segment);
         Ok(())
     }

@@ -20,7 +20,9 @@ use super::{Phase, Unit, UnitError, gone_or_not_there};
 use crate::disk::{Disk, DiskFile};
 use crate::ids::{Epoch, SegmentId};
 use crate::limits::SEGMENT_HEADER_LEN;
+use crate::objects::ObjectName;
 use crate::segment::file_name;
+use crate::segment::stub::stub_name;
 
 /// The end of the name of a file that was set aside, behind its deletion day.
 const ASIDE: &str = ".aside";
@@ -43,7 +45,11 @@ impl<D: Disk> Unit<D> {
         }
         let day = shelved.header.deletion_day;
         self.miss(segment, day)?;
-        self.rename_aside(segment, day)?;
+        match shelved.moved() {
+            // The object stays as long as the stub.
+            Some(place) => self.put_aside(&stub_name(segment), &object_aside_name(&place.name, day))?,
+            None => self.rename_aside(segment, day)?,
+        }
         self.forget(segment);
         self.shelf.count_set_aside();
         Ok(())
@@ -51,9 +57,12 @@ impl<D: Disk> Unit<D> {
 
     /// Gives the file of `segment` the name that it has until `day`, in place of one that was set aside before.
     pub(super) fn rename_aside(&self, segment: SegmentId, day: Day) -> io::Result<()> {
-        let (name, aside) = (file_name(segment), aside_name(segment, day));
-        self.wipe(&aside)?;
-        gone_or_not_there(self.disk.rename(&name, &aside))?;
+        self.put_aside(&file_name(segment), &aside_name(segment, day))
+    }
+
+    pub(super) fn put_aside(&self, name: &str, aside: &str) -> io::Result<()> {
+        self.wipe(aside)?;
+        gone_or_not_there(self.disk.rename(name, aside))?;
         self.disk.sync_dir()
     }
 
@@ -71,8 +80,16 @@ impl<D: Disk> Unit<D> {
             if !matches!(shelved.phase(), Phase::Sealed(_)) {
                 return Err(UnitError::State("not sealed"));
             }
-            gone_or_not_there(self.disk.rename(&file_name(segment), &part_name(segment)))?;
-            self.disk.sync_dir()?;
+            if let Some(place) = shelved.moved() {
+                // What a move may have left; then as below, and the object goes when the store is there.
+                self.wipe(&file_name(segment))?;
+                self.make_stray(&stub_name(segment), place.name)?;
+                self.disk.sync_dir()?;
+                self.wipe_stray(&place.name)?;
+            } else {
+                gone_or_not_there(self.disk.rename(&file_name(segment), &part_name(segment)))?;
+                self.disk.sync_dir()?;
+            }
             self.forget(segment);
         }
         self.complete(segment);
@@ -146,6 +163,22 @@ impl<D: Disk> Unit<D> {
 /// Under which name a copy that was set aside is kept until `day`.
 pub(super) fn aside_name(segment: SegmentId, day: Day) -> String {
     format!("{}.{}{ASIDE}", file_name(segment), day.0)
+}
+
+/// The same for the stub of a copy whose records are an object.
+fn object_aside_name(name: &ObjectName, day: Day) -> String {
+    format!("{name}.obj.{}{ASIDE}", day.0)
+}
+
+/// The object of a stub that was set aside under this name. `None` for other files.
+pub(super) fn object_aside(name: &str) -> Option<ObjectName> {
+    let (stub, _) = name.strip_suffix(ASIDE)?.rsplit_once('.')?;
+    ObjectName::parse(stub.strip_suffix(".obj")?)
+}
+
+/// Under which name a stub that is not sound is kept until `day`: which object it meant is not known.
+pub(super) fn stub_aside_name(segment: SegmentId, day: Day) -> String {
+    format!("{}.{}{ASIDE}", stub_name(segment), day.0)
 }
 
 /// Until which day the file of this name is kept, where it was set aside. `None` for other files.

@@ -8,9 +8,11 @@ use lighter_protocol::{PeerId, UnixTime};
 use rand::Rng;
 
 use super::kept::Kept;
-use super::leave::part_of;
+use super::leave::{object_aside, part_of, stub_aside_name};
 use super::meta::UnitMeta;
+use super::moving::is_next;
 use super::scrub::Scrub;
+use super::strays::{Strays, stray_of};
 use super::{Phase, Shelf, Shelved, Unit, Writing};
 use crate::disk::{Disk, DiskFile};
 use crate::ids::{Class, SegmentId, UnitId};
@@ -18,7 +20,8 @@ use crate::limits::{FILL_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEN_MAX};
 use crate::segment::footer::{SUMMARY_LEN, Summary};
 use crate::segment::header::SegmentHeader;
 use crate::segment::scan::scan;
-use crate::segment::{RECORDS_AT, segment_of};
+use crate::segment::stub::{STUB_LEN_MAX, Stub, segment_of_stub};
+use crate::segment::{RECORDS_AT, file_name, segment_of};
 
 /// What a start found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub struct OpenReport {
     pub set_aside: u64,
     /// Beginnings of segments and of copies that never came to be, removed.
     pub removed: u64,
+    /// Sealed segments whose records are in an object store.
+    pub moved: u64,
 }
 
 impl<D: Disk> Unit<D> {
@@ -53,7 +58,11 @@ impl<D: Disk> Unit<D> {
             Some(meta) if meta.server != server => return Err(io::ErrorKind::InvalidData.into()),
             Some(meta) => meta,
             // Segments come after the file that says whose they are: it is lost, and with it what was fenced.
-            None if disk.list()?.iter().any(|name| segment_of(name).is_some()) => {
+            None if disk
+                .list()?
+                .iter()
+                .any(|name| segment_of(name).is_some() || segment_of_stub(name).is_some()) =>
+            {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "segments, but no unit.meta"));
             }
             None => {
@@ -80,10 +89,12 @@ impl<D: Disk> Unit<D> {
             partials: BTreeMap::new(),
             next_partial: 0,
             scrub,
+            strays: Strays::default(),
             fill_len: FILL_LEN,
         };
         let mut report = OpenReport::default();
         unit.finish_rewraps()?;
+        unit.open_moved(now, &mut report)?;
         for name in unit.disk.list()? {
             if let Some(segment) = segment_of(&name) {
                 unit.open_segment(&name, segment, now, &mut report)?;
@@ -101,6 +112,75 @@ impl<D: Disk> Unit<D> {
         Ok((unit, report))
     }
 
+    /// Takes in stubs, and removes what moves left behind. What is here and what is in the store may not be told apart by
+    /// names that a crash could undo: they are durable before anything goes by them.
+    fn open_moved(&mut self, now: UnixTime, report: &mut OpenReport) -> io::Result<()> {
+        let names = self.disk.list()?;
+        let is_any = |name: &String| {
+            segment_of_stub(name).is_some()
+                || stray_of(name).is_some()
+                || is_next(name)
+                || object_aside(name).is_some()
+        };
+        if !names.iter().any(is_any) {
+            return Ok(());
+        }
+        self.disk.sync_dir()?;
+        for (name, segment) in names.iter().filter_map(|name| Some((name, segment_of_stub(name)?))) {
+            self.open_stub(name, segment, now, report)?;
+        }
+        for name in names.iter().filter_map(|name| stray_of(name)) {
+            self.open_stray(name)?;
+        }
+        if let Err(error) = self.sweep_moved(&names) {
+            tracing::warn!(%error, "what a move left behind could not be removed yet");
+        }
+        Ok(())
+    }
+
+    fn open_stub(
+        &mut self,
+        name: &str,
+        segment: SegmentId,
+        now: UnixTime,
+        report: &mut OpenReport,
+    ) -> io::Result<()> {
+        let file = self.disk.open(name)?;
+        // One that another unit made is none of ours, whoever copied it.
+        let stub = read_stub(&file, segment)?.filter(|stub| stub.place.unit == self.meta.unit);
+        let Some(stub) = stub else {
+            if self.has_sealed_file(segment)? {
+                // It never counted: the file is the copy.
+                return self.wipe(name);
+            }
+            let day = Class::Days365.deletion_day(now.day());
+            self.miss(segment, day)?;
+            self.put_aside(name, &stub_aside_name(segment, day))?;
+            self.shelf.count_set_aside();
+            report.set_aside += 1;
+            tracing::error!(%segment, "the stub of a moved segment is damaged: it was set aside");
+            return Ok(());
+        };
+        report.sealed += 1;
+        report.moved += 1;
+        self.complete(segment);
+        let shelved = Shelved::moved_to(stub.header, file, stub.summary, stub.place);
+        shelved.set_damaged(self.scrub.damage(segment));
+        self.shelf.put(shelved);
+        Ok(())
+    }
+
+    /// Whether the file of a segment is there, with a sound header block and a sound summary.
+    fn has_sealed_file(&self, segment: SegmentId) -> io::Result<bool> {
+        let file = match self.disk.open(&file_name(segment)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        let file_len = file.len()?;
+        let header = read_header(&file, file_len)?.filter(|header| header.segment == segment);
+        Ok(header.is_some() && read_summary(&file, file_len, segment)?.is_some())
+    }
+
     fn open_segment(
         &mut self,
         name: &str,
@@ -108,6 +188,9 @@ impl<D: Disk> Unit<D> {
         now: UnixTime,
         report: &mut OpenReport,
     ) -> io::Result<()> {
+        if self.shelf.get(segment).is_some() {
+            return Ok(()); // moved: what is left of the file goes at a sweep
+        }
         let file = self.disk.open(name)?;
         let file_len = file.len()?;
         let summary = read_summary(&file, file_len, segment)?;
@@ -169,6 +252,17 @@ impl<D: Disk> Unit<D> {
         }
         Ok(())
     }
+}
+
+/// The stub; `None` where it is not sound.
+fn read_stub<F: DiskFile>(file: &F, segment: SegmentId) -> io::Result<Option<Stub>> {
+    let len = file.len()?;
+    if len > STUB_LEN_MAX {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    file.read_at(0, &mut bytes)?;
+    Ok(Stub::decode(&bytes, segment).ok())
 }
 
 /// The header block; `None` where there is no sound one.

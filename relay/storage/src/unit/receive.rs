@@ -379,6 +379,7 @@ impl<D: Disk> Unit<D> {
         self.forget_damage(segment);
         self.shelf.put(Shelved::new(*header, partial.file, Phase::Sealed(summary), summary.length));
         self.complete(segment);
+        self.shelf.stirred();
         Ok(SealReport { summary, damaged: 0 })
     }
 }

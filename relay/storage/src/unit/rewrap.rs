@@ -11,6 +11,8 @@
 //! one, either is right, and the file beside is removed. Where it was torn, step 1 was done, and the block beside is put in
 //! place. A block beside that is not sound was torn itself, and step 2 never began.
 //!
+//! Where the records were moved to an object store, the block is the stub's, and all of this is done with that file.
+//!
 //! Nothing but the wrapped key and the checksum changes: copies stay byte-identical, and the hash of a sealed segment, which
 //! begins behind the header block, stays right.
 
@@ -27,6 +29,7 @@ use crate::keys::WrappedKey;
 use crate::limits::SEGMENT_HEADER_LEN;
 use crate::segment::file_name;
 use crate::segment::header::SegmentHeader;
+use crate::segment::stub::stub_name;
 
 impl<D: Disk> Unit<D> {
     /// Puts `wrapped` in place of the day key in the header block of a segment. It is durable when this returns well; the
@@ -76,10 +79,8 @@ impl<D: Disk> Unit<D> {
             return Err(error.into());
         }
         // Who has the old one reads on from it; whoever comes from now on sees the new header.
-        let file = self.disk.open(&file_name(header.segment))?;
-        let fresh = Shelved::new(header, file, shelved.phase(), shelved.readable());
-        fresh.set_damaged(shelved.damaged());
-        self.shelf.put(fresh);
+        let file = self.disk.open(&shelved.file_name())?;
+        self.shelf.put(shelved.with_header(header, file));
         Ok(())
     }
 
@@ -116,7 +117,12 @@ impl<D: Disk> Unit<D> {
     }
 
     fn mend_header(&self, segment: SegmentId) -> io::Result<()> {
-        let file = match self.disk.open(&file_name(segment)) {
+        // Where there is a stub, that is the copy.
+        let file = match self.disk.open(&stub_name(segment)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.disk.open(&file_name(segment)),
+            other => other,
+        };
+        let file = match file {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         };

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,10 @@ use super::{Phase, Shelf, Shelved, Unit};
 use crate::disk::{Disk, DiskFile};
 use crate::ids::SegmentId;
 use crate::limits::{
-    DAMAGED_SEGMENTS_MAX, SCRUB_PIECE_LEN, SCRUB_RATE_MAX, SCRUB_RATE_MIN, SCRUB_STORE_INTERVAL,
+    DAMAGED_SEGMENTS_MAX, OBJECT_PIECE_LEN, SCRUB_PIECE_LEN, SCRUB_RATE_MAX, SCRUB_RATE_MIN,
+    SCRUB_STORE_INTERVAL,
 };
+use crate::segment::RECORDS_AT;
 use crate::segment::verify::{Verified, Verifier};
 use crate::wire::ScrubProgress;
 
@@ -104,6 +107,35 @@ impl<D: Disk> ScrubJob<D> {
                 tracing::error!(segment = %self.shelved.header.segment, %error, "a sealed segment cannot be read");
                 Scrubbed::Whole(1)
             }
+        }
+    }
+
+    /// The segment, where its records were moved: it is read by its pieces ([`Self::next_piece`]), not by steps.
+    pub fn moved(&self) -> Option<&Arc<Shelved<D>>> {
+        self.shelved.moved().map(|_| &self.shelved)
+    }
+
+    /// Where the next piece is; `None` where all was read.
+    pub fn next_piece(&self) -> Option<Range<u64>> {
+        self.verifier.next_piece(OBJECT_PIECE_LEN)
+    }
+
+    /// Takes a piece in.
+    pub fn take_piece(&mut self, piece: &Range<u64>, bytes: &[u8]) {
+        if piece.start >= RECORDS_AT && !self.verifier.knows_index() {
+            let summary = self.verifier.summary();
+            let index = summary.length..summary.length.saturating_add(summary.index_len());
+            // Where the stub cannot be read, the index is found to be wrong when it is its turn.
+            self.verifier.know_index(&self.shelved.read_here(index).unwrap_or_default());
+        }
+        self.verifier.take_piece(piece, bytes);
+    }
+
+    /// Bad stretches, once all was read.
+    pub fn finish(&self) -> u64 {
+        match self.verifier.finish() {
+            Verified::Whole { damaged } => damaged,
+            Verified::Piece(_) => 0,
         }
     }
 
@@ -203,6 +235,13 @@ impl<D: Disk> Unit<D> {
             self.remember_damage(&job.shelved, damaged, now);
         } else if self.scrub.stored.plus(SCRUB_STORE_INTERVAL) <= now {
             self.store_scrub(now);
+        }
+    }
+
+    /// Goes on behind a segment that could not be read now, and of which nothing is known therefore.
+    pub fn skip_scrub(&mut self, job: &ScrubJob<D>) {
+        if !job.is_suspect {
+            self.scrub.state.behind = Some(job.shelved.header.segment);
         }
     }
 

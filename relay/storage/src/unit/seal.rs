@@ -108,6 +108,7 @@ impl<D: Disk> Unit<D> {
         }
         shelved.set_phase(Phase::Sealed(summary));
         self.complete(segment);
+        self.shelf.stirred();
         Ok(SealReport { summary, damaged: damaged as u64 })
     }
 }

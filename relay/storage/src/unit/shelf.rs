@@ -1,6 +1,7 @@
 //! What readers of a unit share with its owner: which segments are there, and up to where they are durable.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -13,9 +14,10 @@ use crate::disk::{Disk, DiskFile};
 use crate::ids::{SegmentId, Sequence, UnitId};
 use crate::limits::{DAMAGED_MAX, GROUP_LEN_MAX, RECORD_LEN_MAX};
 use crate::record::{RECORD_HEADER_LEN, RecordHeader, UncheckedRecord};
-use crate::segment::RECORDS_AT;
 use crate::segment::footer::{IndexEntry, Summary};
 use crate::segment::header::SegmentHeader;
+use crate::segment::stub::{ObjectPlace, stub_name};
+use crate::segment::{RECORDS_AT, file_name};
 
 /// A unit's segments. Clones of the `Arc` around it are readers.
 pub struct Shelf<D: Disk> {
@@ -25,6 +27,8 @@ pub struct Shelf<D: Disk> {
     /// Sealed segments in which a read found something wrong: to be re-read soon. A bounded number.
     suspects: Mutex<BTreeSet<SegmentId>>,
     suspected: Notify,
+    /// There may be something to move, or to remove from the object store.
+    stirred: Notify,
     sync_times: SyncTimes,
 }
 
@@ -32,12 +36,23 @@ pub struct Shelf<D: Disk> {
 pub struct Shelved<D: Disk> {
     /// What it is.
     pub header: SegmentHeader,
+    /// The segment's file, or its stub where its records were moved.
     pub(super) file: D::File,
+    moved: Option<ObjectPlace>,
     phase: Mutex<Phase>,
     /// Records up to here are synced: what may be read.
     readable: AtomicU64,
     /// Bad stretches found by its last reading.
     damaged: AtomicU64,
+}
+
+/// Where a stretch of a segment's file is to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stretched {
+    /// In the unit's own file, from this offset on.
+    Here(u64),
+    /// In the object, this range.
+    Moved(Range<u64>),
 }
 
 /// What may be done with a segment.
@@ -70,6 +85,7 @@ impl<D: Disk> Shelf<D> {
             set_aside: AtomicU64::new(0),
             suspects: Mutex::default(),
             suspected: Notify::new(),
+            stirred: Notify::new(),
             sync_times: SyncTimes::default(),
         }
     }
@@ -129,6 +145,15 @@ impl<D: Disk> Shelf<D> {
         })
     }
 
+    /// Moved segments, and their bytes in the object store; bytes of sealed segments that are here.
+    pub fn moved(&self) -> (u64, u64, u64) {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.values().fold((0, 0, 0), |(count, there, here), shelved| match shelved.moved() {
+            Some(_) => (count + 1, there + shelved.readable().saturating_sub(RECORDS_AT), here),
+            None => (count, there, here + shelved.sealed_len()),
+        })
+    }
+
     /// The first damaged segments of `writer`, up to `count`, with their bad stretches.
     pub fn damaged_of(&self, writer: &PeerId, count: usize) -> Vec<(SegmentId, u64)> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
@@ -154,6 +179,16 @@ impl<D: Disk> Shelf<D> {
     /// Returns when a segment became suspect.
     pub async fn suspected(&self) {
         self.suspected.notified().await;
+    }
+
+    /// There may be something to move, or to remove from the object store.
+    pub(super) fn stirred(&self) {
+        self.stirred.notify_one();
+    }
+
+    /// Returns when there may be something to move, or to remove from the object store.
+    pub async fn stirs(&self) {
+        self.stirred.notified().await;
     }
 
     pub(super) fn take_suspect(&self) -> Option<SegmentId> {
@@ -201,16 +236,10 @@ impl<D: Disk> Shelf<D> {
     // SPEC: C9
     pub fn read_record(&self, segment: SegmentId, offset: u64, length: u32) -> Result<Vec<u8>, UnitError> {
         let shelved = self.get(segment).ok_or(UnitError::NoSegment)?;
-        let end = offset.checked_add(u64::from(length)).ok_or(UnitError::Unsound("no such place"))?;
-        if offset < RECORDS_AT || end > shelved.readable() || length as usize > RECORD_LEN_MAX {
-            return Err(UnitError::Unsound("no such place"));
-        }
-        let mut bytes = vec![0; length as usize];
-        shelved.file.read_at(offset, &mut bytes)?;
-        match UncheckedRecord::new(&bytes).check(segment, offset) {
-            Ok(record) if record.header.record_len() == bytes.len() => Ok(bytes),
-            Ok(_) | Err(_) => Err(UnitError::Unsound("the record is damaged, or none")),
-        }
+        let range = shelved.record_range(offset, length)?;
+        let bytes = shelved.read_here(range)?;
+        shelved.check_record(&bytes, offset)?;
+        Ok(bytes)
     }
 
     /// Reads bytes from `offset` on, up to `length` or the end of the records: for bringing a copy up to another.
@@ -219,14 +248,7 @@ impl<D: Disk> Shelf<D> {
     /// See [`UnitError`].
     pub fn read_range(&self, segment: SegmentId, offset: u64, length: u32) -> Result<Vec<u8>, UnitError> {
         let shelved = self.get(segment).ok_or(UnitError::NoSegment)?;
-        let readable = shelved.readable();
-        if offset < RECORDS_AT || offset > readable {
-            return Err(UnitError::Unsound("no such place"));
-        }
-        let len = (readable - offset).min(u64::from(length)).min(GROUP_LEN_MAX as u64);
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        shelved.file.read_at(offset, &mut bytes)?;
-        Ok(bytes)
+        shelved.read_here(shelved.records_range(offset, length)?)
     }
 
     /// Reads a sealed segment's file as it stands, up to `length` bytes from `offset` on or to its end: for copying it.
@@ -235,14 +257,7 @@ impl<D: Disk> Shelf<D> {
     /// See [`UnitError`].
     pub fn read_sealed(&self, segment: SegmentId, offset: u64, length: u32) -> Result<Vec<u8>, UnitError> {
         let shelved = self.get(segment).ok_or(UnitError::NoSegment)?;
-        let Phase::Sealed(summary) = shelved.phase() else {
-            return Err(UnitError::State("not sealed"));
-        };
-        let rest = summary.file_len().checked_sub(offset).ok_or(UnitError::Unsound("no such place"))?;
-        let len = rest.min(u64::from(length)).min(GROUP_LEN_MAX as u64);
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        shelved.file.read_at(offset, &mut bytes)?;
-        Ok(bytes)
+        shelved.read_here(shelved.sealed_range(offset, length)?)
     }
 
     /// The catalog records of a segment: from the footer where it is sealed, else by reading its headers.
@@ -252,8 +267,8 @@ impl<D: Disk> Shelf<D> {
     pub fn index(&self, segment: SegmentId) -> Result<Vec<IndexEntry>, UnitError> {
         let shelved = self.get(segment).ok_or(UnitError::NoSegment)?;
         if let Phase::Sealed(summary) = shelved.phase() {
-            let mut bytes = vec![0; usize::try_from(summary.index_len()).unwrap_or(0)];
-            shelved.file.read_at(summary.length, &mut bytes)?;
+            let bytes =
+                shelved.read_here(summary.length..summary.length.saturating_add(summary.index_len()))?;
             return summary.decode_index(&bytes).map_err(|_| UnitError::Unsound("the index is damaged"));
         }
         let readable = shelved.readable();
@@ -269,7 +284,103 @@ impl<D: Disk> Shelf<D> {
 impl<D: Disk> Shelved<D> {
     pub(super) fn new(header: SegmentHeader, file: D::File, phase: Phase, readable: u64) -> Self {
         let (readable, damaged) = (AtomicU64::new(readable), AtomicU64::new(0));
-        Self { header, file, phase: Mutex::new(phase), readable, damaged }
+        Self { header, file, moved: None, phase: Mutex::new(phase), readable, damaged }
+    }
+
+    /// One whose records are an object; `file` is its stub.
+    pub(super) fn moved_to(
+        header: SegmentHeader,
+        file: D::File,
+        summary: Summary,
+        place: ObjectPlace,
+    ) -> Self {
+        Self { moved: Some(place), ..Self::new(header, file, Phase::Sealed(summary), summary.length) }
+    }
+
+    /// The same with another header, read from another handle of its file.
+    pub(super) fn with_header(&self, header: SegmentHeader, file: D::File) -> Self {
+        let same = Self::new(header, file, self.phase(), self.readable());
+        same.set_damaged(self.damaged());
+        Self { moved: self.moved, ..same }
+    }
+
+    /// Where its records are, if they were moved.
+    pub fn moved(&self) -> Option<&ObjectPlace> {
+        self.moved.as_ref()
+    }
+
+    /// The name of what the unit itself has of it.
+    pub(super) fn file_name(&self) -> String {
+        let segment = self.header.segment;
+        if self.moved.is_some() { stub_name(segment) } else { file_name(segment) }
+    }
+
+    /// The place of a record: within what may be read.
+    pub(crate) fn record_range(&self, offset: u64, length: u32) -> Result<Range<u64>, UnitError> {
+        let end = offset.checked_add(u64::from(length)).ok_or(UnitError::Unsound("no such place"))?;
+        if offset < RECORDS_AT || end > self.readable() || length as usize > RECORD_LEN_MAX {
+            return Err(UnitError::Unsound("no such place"));
+        }
+        Ok(offset..end)
+    }
+
+    /// What is read of the records from `offset` on.
+    pub(crate) fn records_range(&self, offset: u64, length: u32) -> Result<Range<u64>, UnitError> {
+        let readable = self.readable();
+        if offset < RECORDS_AT || offset > readable {
+            return Err(UnitError::Unsound("no such place"));
+        }
+        Ok(offset..offset + (readable - offset).min(u64::from(length)).min(GROUP_LEN_MAX as u64))
+    }
+
+    /// What is read of a sealed segment's file from `offset` on.
+    pub(crate) fn sealed_range(&self, offset: u64, length: u32) -> Result<Range<u64>, UnitError> {
+        let Phase::Sealed(summary) = self.phase() else {
+            return Err(UnitError::State("not sealed"));
+        };
+        let rest = summary.file_len().checked_sub(offset).ok_or(UnitError::Unsound("no such place"))?;
+        Ok(offset..offset + rest.min(u64::from(length)).min(GROUP_LEN_MAX as u64))
+    }
+
+    /// Whether `bytes` are the record at `offset`.
+    pub(crate) fn check_record(&self, bytes: &[u8], offset: u64) -> Result<(), UnitError> {
+        match UncheckedRecord::new(bytes).check(self.header.segment, offset) {
+            Ok(record) if record.header.record_len() == bytes.len() => Ok(()),
+            Ok(_) | Err(_) => Err(UnitError::Unsound("the record is damaged, or none")),
+        }
+    }
+
+    /// Where the bytes of `range`, which begins within the file, are: of its first part that lies in one place.
+    pub(crate) fn stretch(&self, range: &Range<u64>) -> (Stretched, u64) {
+        let (start, end) = (range.start, range.end);
+        let length = self.readable();
+        if self.moved.is_none() {
+            (Stretched::Here(start), end - start)
+        } else if start < RECORDS_AT {
+            (Stretched::Here(start), end.min(RECORDS_AT) - start)
+        } else if start < length {
+            let end = end.min(length);
+            (Stretched::Moved(start - RECORDS_AT..end - RECORDS_AT), end - start)
+        } else {
+            // In the stub, the footer comes right behind the header block.
+            (Stretched::Here(start - length + RECORDS_AT), end - start)
+        }
+    }
+
+    /// Reads what the unit itself has.
+    ///
+    /// # Errors
+    /// [`UnitError::Away`] where some of it was moved; the disk's.
+    pub(crate) fn read_here(&self, mut range: Range<u64>) -> Result<Vec<u8>, UnitError> {
+        let mut bytes = vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)];
+        let mut done = 0;
+        while range.start < range.end {
+            let (Stretched::Here(at), len) = self.stretch(&range) else { return Err(UnitError::Away) };
+            let end = done + usize::try_from(len).unwrap_or(0);
+            self.file.read_at(at, &mut bytes[done..end])?;
+            (done, range.start) = (end, range.start + len);
+        }
+        Ok(bytes)
     }
 
     /// What may be done with it.

@@ -62,6 +62,9 @@ impl<D: Disk> Unit<D> {
         if shelved.damaged() > 0 {
             return Err(UnitError::State("damaged"));
         }
+        if shelved.moved().is_some() {
+            return Err(UnitError::State("moved to an object store"));
+        }
         if self.has_partial(segment) {
             return Err(UnitError::State("being received"));
         }

@@ -24,6 +24,7 @@ pub(super) async fn run(folder: &Path, load: Load) -> Result<Duration> {
             writers: vec![relay.peer()],
             clock: wall_clock(),
             scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
+            depot: None,
         };
         servers.push(StorageServer::start(config).await?);
     }

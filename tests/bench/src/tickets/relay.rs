@@ -41,6 +41,7 @@ impl Relay {
                 writers: vec![relay.peer()],
                 clock: wall_clock(),
                 scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
+                depot: None,
             };
             servers.push(StorageServer::start(config).await?);
         }

@@ -84,6 +84,7 @@ impl World {
                 writers: vec![relay.peer()],
                 clock: wall_clock(),
                 scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
+                depot: None,
             };
             let server = StorageServer::start(config).await.unwrap();
             servers.push((ServerRecord { peer: server.peer(), address: server.address() }, server));

@@ -64,6 +64,13 @@ fn server(server: &ServerStatus) -> Value {
         "has_room": server.live.then_some(server.has_room),
         "segments": server.segments,
         "segments_needed": server.needed,
+        "object_store": server.objects.map(|objects| json!({
+            "reached": objects.is_well,
+            "segments": objects.segments,
+            "bytes": objects.bytes,
+            "local_sealed_bytes": objects.local_bytes,
+            "objects_to_remove": objects.strays,
+        })),
     })
 }
 
@@ -72,6 +79,14 @@ fn to_do(status: &ArrayStatus, table: &Table) -> Vec<String> {
     let mut todo = Vec::new();
     if status.fenced {
         todo.push("another relay has taken the array over: stop this one".to_owned());
+    }
+    for server in
+        status.servers.iter().filter(|server| server.objects.is_some_and(|objects| !objects.is_well))
+    {
+        todo.push(format!(
+            "the object store of {} cannot be reached, or refuses: its log says why; what is there is read from other copies",
+            server.entry.address
+        ));
     }
     for server in &status.servers {
         let (peer, address) = (server.peer, server.entry.address);

@@ -60,6 +60,7 @@ impl Cluster {
             writers: vec![self.relay.peer(), self.fellow.peer()],
             clock: self.clock(),
             scrub_days: crate::limits::SCRUB_DAYS_DEFAULT,
+            depot: None,
         };
         // The folder's lock of a server that was just dropped goes with its worker.
         for _ in 0..200 {

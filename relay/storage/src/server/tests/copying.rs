@@ -1,5 +1,6 @@
 //! Copies between simulated servers, and those who would like some.
 
+mod moving;
 mod real;
 
 use std::collections::BTreeMap;
@@ -81,16 +82,21 @@ impl World {
     }
 
     fn start(&mut self, disk: SimDisk) {
-        let peer = PeerId::random();
+        let server = self.run(PeerId::random(), disk, None);
+        self.servers.push(server);
+    }
+
+    /// Runs a server, in place of one of that name.
+    fn run(&self, peer: PeerId, disk: SimDisk, depot: Option<Arc<Depot>>) -> Server {
         let mut chance: StdRng = rand::make_rng();
         let (unit, _) = Unit::open(disk.clone(), peer, START, &mut chance).unwrap();
         let id = unit.id();
         let now = Arc::clone(&self.now);
         let clock: Clock = Arc::new(move || *now.lock().unwrap());
         let dial = Arc::new(From { net: self.net.clone(), peer });
-        let shared = Shared::new(peer, vec![unit], vec![self.writer], clock, dial);
+        let shared = Shared::with_depot(peer, vec![unit], vec![self.writer], clock, dial, depot);
         self.net.0.lock().unwrap().insert(peer, Arc::clone(&shared));
-        self.servers.push(Server { peer, unit: id, disk, shared });
+        Server { peer, unit: id, disk, shared }
     }
 
     async fn fill(&mut self, records: u64, len: usize) {
