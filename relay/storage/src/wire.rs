@@ -262,6 +262,8 @@ pub enum Response {
         entries: Vec<IndexEntry>,
         /// Entries in all.
         total: u32,
+        /// Up to here the list lacks nothing: of a copy that is being made, or damaged, there may be more elsewhere.
+        length: u64,
     },
     /// To [`Request::Seal`].
     Sealed(SealReport),

@@ -462,7 +462,7 @@ fn storage_response_seeds() -> Vec<Vec<u8>> {
         Response::Done,
         Response::Segments(Vec::new()),
         Response::Appended { keys: vec![data_key(); 2], digest: 77 },
-        Response::Index { entries: vec![entry; 3], total: 3 },
+        Response::Index { entries: vec![entry; 3], total: 3, length: 9_056 },
         Response::Refused(Refusal::Fenced { present: Epoch(9) }),
         Response::Refused(Refusal::Offset { next: 8192 }),
         Response::Sealed(SealReport { summary: summary(), damaged: 0 }),

@@ -4,6 +4,7 @@
 //! each failure can be seen again, as often as needed, with every log line.
 
 mod campaign;
+mod mutations;
 mod one;
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a simulation fails by panicking, helpers included")]
 mod queue;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
-use crate::campaign::{Campaign, Outcome};
+use crate::campaign::Campaign;
 use crate::one::World;
 
 /// Runs simulated clusters against a reference model, one for each seed.
@@ -45,6 +46,9 @@ struct Options {
     /// Prints the outcome as JSON: `{seeds, failed, interrupted, seconds, failures: [{seed, world, what, replay}]}`.
     #[arg(long)]
     json: bool,
+    /// Breaks a copy of the code in each way that is known, and prints which seed finds it, of so many at most.
+    #[arg(long, conflicts_with_all = ["from", "world", "seed", "jobs"])]
+    mutations: bool,
     /// How many run at the same time; as many as there are processors.
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
@@ -60,9 +64,9 @@ impl Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     one::watch_panics();
-    match run(&options) {
-        Ok(outcome) if outcome.is_good() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+    match if options.mutations { run_mutations(&options) } else { run(&options) } {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("sim: {error:#}");
             ExitCode::FAILURE
@@ -70,14 +74,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<Outcome> {
+/// Whether all seeds were run, and none failed.
+fn run(options: &Options) -> Result<bool> {
     let outcome = options.campaign().run(!options.json)?;
     if options.json {
         print(&serde_json::to_string_pretty(&outcome)?);
     } else {
         print(&outcome.last_line());
     }
-    Ok(outcome)
+    Ok(outcome.is_good())
+}
+
+/// Whether each way to break the code was found.
+fn run_mutations(options: &Options) -> Result<bool> {
+    if !options.json {
+        print(mutations::HEAD);
+    }
+    let tell = |mutation: &mutations::Mutation| {
+        if !options.json {
+            print(&mutation.row());
+        }
+    };
+    let mutations = mutations::run(options.seeds, tell)?;
+    if options.json {
+        print(&serde_json::to_string_pretty(&mutations)?);
+    }
+    Ok(mutations.iter().all(mutations::Mutation::is_found))
 }
 
 #[expect(clippy::print_stdout, reason = "the outcome is what the command is for")]

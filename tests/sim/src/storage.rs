@@ -2,21 +2,27 @@
 //! of it.
 
 mod changing;
+mod days;
 #[cfg(test)]
 mod faults;
 mod going_on;
 mod healing;
 mod model;
+mod partitions;
+mod rot;
 mod whatever;
 mod world;
 
 /// Tells the story of a seed.
 pub(crate) async fn run(seed: u64) {
-    match seed % 4 {
+    match seed % 7 {
         0 => whatever::run(seed).await,
         1 => going_on::run(seed).await,
         2 => healing::run(seed).await,
-        _ => changing::run(seed).await,
+        3 => changing::run(seed).await,
+        4 => partitions::run(seed).await,
+        5 => rot::run(seed).await,
+        _ => days::run(seed).await,
     }
 }
 

@@ -66,6 +66,15 @@ struct Cursor {
     entries: VecDeque<IndexEntry>,
 }
 
+/// Where a segment's catalog records lie.
+pub(super) struct Index {
+    class: Class,
+    deletion_day: Day,
+    pub(super) entries: Vec<IndexEntry>,
+    /// It goes up to the segment's length.
+    is_whole: bool,
+}
+
 struct Fetch {
     sequence: Sequence,
     class: Class,
@@ -179,7 +188,8 @@ impl Replay {
                 return Ok(());
             }
             match self.shared.catalog_index(segment).await {
-                Ok(Some((class, deletion_day, mut entries))) => {
+                Ok(Some(Index { class, deletion_day, mut entries, is_whole })) => {
+                    self.alarms.unreadable += u64::from(!is_whole);
                     entries.retain(|entry| entry.sequence > self.after);
                     if !entries.is_empty() {
                         let entries = entries.into();
@@ -228,12 +238,10 @@ impl Shared {
         self.read_record(place, open).await
     }
 
-    /// Where a segment's catalog records lie, from the first member that says; what lies beyond the segment's length
-    /// is left out. `None` where the segment is gone meanwhile.
-    pub(super) async fn catalog_index(
-        &self,
-        segment: SegmentId,
-    ) -> Result<Option<(Class, Day, Vec<IndexEntry>)>, ReadError> {
+    /// Where a segment's catalog records lie, from the first member that has all of it; what lies beyond the segment's
+    /// length is left out. A copy that ends before says nothing of what comes behind: it is being made, perhaps, and only
+    /// where there is no other does it count. `None` where the segment is gone meanwhile.
+    pub(super) async fn catalog_index(&self, segment: SegmentId) -> Result<Option<Index>, ReadError> {
         let (header, mut holders, length) = {
             let state = self.state();
             let Some(entry) = state.segments.get(&segment) else { return Ok(None) };
@@ -245,7 +253,8 @@ impl Shared {
         if header.deletion_day.end() <= (self.clock)() {
             return Err(ReadError::Expired);
         }
-        let mut is_away = false;
+        let (class, deletion_day) = (header.class, header.deletion_day);
+        let (mut is_away, mut longest) = (false, None);
         let live = self.state().live_peers();
         self.hedges.order(&mut holders, |holder| holder.peer, |server| live.contains(server));
         for member in holders {
@@ -255,9 +264,16 @@ impl Shared {
                 continue;
             };
             match fetch_index(&link, member.unit, segment).await {
-                Ok(mut entries) => {
+                Ok((mut entries, reached)) => {
                     entries.retain(|entry| u64::from(entry.offset) + u64::from(entry.length) <= length);
-                    return Ok(Some((header.class, header.deletion_day, entries)));
+                    let is_whole = reached >= length;
+                    let index = Index { class, deletion_day, entries, is_whole };
+                    if is_whole {
+                        return Ok(Some(index));
+                    }
+                    if longest.as_ref().is_none_or(|(known, _)| *known < reached) {
+                        longest = Some((reached, index));
+                    }
                 }
                 Err(LinkError::Refused(Refusal::NoSegment | Refusal::Unsound | Refusal::Disk)) => {
                     self.count_bad_copy(segment, member.peer, "no index");
@@ -270,7 +286,14 @@ impl Shared {
                 }
             }
         }
-        Err(if is_away { ReadError::Unavailable } else { ReadError::Damaged })
+        match longest {
+            _ if is_away => Err(ReadError::Unavailable),
+            Some((reached, index)) => {
+                tracing::error!(%segment, length, reached, "no copy has all of a segment's index");
+                Ok(Some(index))
+            }
+            None => Err(ReadError::Damaged),
+        }
     }
 
     /// What the next catalog record of `class` links to: found from the log when the array is opened.
@@ -283,7 +306,7 @@ impl Shared {
         segments.sort_unstable();
         while let Some((_, segment)) = segments.pop() {
             let (entries, deletion_day) = match self.catalog_index(segment).await {
-                Ok(Some((_, deletion_day, entries))) => (entries, deletion_day),
+                Ok(Some(Index { entries, deletion_day, .. })) => (entries, deletion_day),
                 Ok(None) | Err(ReadError::Expired | ReadError::Damaged | ReadError::Range) => continue,
                 Err(ReadError::Unavailable) => return Err(ReadError::Unavailable),
             };
@@ -304,17 +327,18 @@ impl Shared {
     }
 }
 
+/// The catalog records of one copy, and up to where none is missing.
 async fn fetch_index(
     link: &crate::link::Link,
     unit: crate::ids::UnitId,
     segment: SegmentId,
-) -> Result<Vec<IndexEntry>, LinkError> {
-    let mut all: Vec<IndexEntry> = Vec::new();
+) -> Result<(Vec<IndexEntry>, u64), LinkError> {
+    let (mut all, mut reached): (Vec<IndexEntry>, _) = (Vec::new(), u64::MAX);
     loop {
         let from = u32::try_from(all.len()).unwrap_or(u32::MAX);
         let request = Request::Index { unit, segment, from };
         let (response, _) = link.call(&request, Vec::new(), ANSWER_TIME_MAX).await?;
-        let Response::Index { entries, total } = response else { return Err(LinkError::Wrong) };
+        let Response::Index { entries, total, length } = response else { return Err(LinkError::Wrong) };
         let is_ascending = entries.windows(2).all(|pair| pair[0].sequence < pair[1].sequence)
             && all.last().is_none_or(|last| entries.iter().all(|entry| entry.sequence > last.sequence));
         if u64::from(total) > SEGMENT_RECORDS_MAX || !is_ascending {
@@ -322,8 +346,9 @@ async fn fetch_index(
         }
         let is_page_empty = entries.is_empty();
         all.extend(entries);
+        reached = reached.min(length);
         if all.len() >= total as usize {
-            return Ok(all);
+            return Ok((all, reached));
         }
         if is_page_empty {
             return Err(LinkError::Wrong);

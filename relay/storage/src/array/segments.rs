@@ -128,7 +128,7 @@ impl Array {
     /// See [`ReadError`].
     pub async fn catalog_len(&self, segment: SegmentId) -> Result<u64, ReadError> {
         let index = self.inner.shared.catalog_index(segment).await?;
-        let entries = index.map(|(.., entries)| entries).unwrap_or_default();
+        let entries = index.map(|index| index.entries).unwrap_or_default();
         Ok(entries.iter().map(|entry| u64::from(entry.length)).sum())
     }
 

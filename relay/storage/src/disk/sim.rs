@@ -2,7 +2,8 @@
 //!
 //! What a crash leaves of it: everything synced; of each write since, some of its 512-byte sectors; of each name made,
 //! changed or removed since the last directory sync, either state. A failed sync drops some of the pending writes for
-//! good while reads go on showing them, as a page cache does.
+//! good while reads go on showing them, as a page cache does. And it lies, if so told: writes that never reach it, or
+//! reach another place, and syncs that do nothing, all said to be good ([`Fault`]).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,6 +38,33 @@ pub enum Fault {
     Eio,
     /// This write or creation fails for want of room, perhaps half done.
     NoSpace,
+    /// The next write from here on is said to be good and never reaches the disk; a cache may show it for a while.
+    Lost,
+    /// The next write from here on is said to be good and lies in another place: in this file, or in another.
+    Misdirected,
+    /// The next sync from here on, of a file or of the names, is said to be good and did nothing.
+    IdleSync,
+}
+
+/// What an operation changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Changes {
+    Contents,
+    /// Names, or lengths.
+    Names,
+    /// Nothing, but what is durable of it.
+    Durability,
+}
+
+impl Fault {
+    /// Whether the fault can befall such an operation. The loud ones befall any.
+    fn befalls(self, changes: Changes) -> bool {
+        match self {
+            Self::Crash | Self::Eio | Self::NoSpace => true,
+            Self::Lost | Self::Misdirected => changes == Changes::Contents,
+            Self::IdleSync => changes == Changes::Durability,
+        }
+    }
 }
 
 struct State {
@@ -186,12 +214,15 @@ impl SimDisk {
     }
 
     /// The state, and the fault that hits this operation, if this handle may still change something.
-    fn changing(&self) -> io::Result<(MutexGuard<'_, State>, Option<Fault>)> {
+    fn changing(&self, changes: Changes) -> io::Result<(MutexGuard<'_, State>, Option<Fault>)> {
         let mut state = self.reading()?;
         count_step();
         let at = state.operations;
         state.operations += 1;
-        let fault = state.faults.remove(&at);
+        let mut fault = state.faults.remove(&at);
+        if let Some(waits) = fault.take_if(|fault| !fault.befalls(changes)) {
+            state.faults.entry(at + 1).or_insert(waits);
+        }
         if fault == Some(Fault::Crash) {
             state.dead = true;
         }
@@ -203,6 +234,21 @@ impl SimDisk {
 impl State {
     fn file(&mut self, id: u64) -> io::Result<&mut FileState> {
         self.files.get_mut(&id).ok_or_else(gone)
+    }
+
+    /// Puts `bytes` somewhere over what a file has: over the file that they were meant for, or over another.
+    fn misdirect(&mut self, meant_for: u64, bytes: &[u8]) {
+        let others: Vec<u64> = self.names.values().copied().collect();
+        let is_other = self.chance.random::<bool>() && !others.is_empty();
+        let id = if is_other { others[self.chance.random_range(0..others.len())] } else { meant_for };
+        let Some(file) = self.files.get_mut(&id).filter(|file| !file.durable.is_empty()) else { return };
+        let at = self.chance.random_range(0..file.durable.len().div_ceil(SECTOR)) * SECTOR;
+        for contents in [&mut file.visible, &mut file.durable] {
+            let end = contents.len().min(at + bytes.len());
+            if let Some(place) = contents.get_mut(at..end) {
+                place.copy_from_slice(&bytes[..place.len()]);
+            }
+        }
     }
 }
 
@@ -239,7 +285,7 @@ impl Disk for SimDisk {
     type File = SimFile;
 
     fn create(&self, name: &str) -> io::Result<SimFile> {
-        let (mut state, fault) = self.changing()?;
+        let (mut state, fault) = self.changing(Changes::Names)?;
         refuse(fault)?;
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -258,7 +304,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let (mut state, fault) = self.changing()?;
+        let (mut state, fault) = self.changing(Changes::Names)?;
         refuse(fault)?;
         let id = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_owned(), id);
@@ -266,7 +312,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let (mut state, fault) = self.changing()?;
+        let (mut state, fault) = self.changing(Changes::Names)?;
         refuse(fault)?;
         state.names.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -276,9 +322,11 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        let (mut state, fault) = self.changing()?;
+        let (mut state, fault) = self.changing(Changes::Durability)?;
         refuse(fault)?;
-        state.durable_names = state.names.clone();
+        if fault != Some(Fault::IdleSync) {
+            state.durable_names = state.names.clone();
+        }
         Ok(())
     }
 
@@ -302,8 +350,17 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let (mut state, fault) = self.disk.changing()?;
+        let (mut state, fault) = self.disk.changing(Changes::Contents)?;
         let at = usize::try_from(offset).map_err(io::Error::other)?;
+        if let Some(Fault::Lost | Fault::Misdirected) = fault {
+            if state.chance.random() {
+                put(&mut state.file(self.id)?.visible, at, bytes);
+            }
+            if fault == Some(Fault::Misdirected) {
+                state.misdirect(self.id, bytes);
+            }
+            return Ok(());
+        }
         let part = if fault.is_some() { state.chance.random_range(0..=bytes.len()) } else { bytes.len() };
         let file = state.file(self.id)?;
         if part > 0 {
@@ -314,7 +371,7 @@ impl DiskFile for SimFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        let (mut state, fault) = self.disk.changing()?;
+        let (mut state, fault) = self.disk.changing(Changes::Names)?;
         refuse(fault)?;
         let len = usize::try_from(len).map_err(io::Error::other)?;
         let file = state.file(self.id)?;
@@ -324,7 +381,10 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let (mut state, fault) = self.disk.changing()?;
+        let (mut state, fault) = self.disk.changing(Changes::Durability)?;
+        if fault == Some(Fault::IdleSync) {
+            return Ok(());
+        }
         let State { chance, files, .. } = &mut *state;
         let file = files.get_mut(&self.id).ok_or_else(gone)?;
         if fault == Some(Fault::Crash) {
@@ -337,6 +397,19 @@ impl DiskFile for SimFile {
         }
         refuse(fault)
     }
+
+    fn drop_cached(&self, offset: u64, len: u64) {
+        let Ok(mut state) = self.disk.reading() else { return };
+        let Ok(file) = state.file(self.id) else { return };
+        // What has yet to be written stays in the cache.
+        if file.pending.is_empty() {
+            let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(file.visible.len());
+            let (start, end) = (at(offset), at(offset.saturating_add(len)));
+            for place in start..end {
+                file.visible[place] = file.durable.get(place).copied().unwrap_or_default();
+            }
+        }
+    }
 }
 
 fn put(bytes: &mut Vec<u8>, at: usize, part: &[u8]) {
@@ -348,7 +421,7 @@ fn put(bytes: &mut Vec<u8>, at: usize, part: &[u8]) {
 
 fn refuse(fault: Option<Fault>) -> io::Result<()> {
     match fault {
-        None => Ok(()),
+        None | Some(Fault::Lost | Fault::Misdirected | Fault::IdleSync) => Ok(()),
         Some(Fault::Crash) => Err(gone()),
         Some(Fault::Eio) => Err(io::Error::other("simulated EIO")),
         Some(Fault::NoSpace) => Err(io::ErrorKind::StorageFull.into()),

@@ -376,11 +376,11 @@ impl<D: Disk> Session<D> {
             Request::Index { unit, segment, from } => {
                 self.owns(unit, segment)?;
                 let shelf = Arc::clone(self.unit(unit)?.shelf());
-                let entries = off_reactor(move || shelf.index(segment)).await??;
+                let (entries, length) = off_reactor(move || shelf.index(segment)).await??;
                 let total = u32::try_from(entries.len()).unwrap_or(u32::MAX);
                 let from = usize::try_from(from).unwrap_or(usize::MAX);
                 let entries = entries.into_iter().skip(from).take(INDEX_PAGE_MAX).collect();
-                Ok((Response::Index { entries, total }, Vec::new()))
+                Ok((Response::Index { entries, total, length }, Vec::new()))
             }
             Request::Seal { target, length } => {
                 let unit = self.owned(&target)?;

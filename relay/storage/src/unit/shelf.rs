@@ -260,24 +260,24 @@ impl<D: Disk> Shelf<D> {
         shelved.read_here(shelved.sealed_range(offset, length)?)
     }
 
-    /// The catalog records of a segment: from the footer where it is sealed, else by reading its headers.
+    /// The catalog records of a segment, and up to where none is missing in the list: at damage there may have been more,
+    /// which another copy tells. From the footer where it is sealed, else by reading its headers.
     ///
     /// # Errors
     /// See [`UnitError`].
-    pub fn index(&self, segment: SegmentId) -> Result<Vec<IndexEntry>, UnitError> {
+    pub fn index(&self, segment: SegmentId) -> Result<(Vec<IndexEntry>, u64), UnitError> {
         let shelved = self.get(segment).ok_or(UnitError::NoSegment)?;
         if let Phase::Sealed(summary) = shelved.phase() {
             let bytes =
                 shelved.read_here(summary.length..summary.length.saturating_add(summary.index_len()))?;
-            return summary.decode_index(&bytes).map_err(|_| UnitError::Unsound("the index is damaged"));
+            let index = summary.decode_index(&bytes);
+            let index = index.map_err(|_| UnitError::Unsound("the index is damaged"))?;
+            // One that was sealed with damage in it lacks what was damaged.
+            return Ok((index, if shelved.damaged() > 0 { RECORDS_AT } else { summary.length }));
         }
-        let readable = shelved.readable();
-        let (entries, found) = super::seal::collect_index(&shelved, readable)?;
-        // Where the reading stops at damage, there may be more behind it: another copy tells.
-        if found.end < readable {
-            return Err(UnitError::Unsound("the records are damaged"));
-        }
-        Ok(entries)
+        let (entries, found) = super::seal::collect_index(&shelved, shelved.readable())?;
+        let damage = found.damaged.first().map(|bad| bad.start);
+        Ok((entries, damage.unwrap_or(found.end)))
     }
 }
 

@@ -191,7 +191,7 @@ fn a_sealed_segment_takes_nothing_and_is_known_after_a_restart_without_a_scan() 
     drop(unit);
     let (unit, found) = open(&disk.crash()).unwrap();
     assert_eq!((found.sealed, found.open), (1, 0));
-    let index = unit.shelf().index(SEGMENT).unwrap();
+    let (index, _) = unit.shelf().index(SEGMENT).unwrap();
     assert_eq!(index.len(), 1);
     let length = index[0].length;
     assert!(unit.shelf().read_record(SEGMENT, 4096, length).is_ok());

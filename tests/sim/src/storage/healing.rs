@@ -31,7 +31,7 @@ const FATES: [Fate; 6] =
 
 /// Whatever becomes of one server's copies, with faults of another one in between: there are two of each again.
 pub(super) async fn run(seed: u64) {
-    let servers = if (seed / 8).is_multiple_of(2) { 3 } else { 4 };
+    let servers = if (seed / 7).is_multiple_of(2) { 3 } else { 4 };
     let mut world = World::new(seed, servers).await;
     let fate = FATES[world.chance.random_range(0..FATES.len())];
     for _ in 0..3 {

@@ -5,6 +5,7 @@ use lighter_storage::disk::sim::Fault;
 use lighter_storage::sim::Lie;
 use rand::RngExt;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::model::store;
@@ -12,7 +13,7 @@ use super::world::World;
 use lighter_protocol::BlobId;
 
 pub(super) async fn run(seed: u64) {
-    let servers = [2, 3, 2, 3, 4][(seed / 8 % 5) as usize];
+    let servers = [2, 3, 2, 3, 4][(seed / 7 % 5) as usize];
     let mut world = World::new(seed, servers).await;
     for _ in 0..world.chance.random_range(4..16) {
         step(&mut world).await;
@@ -50,8 +51,12 @@ async fn step(world: &mut World) {
             world.store(3).await;
         }
         11 => {
-            world.crash_relay().await;
-            if world.open().await.is_ok() {
+            if world.chance.random() {
+                world.crash_relay().await;
+            } else {
+                take_over(world).await;
+            }
+            if world.array.is_some() || world.open().await.is_ok() {
                 world.check().await;
             }
         }
@@ -66,6 +71,26 @@ async fn step(world: &mut World) {
         }
     }
     world.servers.bury().await;
+}
+
+/// Another instance of the relay takes the array over, while the one before knows nothing of it and writes: what it
+/// says is there must be there, whoever is asked.
+async fn take_over(world: &mut World) {
+    let Some(former) = world.array.take() else { return };
+    let mut tasks = JoinSet::new();
+    for _ in 0..4 {
+        let len = world.chance.random_range(1..200_000);
+        world.begin(&mut tasks, &former, Class::Days30, len);
+    }
+    for _ in 0..world.chance.random_range(0..60) {
+        tokio::task::yield_now().await;
+    }
+    let _ = world.open().await;
+    for _ in 0..2 {
+        let len = world.chance.random_range(1..20_000);
+        world.begin(&mut tasks, &former, Class::Days30, len);
+    }
+    world.take_down(tasks).await;
 }
 
 /// The process or the machine, in the middle of what is on its way.

@@ -150,7 +150,9 @@ impl World {
         }
         match replayed(&array).await {
             Ok((found, alarms)) => {
-                assert_eq!(alarms, ReplayAlarms::default(), "the log has gaps");
+                // Who takes an old day for a later one misses its records.
+                let is_judged = !self.model.clocks_differ;
+                assert!(!is_judged || alarms == ReplayAlarms::default(), "the log has gaps: {alarms:?}");
                 self.model.judge_log(&found, now);
             }
             Err(error) => assert!(!all_well, "the log cannot be read: {error}"),
@@ -213,6 +215,8 @@ impl World {
 
     /// As many copies as promised of everything, and no more.
     pub(crate) async fn until_healed(&self) {
+        // By then the array has asked each unit for its damage.
+        sleep(Duration::from_secs(30)).await;
         for _ in 0..1200 {
             sleep(Duration::from_secs(5)).await;
             let status = self.array().status();

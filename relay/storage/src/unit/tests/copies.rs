@@ -97,7 +97,7 @@ fn a_sealed_segment_is_received_in_stretches_and_adopted_byte_for_byte() {
     assert_eq!(files(&disk), [file_name(SEGMENT)]);
     assert_eq!(disk.contents(&file_name(SEGMENT)), file);
     assert_eq!(unit.shelf().get(SEGMENT).unwrap().phase(), Phase::Sealed(summary));
-    assert_eq!(unit.shelf().index(SEGMENT).unwrap().len(), 3);
+    assert_eq!(unit.shelf().index(SEGMENT).unwrap().0.len(), 3);
     let length = u32::try_from(record(1, 4096, 4096, 300).len()).unwrap();
     assert!(unit.shelf().read_record(SEGMENT, 4096, length).is_ok());
 }
