@@ -71,8 +71,8 @@ pub(super) struct Index {
     class: Class,
     deletion_day: Day,
     pub(super) entries: Vec<IndexEntry>,
-    /// It goes up to the segment's length.
-    is_whole: bool,
+    /// It lacks nothing up to the segment's length.
+    pub(super) is_whole: bool,
 }
 
 struct Fetch {

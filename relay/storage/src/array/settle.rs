@@ -76,6 +76,7 @@ impl Shared {
     /// member that is away.
     pub(super) async fn settle_due(&self) -> bool {
         let mut is_to_be_retried = false;
+        self.decide_found();
         for segment in self.unsettled() {
             if self.is_fenced() {
                 return false;
@@ -103,6 +104,15 @@ impl Shared {
     /// Says of everything found at opening where it ends: from here on every length stands, as it is what will be
     /// replayed. Those of which a member may have more are closed by the header of the next segment.
     pub(super) fn sort_found(&self) {
+        self.decide_found();
+        let mut state = self.state();
+        state.continued = continued(&state.segments);
+    }
+
+    /// Says where each segment ends that was found and has not been seen to. One that only a server has that comes in
+    /// later, since its others had nothing of it or have discarded it, ends where a header closed it, too: what that server
+    /// has beyond was placed again elsewhere.
+    fn decide_found(&self) {
         let mut state = self.state();
         let live: Vec<PeerId> = state.live_peers();
         let state = &mut *state;
@@ -135,7 +145,6 @@ impl Shared {
                 state.blockers.insert(*segment);
             }
         }
-        state.continued = continued(&state.segments);
     }
 
     async fn settle(&self, segment: SegmentId) -> Result<(), SettleError> {

@@ -53,8 +53,9 @@ impl Shared {
     async fn thin(&self, segment: SegmentId, alive: Vec<(u64, u64)>) -> Result<u64, ThinError> {
         let Settled { length, stored, copies } = self.settled(segment).ok_or(ThinError::NotNow)?;
         let index = self.catalog_index(segment).await.map_err(ThinError::Catalog)?;
-        let (_, _, index) = index.ok_or(ThinError::NotNow)?;
-        let own = index.iter().map(|entry| (u64::from(entry.offset), u64::from(entry.length)));
+        // What the index lacks would be taken for dead.
+        let index = index.filter(|index| index.is_whole).ok_or(ThinError::NotNow)?;
+        let own = index.entries.iter().map(|entry| (u64::from(entry.offset), u64::from(entry.length)));
         let holes = holes_between(alive.into_iter().chain(own).collect(), length);
         if holes.is_empty() {
             return Ok(0);

@@ -141,8 +141,8 @@ pub(crate) async fn replayed(
     let mut replay = array.replay(Sequence::ZERO);
     let mut found = BTreeMap::<Sequence, StoredBlob>::new();
     while let Some(entry) = replay.next().await? {
-        let is_behind = found.last_key_value().is_none_or(|(last, _)| *last < entry.sequence);
-        assert!(is_behind, "the log is in order");
+        let last = found.last_key_value().map(|(last, _)| *last);
+        assert!(last < Some(entry.sequence), "the log is in order: {last:?}, {:?}", entry.sequence);
         let blob = postcard::from_bytes(&entry.record).expect("a record is what was appended");
         found.insert(entry.sequence, blob);
     }
