@@ -85,7 +85,7 @@ fn what_is_dead_goes_and_what_is_alive_stays_where_it_is() {
     for (index, is_alive) in [true, false, false, true, true, true].into_iter().enumerate() {
         assert_eq!(reads(&unit, &places, index), is_alive, "record {index}");
     }
-    assert_eq!(unit.shelf().index(SEGMENT).unwrap().len(), 2);
+    assert_eq!(unit.shelf().index(SEGMENT).unwrap().0.len(), 2);
     assert_eq!(scrubbed(&mut unit), 0, "holes are no damage");
     assert_eq!(thin(&mut unit, &[places.hole(1, 3)]).unwrap(), report, "again is as once");
     // More of it has died since; what was given back stays so.
