@@ -190,13 +190,22 @@ impl Shared {
         }
         let info_of = |member: &Member| copies.iter().find(|copy| copy.member == member)?.info;
         let mut state = self.state();
+        // One that came back meanwhile was taken in while its copy still waited: it is its turn now.
+        let has_returned = header.members.iter().any(|member| {
+            let live = state.live(&member.peer).filter(|_| copies.iter().all(|copy| copy.member != member));
+            live.is_some_and(|live| live.units.iter().any(|unit| unit.unit == member.unit))
+        });
         if let Some(entry) = state.segments.get_mut(&segment) {
             entry.copies = header.members.iter().map(info_of).collect();
             // One that is away is seen to when it comes back with another length.
-            entry.stage = Stage::Settled;
+            entry.stage = if has_returned { Stage::Closing } else { Stage::Settled };
         }
         if away == 0 {
             state.blockers.remove(&segment);
+        }
+        drop(state);
+        if has_returned {
+            self.changed.notify_one();
         }
         Ok(())
     }
