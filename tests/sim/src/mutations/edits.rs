@@ -105,12 +105,4 @@ pub(super) const EDITS: &[Edit] = &[
         replace: "Ok(Verified::Whole { damaged }) => {\n                \
                   Scrubbed::Whole(if crate::broken(\"scrub-sees-nothing\") { 0 } else { damaged })\n            }",
     },
-    Edit {
-        name: "checkpoint-too-far",
-        what: "the view's checkpoint passes changes that it does not have",
-        file: "relay/catalog/src/ledger.rs",
-        find: "        self.floors.first_key_value().map_or(self.last, |(_, floor)| *floor)",
-        replace: "        let passes = lighter_storage::broken(\"checkpoint-too-far\");\n        \
-                  self.floors.first_key_value().filter(|_| !passes).map_or(self.last, |(_, floor)| *floor)",
-    },
 ];
