@@ -88,3 +88,38 @@ fn standby(state: &DatabaseState) -> Finding {
         (false, count) => Finding::good(what, format!("{count} synchronous")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is to be mended of a database that is well but for what `change` does to it.
+    fn mended(change: impl FnOnce(&mut DatabaseState)) -> Vec<String> {
+        let mut state = DatabaseState {
+            version: "15.9".to_owned(),
+            synchronous_commit: "on".to_owned(),
+            fsync: true,
+            synchronous_standbys: "db2".to_owned(),
+            standbys: (1, 1),
+            now: UnixTime::now(),
+            connections_max: 100,
+            bytes: 0,
+            tables: 1,
+            may_create: false,
+        };
+        change(&mut state);
+        let mut findings = Vec::new();
+        judge(&Config::default(), &state, &mut findings);
+        findings.into_iter().filter(|finding| !finding.ok).map(|finding| finding.what).collect()
+    }
+
+    #[test]
+    fn what_would_lose_or_stop_mail_is_to_be_mended() {
+        assert_eq!(mended(|_| {}), Vec::<String>::new());
+        assert_eq!(mended(|state| state.fsync = false), ["database sync"]);
+        assert_eq!(mended(|state| state.standbys = (1, 0)), ["database standby"]);
+        assert_eq!(mended(|state| state.tables = 0), ["database rights"]);
+        assert_eq!(mended(|state| state.connections_max = 5), ["database connections"]);
+        assert_eq!(mended(|state| state.now = UnixTime(state.now.0 + 3600)), ["database clock"]);
+    }
+}
