@@ -39,11 +39,11 @@ fn with(runtime: &Runtime, settings: &Settings, load: Load) -> Result<Vec<Compar
     let sides = vec![
         Side::new(named("append 64 KiB, one unit"), || {
             let folder = settings.temporary()?;
-            runtime.block_on(unit::run(folder.path(), load))
+            runtime.block_on(unit::run(folder.path(), load, Room::Filled))
         }),
         Side::new("a plain file", || {
             let folder = settings.temporary()?;
-            runtime.block_on(plain::run(folder.path(), 1, load))
+            runtime.block_on(plain::run(folder.path(), 1, load, Room::Filled))
         }),
         Side::new(named("append 64 KiB, array, 2 copies"), || {
             let folder = settings.temporary()?;
@@ -51,11 +51,32 @@ fn with(runtime: &Runtime, settings: &Settings, load: Load) -> Result<Vec<Compar
         }),
         Side::new("two plain files", || {
             let folder = settings.temporary()?;
-            runtime.block_on(plain::run(folder.path(), 2, load))
+            runtime.block_on(plain::run(folder.path(), 2, load, Room::Filled))
+        }),
+        Side::new(named("append 64 KiB, one unit, extending"), || {
+            let folder = settings.temporary()?;
+            runtime.block_on(unit::run(folder.path(), load, Room::Extending))
+        }),
+        Side::new("a plain file, extending", || {
+            let folder = settings.temporary()?;
+            runtime.block_on(plain::run(folder.path(), 1, load, Room::Extending))
         }),
     ];
-    let pairs = [Pair { ours: 0, peer: 1, aim: Some(0.8) }, Pair { ours: 2, peer: 3, aim: None }];
+    let pairs = [
+        Pair { ours: 0, peer: 1, aim: Some(0.8) },
+        Pair { ours: 4, peer: 5, aim: Some(0.8) },
+        Pair { ours: 2, peer: 3, aim: None },
+    ];
     compare(settings.rounds, Work { amount: amount(load.total()), unit: "/s" }, sides, &pairs)
+}
+
+/// What a file is before it is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// Zeros were written ahead, as a unit does: a sync need not change the file's length.
+    Filled,
+    /// It grows with each append.
+    Extending,
 }
 
 /// Who appends how much.

@@ -8,7 +8,9 @@ mod detach;
 mod http_client;
 mod lookups;
 mod measure;
+mod opening;
 mod pull;
+mod rebuild;
 mod settings;
 mod tickets;
 
@@ -47,6 +49,8 @@ const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: "pull", run: pull::run },
     Benchmark { name: "detach", run: detach::run },
     Benchmark { name: "appends", run: appends::run },
+    Benchmark { name: "rebuild", run: rebuild::run },
+    Benchmark { name: "opening", run: opening::run },
     Benchmark { name: "tickets", run: tickets::run },
     Benchmark { name: "lookups", run: lookups::run },
 ];
@@ -106,10 +110,10 @@ mod tests {
     #[test]
     fn every_benchmark_runs_and_no_side_stands_still() {
         let small = "peers --rounds 1 --pull-mib 3 --detach-mib 1 --append-writers 1,3 --appends 5 --stores 2000 \
-             --connections 3 --lookups 30 --batches 4 --ticket-kib 64,1500 --downloads-mib 4";
+             --connections 3 --lookups 30 --batches 4 --ticket-kib 64,1500 --downloads-mib 4 --rebuild-mib 3 --opened-records 1000";
         let options = Options::try_parse_from(small.split_whitespace()).unwrap();
         let comparisons = measured(&[], &options.settings).unwrap();
-        assert!(comparisons.len() >= 9, "where a peer is not installed, its comparisons are left out");
+        assert!(comparisons.len() >= 13, "where a peer is not installed, its comparisons are left out");
         for Comparison { name, ours, peer, ratio, .. } in comparisons {
             assert!([ours, peer, ratio].iter().all(|rate| rate.is_finite() && *rate > 0.0), "{name}");
         }

@@ -31,6 +31,12 @@ pub(crate) struct Settings {
     /// appends: of each writer, in a round.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     pub(crate) appends: u32,
+    /// rebuild: MiB that the lost server had.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(crate) rebuild_mib: u64,
+    /// opening: records in the unit.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) opened_records: u64,
     /// tickets: KiB of an attachment; several figures, with commas between them, are measured one after the other.
     #[arg(long, default_values_t = [256, 1024, 16_384], value_delimiter = ',', value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_048_576))]
     pub(crate) ticket_kib: Vec<u64>,

@@ -12,11 +12,11 @@ use anyhow::{Context, Result};
 use lighter_storage::limits::{FILL_BELOW_LEN, FILL_LEN, GROUP_LEN_MAX, UNIT_QUEUE_MAX};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Load, data};
+use super::{Load, Room, data};
 
 /// Appends to that many files in `folder` at once: a copy in each.
-pub(super) async fn run(folder: &Path, copies: usize, load: Load) -> Result<Duration> {
-    let files = (0..copies).map(|copy| PlainFile::create(&folder.join(format!("copy-{copy}"))));
+pub(super) async fn run(folder: &Path, copies: usize, load: Load, room: Room) -> Result<Duration> {
+    let files = (0..copies).map(|copy| PlainFile::create(&folder.join(format!("copy-{copy}")), room));
     let (files, workers): (Vec<_>, Vec<_>) = files.collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let time = load
         .run(files, |files| async move {
@@ -45,12 +45,12 @@ struct Append {
 
 impl PlainFile {
     /// Makes the file, durably, and the thread that owns it and ends with the last handle.
-    fn create(path: &Path) -> Result<(Self, JoinHandle<()>)> {
+    fn create(path: &Path, room: Room) -> Result<(Self, JoinHandle<()>)> {
         let file = File::create_new(path)?;
         file.sync_all()?;
         File::open(path.parent().context("no folder")?)?.sync_all()?;
         let (appends, queue) = mpsc::channel(UNIT_QUEUE_MAX);
-        Ok((Self(appends), std::thread::spawn(move || work(&file, queue))))
+        Ok((Self(appends), std::thread::spawn(move || work(&file, room, queue))))
     }
 
     async fn append(&self, data: Vec<u8>) -> Result<oneshot::Receiver<io::Result<()>>> {
@@ -60,7 +60,7 @@ impl PlainFile {
     }
 }
 
-fn work(file: &File, mut queue: mpsc::Receiver<Append>) {
+fn work(file: &File, room: Room, mut queue: mpsc::Receiver<Append>) {
     let (mut end, mut filled) = (0, 0);
     while let Some(first) = queue.blocking_recv() {
         let mut len = first.data.len();
@@ -71,7 +71,7 @@ fn work(file: &File, mut queue: mpsc::Receiver<Append>) {
             len += next.data.len();
             group.push(next);
         }
-        let written = write(file, &group, len, &mut end, &mut filled);
+        let written = write(file, &group, len, room, &mut end, &mut filled);
         for append in group {
             // Nobody may wait for it.
             let _ = append.answer.send(written.as_ref().copied().map_err(|error| error.kind().into()));
@@ -79,12 +79,19 @@ fn work(file: &File, mut queue: mpsc::Receiver<Append>) {
     }
 }
 
-fn write(file: &File, group: &[Append], len: usize, end: &mut u64, filled: &mut u64) -> io::Result<()> {
+fn write(
+    file: &File,
+    group: &[Append],
+    len: usize,
+    room: Room,
+    end: &mut u64,
+    filled: &mut u64,
+) -> io::Result<()> {
     for Append { data, .. } in group {
         file.write_all_at(data, *end)?;
         *end += data.len() as u64;
         *filled = (*filled).max(*end);
-        if *end == *filled && len < FILL_BELOW_LEN {
+        if room == Room::Filled && *end == *filled && len < FILL_BELOW_LEN {
             let zeros = vec![0; usize::try_from(FILL_LEN).unwrap_or(0)];
             file.write_all_at(&zeros, *end)?;
             *filled += zeros.len() as u64;

@@ -17,7 +17,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::Mutex;
 
-use super::{APPEND_LEN, Load, data};
+use super::{APPEND_LEN, Load, Room, data};
 
 /// A segment that takes appends, and where the next one goes.
 struct Appending {
@@ -33,18 +33,21 @@ struct Next {
 
 const EPOCH: Epoch = Epoch(1);
 
-pub(super) async fn run(folder: &Path, load: Load) -> Result<Duration> {
-    let appending = Appending::start(folder)?;
+pub(super) async fn run(folder: &Path, load: Load, room: Room) -> Result<Duration> {
+    let appending = Appending::start(folder, room)?;
     load.run(appending, |appending| async move { appending.append().await }).await
 }
 
 impl Appending {
-    fn start(folder: &Path) -> Result<Self> {
+    fn start(folder: &Path, room: Room) -> Result<Self> {
         let (server, writer) = (Identity::generate().peer(), Identity::generate().peer());
         let (now, mut chance) = (UnixTime::now(), StdRng::seed_from_u64(1));
         let disk = RealDisk::open(&folder.join("unit"))?;
         let (mut unit, _) = Unit::open(disk, server, now, &mut chance)?;
         unit.fence(writer, EPOCH)?;
+        if room == Room::Extending {
+            unit.set_fill_len(0);
+        }
         let header = SegmentHeader {
             segment: SegmentId::draw(&mut chance),
             class: Class::Days30,
