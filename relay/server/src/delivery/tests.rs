@@ -388,7 +388,19 @@ async fn accept_with_days_left(relay: &world::Relay, days: u32) -> (Message, Del
     message.id = lighter_protocol::MessageId([5; 16]);
     message.expires = UnixTime::now().day().plus(days);
     let Form::Stub { delivery, .. } = message.recipients[0].form else { panic!("alice has a store") };
-    relay.ledger.accept(message.clone(), Vec::new()).await.unwrap();
+    // Nothing refers to what the first one brought any more: this one brings its own.
+    let (array, mut placed) = (relay.ledger.log(), Vec::new());
+    for part in &mut message.parts {
+        let mut reader = array.read_blob(&part.blob, 0..part.blob.size);
+        let mut writer = array.create_blob(message.class);
+        while let Some(bytes) = reader.next().await.unwrap() {
+            writer.write(&bytes).await.unwrap();
+        }
+        let blob = writer.finish().await.unwrap();
+        part.blob = blob.stored().clone();
+        placed.push(blob);
+    }
+    relay.ledger.accept(message.clone(), placed).await.unwrap();
     (message, delivery)
 }
 
