@@ -129,8 +129,8 @@ fn read(file: &Path) -> Result<Vec<Traced>> {
         count += 1;
         let (thread, rest) = line.trim_start().split_once(' ').context("no thread")?;
         let (thread, rest) = (thread.parse::<u64>()?, rest.trim_start());
-        // The end of a thread, or a signal.
-        if rest.starts_with("+++") || rest.starts_with("---") {
+        // The end of a thread, a signal, or a call that began as the program was killed and of which nothing is known.
+        if ["+++", "---", "???(", "<... ???"].iter().any(|other| rest.starts_with(other)) {
             continue;
         }
         if rest.starts_with("<... ") {
