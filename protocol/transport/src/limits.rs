@@ -16,6 +16,8 @@ pub const KEY_FILE_LEN_MAX: u64 = 256;
 pub const TLS_HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Until a TCP connection stands: three SYNs (1 s, 2 s, 4 s) and some.
 pub const TCP_CONNECT_TIME_MAX: Duration = Duration::from_secs(8);
+/// Bytes that are read from a TCP socket at once, beneath TLS: a few of its records, of 16 KiB at most (RFC 8446 §5.1).
+pub const TLS_READ_LEN: usize = 64 * 1024;
 
 /// Connections that an endpoint has accepted and holds.
 pub const CONNECTIONS_MAX: usize = 4_096;

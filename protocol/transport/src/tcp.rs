@@ -25,13 +25,17 @@ use std::time::Duration;
 
 use lighter_protocol::PeerId;
 use rustls::pki_types::ServerName;
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::identity::Identity;
-use crate::limits::{TCP_CONNECT_TIME_MAX, TLS_HANDSHAKE_TIME_MAX};
+use crate::limits::{TCP_CONNECT_TIME_MAX, TLS_HANDSHAKE_TIME_MAX, TLS_READ_LEN};
 use crate::tls::{self, TlsError};
+
+/// What is below TLS: rustls asks for 4 KiB at a time, and each of these would be a system call.
+pub type Socket = BufReader<TcpStream>;
 
 /// Makes TLS connections as one identity and for one protocol, as client and as server. Clones are cheap.
 #[derive(Clone)]
@@ -95,7 +99,7 @@ impl TcpTls {
         &self,
         address: SocketAddr,
         expected: PeerId,
-    ) -> Result<client::TlsStream<TcpStream>, TcpTlsError> {
+    ) -> Result<client::TlsStream<Socket>, TcpTlsError> {
         let connecting = timeout(TCP_CONNECT_TIME_MAX, TcpStream::connect(address)).await;
         let socket = connecting.map_err(|_| TcpTlsError::TimedOut)?.map_err(TcpTlsError::Connect)?;
         socket.set_nodelay(true).map_err(TcpTlsError::Connect)?;
@@ -103,7 +107,7 @@ impl TcpTls {
         let config = tls::client_config(&self.identity, Some(expected), &self.alpn)?;
         // An address as the name: it is not sent, and the certificate proves a PeerId, not a name.
         let name = ServerName::from(address.ip());
-        let handshake = TlsConnector::from(Arc::new(config)).connect(name, socket);
+        let handshake = TlsConnector::from(Arc::new(config)).connect(name, buffered(socket));
         let stream = self.in_time(handshake).await?;
         if stream.get_ref().1.alpn_protocol() != Some(&*self.alpn) {
             return Err(TcpTlsError::Alpn);
@@ -119,9 +123,9 @@ impl TcpTls {
     pub async fn accept(
         &self,
         socket: TcpStream,
-    ) -> Result<(server::TlsStream<TcpStream>, PeerId), TcpTlsError> {
+    ) -> Result<(server::TlsStream<Socket>, PeerId), TcpTlsError> {
         socket.set_nodelay(true).map_err(TcpTlsError::Connect)?;
-        let stream = self.in_time(self.acceptor.accept(socket)).await?;
+        let stream = self.in_time(self.acceptor.accept(buffered(socket))).await?;
         let session = stream.get_ref().1;
         if session.alpn_protocol() != Some(&*self.alpn) {
             return Err(TcpTlsError::Alpn);
@@ -134,6 +138,10 @@ impl TcpTls {
         let ended = timeout(self.handshake_time_max, handshake).await;
         ended.map_err(|_| TcpTlsError::TimedOut)?.map_err(TcpTlsError::Handshake)
     }
+}
+
+fn buffered(socket: TcpStream) -> Socket {
+    BufReader::with_capacity(TLS_READ_LEN, socket)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 
 use lighter_protocol::PeerId;
 use lighter_shell::stop;
+use lighter_storage::LocalServers;
 use lighter_transport::Identity;
 use serde::Serialize;
 
@@ -36,6 +37,9 @@ struct Addresses {
     location: Option<SocketAddr>,
     /// The storage servers inside this process.
     storage: Vec<StorageAddress>,
+    /// Where these find each other, and the relay them, without a socket.
+    #[serde(skip)]
+    local: LocalServers,
 }
 
 /// A storage server as another relay's `array.servers` names it.
@@ -56,8 +60,11 @@ pub(crate) async fn run(config: Config) -> Result<(), CommandError> {
 
     let location = if has(Role::Location) { Some(location::start(&config).await?) } else { None };
     addresses.location = location.as_ref().map(|server| server.address());
-    let storage = if has(Role::Storage) { storage::start(&config, &identity).await? } else { Vec::new() };
-    addresses.storage = storage::addresses(&storage);
+    let storage = if has(Role::Storage) {
+        storage::start(&config, &identity, &mut addresses).await?
+    } else {
+        Vec::new()
+    };
     let mail = if config.roles.iter().any(|role| role.is_mail()) {
         Some(mail::Mail::start(&config, &identity, location.as_ref(), &mut addresses).await?)
     } else {

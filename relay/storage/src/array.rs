@@ -75,6 +75,7 @@ use crate::ids::{Class, DataKey, Sequence};
 use crate::keys::ArrayKeys;
 use crate::limits::{CATALOG_RECORD_LEN_MAX, LANE_DATA_MAX};
 use crate::link::Dial;
+use crate::local::LocalOrTls;
 use crate::location::{BlobLocation, StoredBlob};
 use crate::table::{Change, Table};
 use blob::LaneHandle;
@@ -111,7 +112,8 @@ impl Array {
         clock: Clock,
     ) -> Result<Self, OpenError> {
         let tls = TcpTls::new(identity, STORAGE_ALPN).map_err(OpenError::Tls)?;
-        Self::open_over(config, identity.peer(), keys, clock, Arc::new(tls), rand::make_rng()).await
+        let dial = Arc::new(LocalOrTls { local: config.local.clone(), tls });
+        Self::open_over(config, identity.peer(), keys, clock, dial, rand::make_rng()).await
     }
 
     /// As [`Array::open`], over other connections and with a given generator: for tests and simulations. Keys are

@@ -3,7 +3,7 @@
 //! A relay is the one *writer*; storage servers are the *members*. The story from the bottom up:
 //! - [`record`], [`segment`]: the format on disk, and reading it back after a crash;
 //! - [`disk`]: the seam below; [`mod@unit`]: one folder with its segments, its group commit and its expiry;
-//! - [`wire`], [`server`], [`link`]: the storage protocol, and both its ends;
+//! - [`wire`], [`server`], [`link`]: the storage protocol, and both its ends; `local`: where both are in one process;
 //! - [`table`], [`placing`]: which servers there are, and which of them take a new segment's copies;
 //! - [`objects`]: the seam to an object store, where sealed segments may lie;
 //! - [`keys`], `sealing`: what is encrypted before it leaves the relay;
@@ -12,11 +12,13 @@
 //! - `sim` (feature `sim`): simulated servers, for tests of crates above.
 
 pub mod array;
+mod buffers;
 pub mod disk;
 pub mod ids;
 pub mod keys;
 pub mod limits;
 pub mod link;
+mod local;
 pub mod location;
 pub mod objects;
 pub mod placing;
@@ -34,6 +36,7 @@ pub mod wire;
 pub use array::*;
 pub use ids::{Class, DataKey, Epoch, SegmentId, Sequence, UnitId};
 pub use keys::{ArrayKey, ArrayKeyError, ArrayKeys};
+pub use local::LocalServers;
 pub use location::{BlobLocation, RecordPlace, StoredBlob};
 pub use placing::Policy;
 pub use server::{ServerConfig, ServerCounters, StorageServer};

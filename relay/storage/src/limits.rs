@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use lighter_protocol::blob::PORTION_LEN;
 
+use crate::ids::GRACE_DAYS;
+
 /// Bytes of plaintext in one frame of the cipher (DESIGN §8).
 pub const FRAME_LEN: usize = 64 * 1024;
 /// Bytes that AES-256-GCM adds to each frame.
@@ -26,6 +28,16 @@ pub const CATALOG_RECORD_LEN_MAX: usize = 1024 * 1024;
 pub const PAYLOAD_LEN_MAX: usize = 1792 * 1024;
 /// Bytes of a whole record: header, payload, checksum, padding.
 pub const RECORD_LEN_MAX: usize = PAYLOAD_LEN_MAX + 128;
+/// Bytes of a buffer that is kept to be used again: a record with a whole portion fits, with the end of all but the largest blobs.
+pub const BUFFER_LEN: usize = 1024 * 1024 + 64 * 1024;
+/// What is shorter is taken from the system: it does not clear whole pages for it.
+pub const BUFFER_LEN_MIN: usize = 64 * 1024;
+/// Buffers that are kept while nobody has them: 34 MiB, if so many were ever in use at once.
+pub const BUFFERS_FREE_MAX: usize = 32;
+/// Bytes on their way in each direction of a connection within the process: what a socket holds, roughly.
+pub const LOCAL_PIPE_LEN: usize = 256 * 1024;
+/// Connections from within the process that a server has not taken yet.
+pub const LOCAL_ARRIVALS_MAX: usize = 16;
 /// Records and padding begin at multiples of this.
 pub const RECORD_ALIGN: usize = 16;
 
@@ -113,6 +125,9 @@ pub const ALLOWED_MAX: usize = 256;
 pub const HOLE_LEN_MIN: u32 = 64 * 1024;
 /// Stretches of a segment that were given back.
 pub const HOLES_MAX: usize = 16 * 1024;
+/// Days that have begun since a segment's storage day before it may be thinned: what messages on their way in have stored is
+/// referred to by nothing yet, and whatever was begun in it was ended a day ago at least.
+pub const THIN_AGE_DAYS: u32 = 2;
 /// Other relays that may read what one stores.
 pub const READERS_MAX: usize = 64;
 /// Segments of other relays of which a relay remembers where they are: those read last.
@@ -170,6 +185,11 @@ pub const REPLAY_AHEAD: usize = 64;
 
 /// A clock that differs by more than this from what it should be is in doubt: nothing expires (DESIGN §3 rule 9).
 pub const CLOCK_DOUBT: Duration = Duration::from_secs(3600);
+/// A server that starts further ahead than this of the last time it believed waits before anything expires: as long as the
+/// grace that each deletion day has, so that a clock ahead by less takes nothing whose retention was promised.
+pub const CLOCK_LEAP: Duration = Duration::from_secs(86_400 * GRACE_DAYS as u64);
+/// So long: in it, time servers set a clock right, and the relay says what it takes the time for.
+pub const CLOCK_PROBATION: Duration = Duration::from_secs(3600);
 /// How often a server looks for what expired.
 pub const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 

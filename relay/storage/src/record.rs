@@ -302,8 +302,7 @@ impl UnplacedRecord {
         };
         let encoded = header.encode();
         let crc_at = RECORD_HEADER_LEN + self.payload_len;
-        let rest_len = self.payload_len - self.open_len;
-        let crc = crc32c::crc32c_combine(crc32c::crc32c(open), self.rest_crc, rest_len).to_le_bytes();
+        let crc = self.payload_crc(open).to_le_bytes();
         self.bytes[..RECORD_HEADER_LEN].copy_from_slice(&encoded);
         self.bytes[RECORD_HEADER_LEN..RECORD_HEADER_LEN + self.open_len].copy_from_slice(open);
         self.bytes[crc_at..crc_at + PAYLOAD_CRC_LEN].copy_from_slice(&crc);
@@ -313,7 +312,23 @@ impl UnplacedRecord {
         digest.0 = crc32c::crc32c_append(digest.0, &sums);
         self.bytes
     }
+
+    /// The payload's checksum, now that its beginning is known, by the cheapest way: two sums are put together in about the
+    /// time in which 150 KiB are read.
+    fn payload_crc(&self, open: &[u8]) -> u32 {
+        let rest = &self.bytes[RECORD_HEADER_LEN + self.open_len..RECORD_HEADER_LEN + self.payload_len];
+        if open.is_empty() {
+            self.rest_crc
+        } else if rest.len() <= COMBINE_FROM_LEN {
+            crc32c::crc32c_append(crc32c::crc32c(open), rest)
+        } else {
+            crc32c::crc32c_combine(crc32c::crc32c(open), self.rest_crc, rest.len())
+        }
+    }
 }
+
+/// Bytes from which on two checksums are put together rather than one taken of all.
+const COMBINE_FROM_LEN: usize = 128 * 1024;
 
 /// Little-endian integer at `at`, which must lie within `bytes`.
 pub(crate) fn read_u32(bytes: &[u8], at: usize) -> u32 {

@@ -31,11 +31,14 @@
 //! A key is drawn for each write and never used for another, so that counting nonces never meet twice. Names, sizes of
 //! blobs and hashes stand in ciphertext only; what a storage server learns is lengths and times.
 
+use std::ops::DerefMut;
+
 use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
 use bytes::Bytes;
 use lighter_protocol::BlobId;
 use lighter_protocol::blob::{ChainingValue, HashedPortion, PortionTree, portion_pairs_len};
 
+use crate::buffers::Buffer;
 use crate::ids::Sequence;
 use crate::keys::{BlobKey, DayKey, KeyError, WRAPPED_LEN, WrappedKey};
 use crate::limits::{
@@ -138,11 +141,11 @@ pub(crate) fn open_portion(payload: &[u8], day: &DayKey) -> Result<OpenedPortion
     let mut frames = Frames::new(&key, u64::from(index) * u64::from(RECORD_FRAMES_MAX), head);
     let (data, body) = body.split_at(sealed_len(data_len));
     let (pairs, end) = body.split_at(sealed_len(pairs_len));
-    let data = frames.open(Section::Data, data, data_len)?;
-    let pairs = frames.open(Section::Pairs, pairs, pairs_len)?;
-    let end = frames.open(Section::End, end, end_len)?;
+    let data = frames.open(Section::Data, data, Buffer::take(data_len))?.freeze();
+    let pairs = frames.open(Section::Pairs, pairs, vec![0; pairs_len])?.into();
+    let end = frames.open(Section::End, end, vec![0; end_len])?;
     let end = if end_len == 0 { None } else { Some(decode_end(&end)?) };
-    Ok(OpenedPortion { index: u64::from(index), data: data.into(), pairs: pairs.into(), end })
+    Ok(OpenedPortion { index: u64::from(index), data, pairs, end })
 }
 
 impl OpenedPortion {
@@ -242,7 +245,8 @@ pub(crate) fn open_catalog(
         return Err(OpenError::Malformed);
     }
     let key = day.unwrap_blob_key(wrapped)?;
-    let mut plain = Frames::new(&key, 0, &catalog_head(sequence, len)).open(Section::Catalog, body, len)?;
+    let head = catalog_head(sequence, len);
+    let mut plain = Frames::new(&key, 0, &head).open(Section::Catalog, body, vec![0; len])?;
     let mut link = Link { sequence: Sequence(read_u64(&plain, 0)), ..Link::default() };
     link.tag.copy_from_slice(&plain[8..24]);
     link.deletion_day = read_u32(&plain, 24);
@@ -306,8 +310,13 @@ impl<'a> Frames<'a> {
         }
     }
 
-    fn open(&mut self, section: Section, sealed: &[u8], plain_len: usize) -> Result<Vec<u8>, OpenError> {
-        let mut plain = vec![0; plain_len];
+    /// Opens frames into all of `plain`.
+    fn open<P: DerefMut<Target = [u8]>>(
+        &mut self,
+        section: Section,
+        sealed: &[u8],
+        mut plain: P,
+    ) -> Result<P, OpenError> {
         for (out, frame) in plain.chunks_mut(FRAME_LEN).zip(sealed.chunks(FRAME_LEN + TAG_LEN)) {
             if self.frame >= RECORD_FRAMES_MAX {
                 return Err(OpenError::Malformed);

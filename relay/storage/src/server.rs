@@ -2,7 +2,8 @@
 //!
 //! Who may speak: writers named in the configuration, for their own segments; and servers that share a segment with
 //! this one, to pass on appends of that segment along a chain; and servers that a segment's writer allowed to copy it,
-//! for that. All are known by the PeerId that their TLS handshake proved. Everyone else is refused at the first request.
+//! for that. All are known by the PeerId that their TLS handshake proved, or are in this process. Everyone else is refused at
+//! the first request.
 
 mod connection;
 mod copying;
@@ -27,7 +28,7 @@ use lighter_transport::tcp::TcpTls;
 use lighter_transport::tls::STORAGE_ALPN;
 use rand::rngs::StdRng;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -36,6 +37,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::ids::UnitId;
 use crate::limits::{CONNECTIONS_MAX, EXPIRY_INTERVAL, NEWCOMERS_MAX, RECEIVES_MAX, UNITS_MAX};
 use crate::link::{Dial, Link};
+use crate::local::{Arrival, LocalOrTls, LocalServers};
 use crate::objects::{Depot, DepotCounters};
 use crate::unit::expiry::ClockWatch;
 use crate::unit::worker::UnitHandle;
@@ -60,6 +62,8 @@ pub struct ServerConfig {
     pub scrub_days: u32,
     /// Where sealed segments are moved. `None`: they stay on their units.
     pub depot: Option<Arc<Depot>>,
+    /// Other servers of this process, and where its relay finds this one.
+    pub local: LocalServers,
 }
 
 /// A running storage server. Dropping it stops it at once, as a crash would.
@@ -107,7 +111,8 @@ impl StorageServer {
             let (segments, ..) = unit.shelf().moved();
             tracing::error!(unit = %unit.id(), segments, "segments are in an object store, and none is configured");
         }
-        let dial = Arc::new(tls.clone());
+        let arrivals = config.local.open_door(peer);
+        let dial = Arc::new(LocalOrTls { local: config.local, tls: tls.clone() });
         let shared = Shared::with_depot(peer, units, config.writers, config.clock, dial, depot);
         let mut tasks = JoinSet::new();
         // What expired while the server was away is gone before anything is served.
@@ -121,6 +126,7 @@ impl StorageServer {
             }
         }
         tasks.spawn(accept(listener, tls, Arc::clone(&shared)));
+        tasks.spawn(accept_local(arrivals, Arc::clone(&shared)));
         tracing::info!(%peer, %address, units = reports.len(), "storage server listens");
         Ok(Self { address, peer, reports, shared, tasks })
     }
@@ -364,6 +370,20 @@ async fn accept<D: Disk>(listener: TcpListener, tls: TcpTls, shared: Arc<Shared<
             }
         });
         newcomers.push_back(Newcomer { task, is_welcome });
+    }
+}
+
+/// Takes connections from within the process.
+async fn accept_local<D: Disk>(mut arrivals: mpsc::Receiver<Arrival>, shared: Arc<Shared<D>>) {
+    let mut connections = JoinSet::new();
+    while let Some(Arrival { stream, peer }) = arrivals.recv().await {
+        while connections.try_join_next().is_some() {}
+        let shared = Arc::clone(&shared);
+        connections.spawn(async move {
+            if let Some(connection) = welcome(stream, peer, &shared).await {
+                connection.serve().await;
+            }
+        });
     }
 }
 

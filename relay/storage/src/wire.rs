@@ -200,7 +200,8 @@ pub enum Request {
         segment: SegmentId,
     },
     /// Give back the room of the dead records in the data: stretches of a sealed segment, each an offset (4 bytes) and a
-    /// length (4 bytes), in order. Answered [`Response::Sealed`] once that is durable; what is alive stays where it is.
+    /// length (4 bytes), in order. Answered [`Response::Sealed`] once that is durable; what is alive stays where it is. Refused
+    /// with [`Refusal::State`] where its records were moved, or it is not old enough by the server's own clock.
     // SPEC: D8
     Thin {
         /// Which segment, and under which epoch.
@@ -306,6 +307,8 @@ pub struct SegmentInfo {
     pub state: CopyState,
     /// Bad stretches in it, as its last reading found: when it was opened, sealed or scrubbed.
     pub damaged: u64,
+    /// Its records are in an object store.
+    pub is_moved: bool,
 }
 
 /// How a unit is: for choosing among units, and for whoever looks after it.

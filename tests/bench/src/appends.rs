@@ -1,7 +1,9 @@
 //! Durable appends of 64 KiB: into one unit of the storage array, and through the whole array (encrypted, over TLS, to two
-//! storage servers with a folder each); beside the same writes and syncs into plain files with no format.
+//! storage servers with a folder each); beside the same writes and syncs into plain files with no format,
+//! and beside its own parts.
 
 mod array;
+mod parts;
 mod plain;
 mod unit;
 
@@ -11,6 +13,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
+
+use array::Way;
 
 use crate::measure::{Comparison, Pair, Side, Work, compare};
 use crate::settings::{Settings, amount};
@@ -47,7 +51,7 @@ fn with(runtime: &Runtime, settings: &Settings, load: Load) -> Result<Vec<Compar
         }),
         Side::new(named("append 64 KiB, array, 2 copies"), || {
             let folder = settings.temporary()?;
-            runtime.block_on(array::run(folder.path(), load))
+            runtime.block_on(array::run(folder.path(), load, Way::Tls))
         }),
         Side::new("two plain files", || {
             let folder = settings.temporary()?;
@@ -61,11 +65,26 @@ fn with(runtime: &Runtime, settings: &Settings, load: Load) -> Result<Vec<Compar
             let folder = settings.temporary()?;
             runtime.block_on(plain::run(folder.path(), 1, load, Room::Extending))
         }),
+        Side::new("its hashing and encryption alone", || runtime.block_on(parts::encryption(load))),
+        Side::new("its way over TLS alone", || runtime.block_on(parts::network(load))),
+        Side::new("its two units alone", || {
+            let folder = settings.temporary()?;
+            runtime.block_on(parts::disk(folder.path(), load))
+        }),
+        Side::new(named("append 64 KiB, array within the process"), || {
+            let folder = settings.temporary()?;
+            runtime.block_on(array::run(folder.path(), load, Way::Inside))
+        }),
     ];
     let pairs = [
         Pair { ours: 0, peer: 1, aim: Some(0.8) },
         Pair { ours: 4, peer: 5, aim: Some(0.8) },
         Pair { ours: 2, peer: 3, aim: None },
+        Pair { ours: 9, peer: 3, aim: None },
+        // Each ratio is the part's share of an append's time.
+        Pair { ours: 2, peer: 6, aim: None },
+        Pair { ours: 2, peer: 7, aim: None },
+        Pair { ours: 2, peer: 8, aim: None },
     ];
     compare(settings.rounds, Work { amount: amount(load.total()), unit: "/s" }, sides, &pairs)
 }

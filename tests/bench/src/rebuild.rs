@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lighter_storage::{Array, ArrayConfig, ArrayKey, Class, ServerConfig, ServerRecord};
+use lighter_storage::{Array, ArrayConfig, ArrayKey, Class, LocalServers, ServerConfig, ServerRecord};
 use lighter_storage::{StorageServer, wall_clock};
 use lighter_transport::Identity;
 use rand::rngs::StdRng;
@@ -47,6 +47,7 @@ async fn rebuild(folder: &Path, mib: u64) -> Result<Duration> {
             clock: wall_clock(),
             scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
             depot: None,
+            local: LocalServers::default(),
         })
         .await
     };

@@ -338,6 +338,7 @@ pub(super) async fn open_array(
         table_file: Some(layout::array_table(&config.data)),
         rebuild_after: Duration::from_secs(u64::from(config.array.rebuild_after_minutes) * 60),
         heal_rate: NonZeroU64::new(u64::from(config.array.rebuild_mib_per_second) << 20),
+        local: addresses.local.clone(),
         ..ArrayConfig::new(Vec::new())
     };
     Array::open(array, identity, keys, wall_clock())

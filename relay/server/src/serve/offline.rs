@@ -31,8 +31,9 @@ impl Offline {
         let key = ArrayKeys::load_or_create(&key, &mut rand::rng())
             .map_err(|error| CommandError::failed("the array key", error))?;
         let has_storage = config.roles.contains(&Role::Storage);
-        let storage = if has_storage { storage::start(config, &identity).await? } else { Vec::new() };
-        let addresses = Addresses { storage: storage::addresses(&storage), ..Addresses::default() };
+        let mut addresses = Addresses::default();
+        let storage =
+            if has_storage { storage::start(config, &identity, &mut addresses).await? } else { Vec::new() };
         match mail::open_array(config, &identity, key, &addresses).await {
             Ok(array) => Ok(Self { array, identity, storage, _lock: lock }),
             Err(error) => {

@@ -3,16 +3,20 @@
 use std::collections::BTreeSet;
 
 use lighter_storage::limits::SCRUB_DAYS_DEFAULT;
-use lighter_storage::{ServerConfig, StorageServer, wall_clock};
+use lighter_storage::{LocalServers, ServerConfig, StorageServer, wall_clock};
 use lighter_transport::Identity;
 
-use super::StorageAddress;
+use super::{Addresses, StorageAddress};
 use crate::commands::CommandError;
 use crate::config::{Config, StorageServerConfig};
 use crate::layout;
 
-/// Starts every storage server of this process.
-pub(super) async fn start(config: &Config, relay: &Identity) -> Result<Vec<StorageServer>, CommandError> {
+/// Starts every storage server of this process, and writes where it listens into `addresses`.
+pub(super) async fn start(
+    config: &Config,
+    relay: &Identity,
+    addresses: &mut Addresses,
+) -> Result<Vec<StorageServer>, CommandError> {
     let writers =
         if config.storage.writers.is_empty() { vec![relay.peer()] } else { config.storage.writers.clone() };
     warn_of_shared_buckets(config);
@@ -24,10 +28,12 @@ pub(super) async fn start(config: &Config, relay: &Identity) -> Result<Vec<Stora
         let server_config = ServerConfig {
             depot: depot.map_err(|error| CommandError::failed(what.clone(), error))?,
             scrub_days: config.storage.scrub_days.unwrap_or(SCRUB_DAYS_DEFAULT),
+            local: addresses.local.clone(),
             ..server_config(&server, writers.clone())?
         };
         let server =
             StorageServer::start(server_config).await.map_err(|error| CommandError::failed(what, error))?;
+        addresses.storage.push(StorageAddress { peer: server.peer(), address: server.address() });
         servers.push(server);
     }
     Ok(servers)
@@ -66,10 +72,6 @@ fn server_config(
         clock: wall_clock(),
         scrub_days: SCRUB_DAYS_DEFAULT,
         depot: None,
+        local: LocalServers::default(),
     })
-}
-
-/// As another relay's `array.servers` names them.
-pub(super) fn addresses(servers: &[StorageServer]) -> Vec<StorageAddress> {
-    servers.iter().map(|server| StorageAddress { peer: server.peer(), address: server.address() }).collect()
 }

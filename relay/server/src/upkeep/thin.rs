@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lighter_catalog::Ledger;
 use lighter_protocol::Day;
+use lighter_storage::limits::THIN_AGE_DAYS;
 use lighter_storage::{Array, SegmentId, SegmentState, SegmentStatus, ThinError};
 use serde_json::{Value, json};
 
@@ -59,11 +60,11 @@ pub(crate) async fn thin(
     Ok(json!({ "segments_thinned": thinned, "bytes_given_back": given_back, "segments_put_off": put_off }))
 }
 
-/// Nothing that is on its way in has anything in it: what was begun the day before yesterday was closed a day ago at
-/// least. One that goes anyway within a day is not worth it.
+/// Nothing that is on its way in has anything in it (each server asks its own clock, too). One that goes anyway within a day is
+/// not worth it.
 fn is_old_enough(segment: &SegmentStatus, today: Day) -> bool {
     segment.state == SegmentState::Sealed
-        && segment.storage_day.0.saturating_add(2) <= today.0
+        && segment.storage_day.plus(THIN_AGE_DAYS) <= today
         && segment.deletion_day.0 > today.0.saturating_add(1)
 }
 

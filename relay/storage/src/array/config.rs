@@ -11,6 +11,7 @@ use lighter_protocol::{PeerId, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{GROUP_LEN_MAX, SEGMENT_LEN_MAX};
+use crate::local::LocalServers;
 use crate::placing::Policy;
 use crate::table::{ServerEntry, Shared, Table};
 
@@ -68,6 +69,8 @@ pub struct ArrayConfig {
     pub join_time_max: Duration,
     /// The longest pause between two tries to reach a server that is away.
     pub reconnect_delay_max: Duration,
+    /// Servers of this process, which are spoken to without a socket.
+    pub local: LocalServers,
 }
 
 impl ArrayConfig {
@@ -89,6 +92,7 @@ impl ArrayConfig {
             heal_interval: Duration::from_secs(10),
             join_time_max: Duration::from_secs(3),
             reconnect_delay_max: Duration::from_secs(5),
+            local: LocalServers::default(),
         }
     }
 

@@ -207,11 +207,15 @@ impl Entry {
 
     fn stored_len(&self) -> u64 {
         let all = self.length.saturating_sub(RECORDS_AT);
-        let stored = self.copies.iter().flatten().chain(self.moved.values()).map(|info| match info.state {
+        let mut known = self.copies.iter().flatten().chain(self.moved.values()).peekable();
+        if known.peek().is_none() {
+            return all;
+        }
+        let stored = known.filter(|info| !info.is_moved).map(|info| match info.state {
             CopyState::Sealed(summary) => summary.stored_len(),
             _ => all,
         });
-        stored.max().unwrap_or(all)
+        stored.max().unwrap_or_default()
     }
 
     fn copies(&self, state: &State) -> Vec<CopyStatus> {

@@ -317,8 +317,13 @@ impl Shared {
         }
         let open = Request::Open { unit: copy.member.unit, epoch: target.epoch, is_anew: true };
         copy.done(&open, vec![header.encode().into()]).await?;
-        let (first, damaged) = (Sequence::ZERO, 0);
-        copy.info = Some(SegmentInfo { length: RECORDS_AT, first, state: CopyState::Open, damaged });
+        copy.info = Some(SegmentInfo {
+            length: RECORDS_AT,
+            first: Sequence::ZERO,
+            state: CopyState::Open,
+            damaged: 0,
+            is_moved: false,
+        });
         Ok(())
     }
 
@@ -371,7 +376,9 @@ impl Shared {
                     self.count_bad_copy(header.segment, copy.member.peer, "damaged records");
                 }
                 let (state, damaged) = (CopyState::Sealed(report.summary), report.damaged);
-                copy.info = Some(SegmentInfo { length, first: report.summary.first, state, damaged });
+                let is_moved = copy.info.is_some_and(|info| info.is_moved);
+                let first = report.summary.first;
+                copy.info = Some(SegmentInfo { length, first, state, damaged, is_moved });
                 Ok(report.summary)
             }
             _ => Err(lost(&copy.live, LinkError::Wrong)),

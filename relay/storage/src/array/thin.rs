@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::entry::Stage;
+use super::join::list_page;
 use super::state::{Live, Shared};
 use super::{Array, ReadError};
 use crate::ids::SegmentId;
@@ -17,12 +18,13 @@ use crate::link::LinkError;
 use crate::segment::RECORDS_AT;
 use crate::segment::footer::{Hole, encode_holes};
 use crate::segment::header::Member;
-use crate::wire::{CopyState, Request, Response};
+use crate::wire::{CopyState, Refusal, Request, Response};
 
 /// Why a segment was not thinned. It is as it was, on all copies or on some.
 #[derive(Debug, thiserror::Error)]
 pub enum ThinError {
-    /// It is not sealed on all members, a copy is not sound or its server is away, or its day is over: later, perhaps.
+    /// It is not sealed on all members, a copy is not sound or its server is away, its day is over, or a server's clock says that
+    /// it is not old enough: later, perhaps.
     #[error("not all of its copies are there, and as they should be")]
     NotNow,
     /// Its catalog records are not known.
@@ -62,10 +64,13 @@ impl Shared {
         }
         let mut summaries = Vec::new();
         for (holder, live) in copies {
+            if self.is_moved(segment, &holder, &live).await? {
+                continue;
+            }
             let target = self.state().target(self.peer, segment, &holder);
             let data = vec![Bytes::from(encode_holes(&holes))];
             let thinned = live.writes.call(&Request::Thin { target }, data, SEAL_TIME_MAX).await;
-            let (response, _) = thinned.map_err(ThinError::Server)?;
+            let (response, _) = thinned.map_err(not_done)?;
             let Response::Sealed(report) = response else { return Err(ThinError::Server(LinkError::Wrong)) };
             if report.summary.length != length || report.damaged > 0 {
                 return Err(ThinError::Server(LinkError::Wrong));
@@ -80,10 +85,23 @@ impl Shared {
         if summaries.windows(2).any(|pair| pair[0] != pair[1]) {
             return Err(ThinError::Differ);
         }
-        let left = summaries.first().map_or(stored, |summary| summary.stored_len());
+        let Some(left) = summaries.first().map(|summary| summary.stored_len()) else { return Ok(0) };
         let given_back = stored.saturating_sub(left);
         self.counters.thinned_bytes.fetch_add(given_back, Ordering::Relaxed);
         Ok(given_back)
+    }
+
+    /// Whether a copy's records are in an object store: its server moves them by itself, and says so when asked. An object goes on
+    /// its day, whole.
+    async fn is_moved(&self, segment: SegmentId, holder: &Member, live: &Live) -> Result<bool, ThinError> {
+        let stat = Request::Stat { unit: holder.unit, segment };
+        let found = list_page(&live.writes, &stat).await.map_err(not_done)?;
+        let is_moved = found.first().is_some_and(|(_, info)| info.is_moved);
+        let mut state = self.state();
+        if let Some(known) = state.segments.get_mut(&segment).and_then(|entry| entry.copy_mut(holder)) {
+            known.is_moved = is_moved;
+        }
+        Ok(is_moved)
     }
 
     /// All copies of a segment that is as it should be.
@@ -105,10 +123,20 @@ impl Shared {
             if summary.length != entry.length || info.damaged > 0 {
                 return None;
             }
-            stored = stored.max(summary.stored_len());
+            if !info.is_moved {
+                stored = stored.max(summary.stored_len());
+            }
             copies.push((holder, state.live(&holder.peer)?.clone()));
         }
         (!copies.is_empty()).then_some(Settled { length: entry.length, stored, copies })
+    }
+}
+
+/// A refusal that says 'not as it is', or 'not yet', is no fault of the server's.
+fn not_done(error: LinkError) -> ThinError {
+    match error {
+        LinkError::Refused(Refusal::State) => ThinError::NotNow,
+        other => ThinError::Server(other),
     }
 }
 
@@ -116,7 +144,7 @@ impl Shared {
 struct Settled {
     /// Where its records end.
     length: u64,
-    /// The most that a copy stores of them.
+    /// The most that a copy stores of them on its unit's own disk.
     stored: u64,
     /// All that have a copy.
     copies: Vec<(Member, Live)>,

@@ -21,7 +21,7 @@ use crate::ids::{DataKey, SegmentId, UnitId};
 use crate::keys::WrappedKey;
 use crate::limits::{
     ANSWER_TIME_MAX, CONNECTION_DATA_MAX, CONNECTION_REQUESTS_MAX, GROUP_LEN_MAX, HELLO_TIME_MAX, HOLES_MAX,
-    IDLE_TIME_MAX, INDEX_PAGE_MAX, PAGE_MAX,
+    IDLE_TIME_MAX, INDEX_PAGE_MAX, PAGE_MAX, THIN_AGE_DAYS,
 };
 use crate::link::{Link, LinkError, PeerStream, Pending};
 use crate::segment::footer::{HOLE_LEN, decode_holes};
@@ -433,7 +433,12 @@ impl<D: Disk> Session<D> {
                 }
                 let (unit, Target { segment, writer, epoch, .. }) = (self.owned(&target)?, target);
                 let _turn = self.shared.receives.acquire().await.map_err(|_| Refusal::Disk)?;
-                let now = (self.shared.clock)();
+                // Not by the writer's clock alone: to a writer in the future, all that is on its way in is old, and dead.
+                let now = self.shared.believed().ok_or(Refusal::State)?;
+                let shelved = unit.shelf().get(segment).ok_or(Refusal::NoSegment)?;
+                if shelved.header.storage_day.plus(THIN_AGE_DAYS) > now.day() {
+                    return Err(Refusal::State);
+                }
                 let report = unit.thin(segment, writer, epoch, decode_holes(&data), now).await??;
                 Ok((Response::Sealed(report), Vec::new()))
             }
@@ -497,7 +502,8 @@ fn list<D: Disk>(page: &[Arc<Shelved<D>>]) -> (Response, Vec<Bytes>) {
             Phase::Failed => CopyState::Failed,
         };
         let (length, first) = (shelved.readable(), shelved.first());
-        SegmentInfo { length, first, state, damaged: shelved.damaged() }
+        let is_moved = shelved.moved().is_some();
+        SegmentInfo { length, first, state, damaged: shelved.damaged(), is_moved }
     });
     let infos = infos.collect();
     (Response::Segments(infos), page.iter().map(|shelved| shelved.header.encode().into()).collect())

@@ -32,7 +32,7 @@ impl<D: Disk> Shared<D> {
         let check = move |bytes: Bytes| checked.check_record(&bytes, offset).map(|()| bytes);
         if shelved.moved().is_none() {
             let shelved = Arc::clone(shelved);
-            return off_reactor(move || check(shelved.read_here(range)?.into())).await;
+            return off_reactor(move || check(shelved.read_here(range)?)).await;
         }
         match self.read_of(shelved, range).await? {
             Ok(bytes) => off_reactor(move || check(bytes)).await,
@@ -82,5 +82,5 @@ async fn read_here<D: Disk>(
     range: Range<u64>,
 ) -> Result<Result<Bytes, UnitError>, Stopped> {
     let shelved = Arc::clone(shelved);
-    off_reactor(move || shelved.read_here(range).map(Bytes::from)).await
+    off_reactor(move || shelved.read_here(range)).await
 }

@@ -18,6 +18,7 @@ use crate::disk::sim::SimDisk;
 use crate::ids::{Epoch, SegmentId};
 use crate::limits::{CONNECTION_REQUESTS_MAX, DATA_LEN_MAX, HELLO_TIME_MAX, IDLE_TIME_MAX, MESSAGE_LEN_MAX};
 use crate::link::PeerStream;
+use crate::local::LocalServers;
 use crate::wire::{Frame, OutFrame, Refusal, Request, Response, Target, VERSION};
 
 struct Fixture {
@@ -39,6 +40,7 @@ impl Fixture {
             clock: wall_clock(),
             scrub_days: crate::limits::SCRUB_DAYS_DEFAULT,
             depot: None,
+            local: LocalServers::default(),
         };
         let server = StorageServer::start(config).await.unwrap();
         Self { _folder: folder, server, writer }

@@ -16,20 +16,23 @@ use super::kept::Kept;
 use super::leave::{aside_until, object_aside, part_of};
 use super::{Shelved, Unit, gone_or_not_there};
 use crate::disk::{Disk, DiskFile};
-use crate::limits::CLOCK_DOUBT;
+use crate::limits::{CLOCK_DOUBT, CLOCK_LEAP, CLOCK_PROBATION};
 use crate::segment::file_name;
 use crate::segment::header::SegmentHeader;
 use crate::segment::stub::stub_name;
 
 /// Watches a machine's clock against its own past, the monotonic clock, and what peers say.
 ///
-/// It says whether the time can be believed: never whether it is right.
+/// It says whether the time can be believed: never whether it is right. One that begins far ahead of what was believed last
+/// is on probation: either the machine was off for long, or its clock is wrong and will be set right in a moment.
 #[derive(Clone, Copy, Debug)]
 pub struct ClockWatch {
     /// The latest time believed, before and after restarts.
     latest: UnixTime,
     /// Wall and monotonic time at the start.
     anchor: (UnixTime, Duration),
+    /// On probation until then, by the monotonic clock.
+    probation: Option<Duration>,
     /// Whether the last peer that told its time disagreed.
     peer_disagrees: bool,
 }
@@ -37,7 +40,15 @@ pub struct ClockWatch {
 impl ClockWatch {
     /// A watch that starts at `wall` and `monotonic`; `latest` is what was believed before the restart.
     pub fn new(latest: UnixTime, wall: UnixTime, monotonic: Duration) -> Self {
-        Self { latest, anchor: (wall, monotonic), peer_disagrees: false }
+        let mut watch = Self { latest, anchor: (wall, monotonic), probation: None, peer_disagrees: false };
+        watch.begin(wall, monotonic);
+        watch
+    }
+
+    fn begin(&mut self, wall: UnixTime, monotonic: Duration) {
+        self.anchor = (wall, monotonic);
+        let is_far_ahead = wall > self.latest.plus(CLOCK_LEAP);
+        self.probation = is_far_ahead.then(|| monotonic.saturating_add(CLOCK_PROBATION));
     }
 
     /// A peer told its time.
@@ -47,14 +58,25 @@ impl ClockWatch {
 
     /// Whether `wall` can be believed. While it cannot, nothing expires.
     pub fn believes(&mut self, wall: UnixTime, monotonic: Duration) -> bool {
-        let expected = self.anchor.0.plus(monotonic.saturating_sub(self.anchor.1));
-        let has_jumped = wall.0.abs_diff(expected.0) > CLOCK_DOUBT.as_secs();
+        if self.probation.is_some() && self.has_jumped(wall, monotonic) {
+            self.begin(wall, monotonic); // it was set right, perhaps
+        }
+        if self.probation.is_some_and(|until| monotonic < until) {
+            return false;
+        }
+        let has_jumped = self.has_jumped(wall, monotonic);
         let went_back = wall.plus(CLOCK_DOUBT) < self.latest;
         if has_jumped || went_back || self.peer_disagrees {
             return false;
         }
         self.latest = self.latest.max(wall);
+        self.probation = None;
         true
+    }
+
+    fn has_jumped(&self, wall: UnixTime, monotonic: Duration) -> bool {
+        let expected = self.anchor.0.plus(monotonic.saturating_sub(self.anchor.1));
+        wall.0.abs_diff(expected.0) > CLOCK_DOUBT.as_secs()
     }
 }
 
@@ -161,5 +183,27 @@ mod tests {
         let mut watch = ClockWatch::new(UnixTime(1_000_000), UnixTime(1_000_000 - 2 * HOUR), at(0));
         assert!(!watch.believes(UnixTime(1_000_000 - 2 * HOUR), at(0)));
         assert!(watch.believes(UnixTime(1_000_000 - HOUR), at(HOUR)));
+    }
+
+    #[test]
+    fn bad_input_37_a_start_far_ahead_of_the_last_time_waits_until_the_clock_was_set_right_or_an_hour_has_gone()
+     {
+        let (latest, start) = (UnixTime(1_000_000), UnixTime(1_000_000 + 31 * 24 * HOUR));
+        let mut watch = ClockWatch::new(latest, start, at(5));
+        assert!(!watch.believes(start, at(5)));
+        assert!(!watch.believes(start.plus(at(HOUR - 1)), at(5 + HOUR - 1)));
+        let mut right = watch;
+        assert!(right.believes(latest.plus(at(HOUR)), at(5 + HOUR - 1)), "it was set right");
+        assert!(!right.believes(start.plus(at(HOUR)), at(5 + HOUR)), "and jumps as any that was believed");
+        let mut again = watch;
+        let elsewhere = start.plus(at(100 * 24 * HOUR));
+        assert!(!again.believes(elsewhere, at(5 + HOUR)), "its hour begins anew where it jumps elsewhere");
+        assert!(again.believes(elsewhere.plus(at(HOUR)), at(5 + 2 * HOUR)));
+        watch.hear(start, latest);
+        assert!(!watch.believes(start.plus(at(2 * HOUR)), at(5 + 2 * HOUR)), "the relay disagrees");
+        watch.hear(start, start);
+        assert!(watch.believes(start.plus(at(2 * HOUR)), at(5 + 2 * HOUR)), "the machine was off for long");
+        let mut near = ClockWatch::new(latest, UnixTime(1_000_000 + 7 * 24 * HOUR), at(0));
+        assert!(near.believes(UnixTime(1_000_000 + 7 * 24 * HOUR), at(0)), "within the grace of each day");
     }
 }

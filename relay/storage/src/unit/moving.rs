@@ -190,7 +190,7 @@ impl<D: Disk> Unit<D> {
         let current = current.ok_or(UnitError::State("changed while it was moved"))?;
         let index = current.read_here(summary.length..summary.length.saturating_add(summary.index_len()))?;
         summary.decode_index(&index).map_err(|_| UnitError::Unsound("the index is damaged"))?;
-        let stub = Stub { header: current.header.clone(), summary, index, place: *place };
+        let stub = Stub { header: current.header.clone(), summary, index: index.to_vec(), place: *place };
         let (name, next) = (stub_name(segment), next_name(segment));
         self.wipe(&next)?;
         let file = self.disk.create(&next)?;

@@ -5,11 +5,13 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use bytes::Bytes;
 use lighter_protocol::PeerId;
 use tokio::sync::Notify;
 
 use super::UnitError;
 use super::sync_times::SyncTimes;
+use crate::buffers::Buffer;
 use crate::disk::{Disk, DiskFile};
 use crate::ids::{SegmentId, Sequence, UnitId};
 use crate::limits::{DAMAGED_MAX, GROUP_LEN_MAX, RECORD_LEN_MAX};
@@ -234,7 +236,7 @@ impl<D: Disk> Shelf<D> {
     /// # Errors
     /// [`UnitError::Unsound`] where what is there is not that record.
     // SPEC: C9
-    pub fn read_record(&self, segment: SegmentId, offset: u64, length: u32) -> Result<Vec<u8>, UnitError> {
+    pub fn read_record(&self, segment: SegmentId, offset: u64, length: u32) -> Result<Bytes, UnitError> {
         let shelved = self.get(segment).ok_or(UnitError::NoSegment)?;
         let range = shelved.record_range(offset, length)?;
         let bytes = shelved.read_here(range)?;
@@ -246,7 +248,7 @@ impl<D: Disk> Shelf<D> {
     ///
     /// # Errors
     /// See [`UnitError`].
-    pub fn read_range(&self, segment: SegmentId, offset: u64, length: u32) -> Result<Vec<u8>, UnitError> {
+    pub fn read_range(&self, segment: SegmentId, offset: u64, length: u32) -> Result<Bytes, UnitError> {
         let shelved = self.get(segment).ok_or(UnitError::NoSegment)?;
         shelved.read_here(shelved.records_range(offset, length)?)
     }
@@ -255,7 +257,7 @@ impl<D: Disk> Shelf<D> {
     ///
     /// # Errors
     /// See [`UnitError`].
-    pub fn read_sealed(&self, segment: SegmentId, offset: u64, length: u32) -> Result<Vec<u8>, UnitError> {
+    pub fn read_sealed(&self, segment: SegmentId, offset: u64, length: u32) -> Result<Bytes, UnitError> {
         let shelved = self.get(segment).ok_or(UnitError::NoSegment)?;
         shelved.read_here(shelved.sealed_range(offset, length)?)
     }
@@ -371,8 +373,9 @@ impl<D: Disk> Shelved<D> {
     ///
     /// # Errors
     /// [`UnitError::Away`] where some of it was moved; the disk's.
-    pub(crate) fn read_here(&self, mut range: Range<u64>) -> Result<Vec<u8>, UnitError> {
-        let mut bytes = vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)];
+    pub(crate) fn read_here(&self, mut range: Range<u64>) -> Result<Bytes, UnitError> {
+        let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);
+        let mut bytes = Buffer::take(len);
         let mut done = 0;
         while range.start < range.end {
             let (Stretched::Here(at), len) = self.stretch(&range) else { return Err(UnitError::Away) };
@@ -380,7 +383,7 @@ impl<D: Disk> Shelved<D> {
             self.file.read_at(at, &mut bytes[done..end])?;
             (done, range.start) = (end, range.start + len);
         }
-        Ok(bytes)
+        Ok(bytes.freeze())
     }
 
     /// What may be done with it.

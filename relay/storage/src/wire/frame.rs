@@ -14,6 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::buffers::Buffer;
 use crate::limits::{DATA_LEN_MAX, MESSAGE_LEN_MAX};
 
 /// A frame as it came: bounded, not yet decoded.
@@ -57,9 +58,9 @@ impl Frame {
         }
         let mut message = vec![0; message_len];
         stream.read_exact(&mut message).await?;
-        let mut data = vec![0; data_len];
+        let mut data = Buffer::take(data_len);
         stream.read_exact(&mut data).await?;
-        Ok(Self { id: crate::record::read_u64(&header, 8), message, data: data.into() })
+        Ok(Self { id: crate::record::read_u64(&header, 8), message, data: data.freeze() })
     }
 
     /// The message in it.

@@ -1,11 +1,11 @@
 //! The array as a relay uses it: blobs of 64 KiB, encrypted, over TLS, durable on two storage servers, each with a folder
-//! of its own. Relay and servers run in one process, as in `lighter-relay serve`.
+//! of its own. Relay and servers run in one process here.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use lighter_storage::{Array, ArrayConfig, ArrayKey, Class, ServerConfig, ServerRecord};
+use lighter_storage::{Array, ArrayConfig, ArrayKey, Class, LocalServers, ServerConfig, ServerRecord};
 use lighter_storage::{StorageServer, wall_clock};
 use lighter_transport::Identity;
 use rand::SeedableRng;
@@ -13,7 +13,17 @@ use rand::rngs::StdRng;
 
 use super::{Load, data};
 
-pub(super) async fn run(folder: &Path, load: Load) -> Result<Duration> {
+/// How the relay reaches the servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As servers of its own process, which `lighter-relay serve` runs by default.
+    Inside,
+    /// Over TLS, as if they were elsewhere.
+    Tls,
+}
+
+pub(super) async fn run(folder: &Path, load: Load, way: Way) -> Result<Duration> {
+    let local = LocalServers::default();
     let relay = Identity::generate();
     let mut servers = Vec::new();
     for index in 0..2 {
@@ -25,13 +35,15 @@ pub(super) async fn run(folder: &Path, load: Load) -> Result<Duration> {
             clock: wall_clock(),
             scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
             depot: None,
+            local: if way == Way::Inside { local.clone() } else { LocalServers::default() },
         };
         servers.push(StorageServer::start(config).await?);
     }
     let records =
         servers.iter().map(|server| ServerRecord { peer: server.peer(), address: server.address() });
     let key = ArrayKey::draw(&mut StdRng::seed_from_u64(1));
-    let array = Array::open(ArrayConfig::new(records.collect()), &relay, key, wall_clock()).await?;
+    let config = ArrayConfig { local, ..ArrayConfig::new(records.collect()) };
+    let array = Array::open(config, &relay, key, wall_clock()).await?;
     // The first append opens the segment.
     append(&array).await?;
     let time = load.run(array.clone(), |array| async move { append(&array).await }).await?;

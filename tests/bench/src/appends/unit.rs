@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use super::{APPEND_LEN, Load, Room, data};
 
 /// A segment that takes appends, and where the next one goes.
-struct Appending {
+pub(super) struct Appending {
     unit: UnitHandle<RealDisk>,
     header: SegmentHeader,
     next: Mutex<Next>,
@@ -39,7 +39,7 @@ pub(super) async fn run(folder: &Path, load: Load, room: Room) -> Result<Duratio
 }
 
 impl Appending {
-    fn start(folder: &Path, room: Room) -> Result<Self> {
+    pub(super) fn start(folder: &Path, room: Room) -> Result<Self> {
         let (server, writer) = (Identity::generate().peer(), Identity::generate().peer());
         let (now, mut chance) = (UnixTime::now(), StdRng::seed_from_u64(1));
         let disk = RealDisk::open(&folder.join("unit"))?;
@@ -66,7 +66,7 @@ impl Appending {
     }
 
     /// As a lane does for a writer, and a server for a lane.
-    async fn append(&self) -> Result<()> {
+    pub(super) async fn append(&self) -> Result<()> {
         let mut bytes = Vec::with_capacity(RECORD_HEADER_LEN + APPEND_LEN + 64);
         bytes.resize(RECORD_HEADER_LEN, 0);
         bytes.extend_from_slice(&data());

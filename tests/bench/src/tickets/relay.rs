@@ -1,5 +1,4 @@
-//! The relay's retrieval as `lighter-relay serve` runs it: the same routes, over an array of two storage servers in this
-//! process that are spoken to over TLS. The ticket is looked up in memory, not in the catalog's file.
+//! The relay's retrieval as `lighter-relay serve` runs it: the same routes, over an array of two storage servers. The ticket is looked up in memory, not in the catalog's file.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,14 +10,23 @@ use anyhow::Result;
 use lighter_protocol::{DeliveryId, TicketHash, TicketKey, UnixTime};
 use lighter_relay::retrieval::{self, Attachment, Attachments, DeliveryView, Opened, RetrievalError, Status};
 use lighter_storage::{
-    Array, ArrayConfig, ArrayKey, BlobReader, Class, ServerConfig, ServerRecord, StorageServer, StoredBlob,
-    wall_clock,
+    Array, ArrayConfig, ArrayKey, BlobReader, Class, LocalServers, ServerConfig, ServerRecord, StorageServer,
+    StoredBlob, wall_clock,
 };
 use lighter_transport::Identity;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// Where the storage servers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Servers {
+    /// In the relay's process, as they are by default.
+    Inside,
+    /// In this process as well, and spoken to over TLS as if they were on other machines.
+    Elsewhere,
+}
 
 /// Array and retrieval.
 pub(super) struct Relay {
@@ -30,7 +38,8 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) async fn start(folder: &Path) -> Result<Self> {
+    pub(super) async fn start(folder: &Path, place: Servers) -> Result<Self> {
+        let local = LocalServers::default();
         let relay = Identity::generate();
         let mut servers = Vec::new();
         for index in 0..2 {
@@ -42,13 +51,15 @@ impl Relay {
                 clock: wall_clock(),
                 scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
                 depot: None,
+                local: if place == Servers::Inside { local.clone() } else { LocalServers::default() },
             };
             servers.push(StorageServer::start(config).await?);
         }
         let records =
             servers.iter().map(|server| ServerRecord { peer: server.peer(), address: server.address() });
         let key = ArrayKey::draw(&mut StdRng::seed_from_u64(1));
-        let array = Array::open(ArrayConfig::new(records.collect()), &relay, key, wall_clock()).await?;
+        let config = ArrayConfig { local, ..ArrayConfig::new(records.collect()) };
+        let array = Array::open(config, &relay, key, wall_clock()).await?;
         let held = Held { array: array.clone(), views: Arc::default() };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;

@@ -23,7 +23,7 @@ use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Keypair, Mailbox, PeerId, Receipt, Signed, TicketKey, UnixTime,
 };
 use lighter_storage::{
-    Array, ArrayConfig, ArrayKey, Class, ServerConfig, ServerRecord, StorageServer, wall_clock,
+    Array, ArrayConfig, ArrayKey, Class, LocalServers, ServerConfig, ServerRecord, StorageServer, wall_clock,
 };
 use lighter_transport::location::api::{DomainAnswer, LookupAnswer, LookupAnswers, LookupRequest};
 use lighter_transport::location::{LocationClient, Presence, Secret, StorePresence, StoreRecord};
@@ -85,6 +85,7 @@ impl World {
                 clock: wall_clock(),
                 scrub_days: lighter_storage::limits::SCRUB_DAYS_DEFAULT,
                 depot: None,
+                local: LocalServers::default(),
             };
             let server = StorageServer::start(config).await.unwrap();
             servers.push((ServerRecord { peer: server.peer(), address: server.address() }, server));

@@ -83,6 +83,7 @@ impl Shared {
                 first: summary.first,
                 state: state_of_copy,
                 damaged: 0,
+                is_moved: false,
             };
             let keys = self.keys().clone();
             state.see_copy(target, (*header).clone(), info, &keys);

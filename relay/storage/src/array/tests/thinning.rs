@@ -7,13 +7,30 @@ use std::time::Duration;
 use super::real::{Cluster, until};
 use super::*;
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_input_37_a_segment_is_not_thinned_by_the_writers_clock_alone() {
+    let cluster = Cluster::start(2).await;
+    let array = cluster.open().await;
+    store(&array, Class::Days30, &bytes(1, 700_000)).await.unwrap();
+    array.close().await;
+    let array = cluster.open().await;
+    until(|| array.status().unsealed == 0).await;
+    let segment = array.segments()[0].segment;
+    let thinned = array.thin(segment, Vec::new()).await;
+    assert!(matches!(thinned, Err(ThinError::NotNow)), "of today: {thinned:?}");
+    cluster.set_now(NOW.plus(Duration::from_hours(48)));
+    let thinned = array.thin(segment, Vec::new()).await;
+    assert!(matches!(thinned, Err(ThinError::NotNow)), "the servers' clocks have jumped: {thinned:?}");
+    array.close().await;
+}
+
 /// Bytes that a file takes on the disk.
 fn allocated(path: &Path) -> u64 {
     std::fs::metadata(path).unwrap().blocks() * 512
 }
 
-/// Stores blobs into one segment, which is settled then; gives the array, opened again, and the blobs.
-async fn settled(cluster: &Cluster, count: u64) -> (Array, Vec<(StoredBlob, Vec<u8>)>) {
+/// Stores blobs into one segment, which is settled then, and old enough; gives the array, opened again, and the blobs.
+async fn settled(cluster: &mut Cluster, count: u64) -> (Array, Vec<(StoredBlob, Vec<u8>)>) {
     let array = cluster.open().await;
     let mut stored = Vec::new();
     for seed in 0..count {
@@ -21,6 +38,7 @@ async fn settled(cluster: &Cluster, count: u64) -> (Array, Vec<(StoredBlob, Vec<
         stored.push((store(&array, Class::Days30, &data).await.unwrap().1, data));
     }
     array.close().await;
+    cluster.off_until(NOW.plus(Duration::from_hours(48))).await;
     let array = cluster.open().await;
     until(|| array.status().unsealed == 0).await;
     (array, stored)
@@ -35,7 +53,7 @@ fn places<'b>(blobs: impl IntoIterator<Item = &'b (StoredBlob, Vec<u8>)>) -> Vec
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_segment_gives_the_room_of_dead_blobs_back_on_each_copy_and_what_is_alive_reads_as_before() {
     let mut cluster = Cluster::start(3).await;
-    let (array, stored) = settled(&cluster, 20).await;
+    let (array, stored) = settled(&mut cluster, 20).await;
     let segment = array.segments()[0].segment;
     assert_eq!(array.segments().len(), 1);
     let alive: Vec<_> = stored.iter().step_by(5).cloned().collect();
@@ -78,7 +96,7 @@ async fn a_segment_gives_the_room_of_dead_blobs_back_on_each_copy_and_what_is_al
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_segment_is_left_as_it_is_while_a_copy_is_away_or_it_is_still_written() {
     let mut cluster = Cluster::start(2).await;
-    let (array, stored) = settled(&cluster, 3).await;
+    let (array, stored) = settled(&mut cluster, 3).await;
     let segment = array.segments()[0].segment;
     store(&array, Class::Days30, b"in another segment").await.unwrap();
     let open = array.segments().into_iter().find(|other| other.segment != segment).unwrap().segment;

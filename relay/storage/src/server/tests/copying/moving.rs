@@ -456,6 +456,9 @@ async fn a_store_that_keeps_other_bytes_than_it_was_given_gets_no_segment() {
 #[tokio::test(start_paused = true)]
 async fn a_thinned_segment_is_moved_with_its_holes_and_a_moved_one_is_not_thinned() {
     let mut moving = Moving::new(3, 100_000).await;
+    // Old enough, by a clock that has not jumped.
+    *moving.world.now.lock().unwrap() = START.plus(Duration::from_hours(48));
+    moving.restart(false);
     let first = moving.world.key();
     let hole =
         |from: u32, count: u32| Hole { offset: 4096 + from * first.length, length: count * first.length };

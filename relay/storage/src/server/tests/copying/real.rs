@@ -4,6 +4,7 @@ use lighter_harness::peers::Garage;
 
 use super::*;
 use crate::array::Clock;
+use crate::limits::CLOCK_LEAP;
 use crate::objects::s3::{S3Config, S3Credentials, S3Objects};
 use crate::objects::{Depot, DepotRules, Objects};
 
@@ -23,6 +24,7 @@ async fn a_sealed_segment_goes_from_one_real_server_to_another_and_is_read_after
         clock: wall_clock(),
         scrub_days: 30,
         depot: None,
+        local: LocalServers::default(),
     };
     let tls = TcpTls::new(&writer, STORAGE_ALPN).unwrap();
     let connect = async |server: &StorageServer| {
@@ -68,7 +70,7 @@ async fn a_sealed_segment_goes_from_one_real_server_to_another_and_is_read_after
 
 /// The folder is free once the last task of the server before has ended.
 async fn start_again(config: ServerConfig) -> StorageServer {
-    let ServerConfig { identity, listen, units, writers, clock, scrub_days, depot } = config;
+    let ServerConfig { identity, listen, units, writers, clock, scrub_days, depot, local } = config;
     loop {
         let config = ServerConfig {
             identity: identity.clone(),
@@ -78,6 +80,7 @@ async fn start_again(config: ServerConfig) -> StorageServer {
             clock: Arc::clone(&clock),
             scrub_days,
             depot: depot.clone(),
+            local: local.clone(),
         };
         match StorageServer::start(config).await {
             Ok(server) => return server,
@@ -125,6 +128,7 @@ async fn a_segment_lives_in_a_real_s3_server_from_its_sealing_to_its_last_day() 
             "a real store".to_owned(),
             DepotRules { after_days: 0, keep_local_bytes: 0 },
         ))),
+        local: LocalServers::default(),
     };
     let tls = TcpTls::new(&writer, STORAGE_ALPN).unwrap();
     let connect = async |server: &StorageServer| {
@@ -202,9 +206,13 @@ async fn a_segment_lives_in_a_real_s3_server_from_its_sealing_to_its_last_day() 
     server.stop().await;
 
     // Its day is over while the server is away: gone before anything is served, and from the store soon.
-    *now.lock().unwrap() = deletion_day().end();
+    for time in [START.plus(CLOCK_LEAP), START.plus(CLOCK_LEAP * 2), deletion_day().end()] {
+        *now.lock().unwrap() = time;
+        let server = start_again(config(&s3_config)).await;
+        assert_eq!(server.counters().segments, u64::from(time != deletion_day().end()));
+        server.stop().await;
+    }
     let server = start_again(config(&s3_config)).await;
-    assert_eq!(server.counters().segments, 0);
     assert!(!name(".obj").exists());
     until("the object to go", async || keys().await.len() == 1).await;
     server.stop().await;
