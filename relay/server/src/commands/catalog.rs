@@ -62,7 +62,7 @@ pub(super) async fn thin(config: &Config, json: bool) -> Result<(), CommandError
     match done["segments_put_off"].as_u64() {
         Some(0) | None => Ok(()),
         Some(count) => Err(CommandError::TryAgain(format!(
-            "{count} segments could not be thinned now: `lighter-relay array status` says which copies are away"
+            "{count} segments could not be thinned now: `lighter-relay array status` says which copies are away, its log whose clock differs"
         ))),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lighter_protocol::{Day, PeerId, UnixTime};
 use lighter_storage::Class;
 use lighter_storage::disk::Disk;
-use lighter_storage::limits::EXPIRY_INTERVAL;
+use lighter_storage::limits::{CLOCK_PROBATION, EXPIRY_INTERVAL};
 use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -25,8 +25,8 @@ pub(super) async fn run(seed: u64) {
         world.let_days_pass().await;
         world.open().await.expect("all servers are there");
         world.check().await;
-        // By now each server has looked at what has had its day.
-        sleep(EXPIRY_INTERVAL + Duration::from_secs(1)).await;
+        // By now each server has looked at what has had its day, also one that was off for long.
+        sleep(CLOCK_PROBATION + EXPIRY_INTERVAL + Duration::from_secs(1)).await;
         world.check().await;
         world.all_of_the_past_is_gone();
     }
@@ -77,7 +77,7 @@ impl World {
         self.check().await;
     }
 
-    /// Everything is off for some days.
+    /// Everything is off for some days; perhaps a server's clock is weeks ahead at its start, until somebody sets it right.
     async fn let_days_pass(&mut self) {
         self.crash_relay().await;
         for index in 0..self.count() {
@@ -87,8 +87,20 @@ impl World {
         let days = self.chance.random_range(0..12);
         tracing::info!(days, "everything is off");
         self.servers.clocks().skip(Duration::from_secs(days * 86_400));
+        let is_wrong = self.chance.random_range(0..3) == 0;
+        if is_wrong {
+            let server = self.servers.peer(self.chance.random_range(0..self.count()));
+            let ahead = self.chance.random_range(8 * 24 * HOUR..60 * 24 * HOUR);
+            tracing::info!(%server, ahead, "a clock is wrong at its start");
+            self.servers.clocks().set(server, ahead);
+        }
         for index in 0..self.count() {
             assert!(self.servers.start(index), "its disk is well");
+        }
+        if is_wrong {
+            sleep(Duration::from_secs(self.chance.random_range(0..3_000))).await;
+            tracing::info!("all clocks are right");
+            self.servers.clocks().heal();
         }
     }
 
