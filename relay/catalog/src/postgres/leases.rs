@@ -151,7 +151,9 @@ pub(super) async fn keep(holder: Weak<Holder>, pool: Pool) {
             pooled.done();
             Ok::<_, DbError>(())
         };
-        match renewed.await {
+        let renewed = renewed.await;
+        pool.count_renewal(renewed.is_ok());
+        match renewed {
             Ok(()) => {}
             Err(DbError::Replaced) => {
                 return tracing::error!("another process with this relay's key uses the database");

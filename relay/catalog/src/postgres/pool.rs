@@ -44,6 +44,8 @@ struct Counters {
     transactions: AtomicU64,
     transaction_micros: AtomicU64,
     retries: AtomicU64,
+    renewals: AtomicU64,
+    failed_renewals: AtomicU64,
 }
 
 /// What went on between the relay and its database.
@@ -59,6 +61,10 @@ pub struct DatabaseCounters {
     pub transaction_micros: u64,
     /// Tries beyond the first.
     pub retries: u64,
+    /// Renewals of what the relay holds.
+    pub renewals: u64,
+    /// Renewals that failed: after a few in a row, others take over what it holds.
+    pub failed_renewals: u64,
 }
 
 impl Pool {
@@ -131,15 +137,24 @@ impl Pool {
     }
 
     pub(super) fn counters(&self) -> DatabaseCounters {
-        let Counters { connects, transactions, transaction_micros, retries } = &self.shared.counters;
+        let counters = &self.shared.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         DatabaseCounters {
             in_use: self.shared.connections.saturating_sub(self.shared.free.available_permits()),
-            connects: read(connects),
-            transactions: read(transactions),
-            transaction_micros: read(transaction_micros),
-            retries: read(retries),
+            connects: read(&counters.connects),
+            transactions: read(&counters.transactions),
+            transaction_micros: read(&counters.transaction_micros),
+            retries: read(&counters.retries),
+            renewals: read(&counters.renewals),
+            failed_renewals: read(&counters.failed_renewals),
         }
+    }
+
+    /// What the relay holds was renewed, or could not be.
+    pub(super) fn count_renewal(&self, is_done: bool) {
+        let Counters { renewals, failed_renewals, .. } = &self.shared.counters;
+        let counter = if is_done { renewals } else { failed_renewals };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {

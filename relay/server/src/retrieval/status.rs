@@ -86,6 +86,8 @@ fn catalog_database(text: &mut Text, counters: &DatabaseCounters) {
     let seconds = std::time::Duration::from_micros(counters.transaction_micros).as_secs_f64();
     let _ = writeln!(text.0, "lighter_relay_database_seconds_total {seconds}");
     text.counter("database_retries", "Tries beyond the first: it was away, or busy", counters.retries);
+    text.counter("lease_renewals", "Renewals of what this relay holds", counters.renewals);
+    text.counter("lease_renewals_failed", "Renewals that failed", counters.failed_renewals);
 }
 
 /// What an operator of the array watches; `docs/OPERATING.md` says which of it is an alarm.

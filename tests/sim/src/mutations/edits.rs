@@ -98,6 +98,13 @@ pub(super) const EDITS: &[Edit] = &[
         replace: "if (has_jumped || went_back || self.peer_disagrees) && !crate::broken(\"believe-any-clock\") {",
     },
     Edit {
+        name: "believe-any-start",
+        what: "a server that starts weeks ahead believes its clock at once",
+        file: "relay/storage/src/unit/expiry.rs",
+        find: "let is_far_ahead = wall > self.latest.plus(CLOCK_LEAP);",
+        replace: "let is_far_ahead =\n            wall > self.latest.plus(CLOCK_LEAP) && !crate::broken(\"believe-any-start\");",
+    },
+    Edit {
         name: "scrub-sees-nothing",
         what: "what a scrub finds is not told",
         file: "relay/storage/src/unit/scrub.rs",
