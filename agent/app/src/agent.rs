@@ -13,8 +13,9 @@ use tokio::time::{sleep, timeout};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::limits::{EXPIRE_INTERVAL, OUTGOING_LISTED, STOP_TIME_MAX};
+use crate::outbox::Outbox;
 use crate::shared::{Handle, Shared};
-use crate::{control, offers, registration, serve, sessions, wake};
+use crate::{control, offers, outbox, registration, serve, sessions, wake};
 
 /// Why the agent does not start.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +89,11 @@ impl Agent {
     /// What its tasks share.
     pub fn shared(&self) -> &Handle {
         &self.shared
+    }
+
+    /// Looks after an outbox as well, until it stops.
+    pub fn watch(&mut self, outbox: Outbox) {
+        self.tasks.spawn(outbox::run(self.shared.clone(), outbox));
     }
 
     /// Stops cleanly: says offline, tells the peers, ends.

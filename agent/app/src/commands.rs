@@ -111,7 +111,11 @@ async fn serve(paths: &Paths) -> Result<Exit, Failure> {
     let identity = key::load(&config.key, paths).await?;
     let store = Access::take(&config, paths).await?;
     let control = paths.control();
-    let agent = Agent::start(config, identity, store, Some(&control)).await?;
+    let outbox = paths.outbox(&config.outbox);
+    let mut agent = Agent::start(config, identity, store, Some(&control)).await?;
+    if let Some(outbox) = outbox {
+        agent.watch(outbox);
+    }
     let addresses = json!({ "quic": registration::addresses(agent.shared()), "control": control });
     let stop = stop::requested()?;
     lighter_shell::ready(&paths.data, &addresses)?;

@@ -14,6 +14,7 @@ use lighter_store::Settings;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::CONFIG_LEN_MAX;
+use crate::outbox::{self, Outbox};
 
 /// Why there is no usable configuration.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,9 @@ pub struct Config {
     /// How `send` decides.
     #[serde(default)]
     pub send: SendConfig,
+    /// The folder that is watched for what is to be sent.
+    #[serde(default, skip_serializing_if = "OutboxConfig::is_default")]
+    pub outbox: OutboxConfig,
     /// What is kept.
     #[serde(default)]
     pub store: StoreConfig,
@@ -84,6 +88,33 @@ pub struct SendConfig {
 impl Default for SendConfig {
     fn default() -> Self {
         Self { size_bytes_min: lighter_message::Policy::default().min_size, trust_presence: false }
+    }
+}
+
+/// The folder that is watched for what is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutboxConfig {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Where; absent: `Lighter Outbox` in the home folder, or, with a data folder of its own, `outbox` in that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
+    /// Seconds that a file stays as it is before it counts as complete.
+    pub settle_s: u16,
+    /// The same for a folder that is sent as one message.
+    pub settle_folder_s: u16,
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        Self { enabled: true, folder: None, settle_s: 2, settle_folder_s: 10 }
+    }
+}
+
+impl OutboxConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -275,6 +306,20 @@ impl Paths {
         self.data.join("key")
     }
 
+    /// The outbox, if there is one.
+    pub fn outbox(&self, config: &OutboxConfig) -> Option<Outbox> {
+        let base = choose_base_strategy().ok();
+        let usual = base.as_ref().map(|base| base.data_dir().join(FOLDER));
+        let home = base.as_ref().map(BaseStrategy::home_dir);
+        let folder = config.folder.clone();
+        config.enabled.then(|| Outbox {
+            folder: folder.unwrap_or_else(|| outbox::default_folder(&self.data, usual.as_deref(), home)),
+            records: self.data.join("outbox-records"),
+            settle: Duration::from_secs(config.settle_s.into()),
+            settle_folder: Duration::from_secs(config.settle_folder_s.into()),
+        })
+    }
+
     /// The socket of a running agent.
     pub fn control(&self) -> PathBuf {
         self.data.join("control")
@@ -306,6 +351,11 @@ mod tests {
             quic: QuicConfig { advertise: vec!["192.0.2.1:7443".parse().unwrap()], ..QuicConfig::default() },
             smtp: Some(SmtpConfig { server: "mx.example.org:25".to_owned(), tls: SmtpTls::Required }),
             send: SendConfig { trust_presence: true, ..SendConfig::default() },
+            outbox: OutboxConfig {
+                settle_s: 1,
+                folder: Some("/srv/outbox".into()),
+                ..OutboxConfig::default()
+            },
             store: StoreConfig { quota_mib: Some(100), retention_days: Some(30), blob_mib_max: None },
         }
     }
@@ -330,6 +380,18 @@ mod tests {
         let config: Config = toml::from_str(&text).unwrap();
         assert_eq!((config.key, config.quic), (KeyConfig::File, QuicConfig::default()));
         assert_eq!(config.store.settings(), Settings::default());
+    }
+
+    #[test]
+    fn the_outbox_is_where_its_user_finds_it_and_can_be_elsewhere_or_off() {
+        let paths = Paths { config: "x".into(), data: "/data/agent".into() };
+        let outbox = paths.outbox(&OutboxConfig::default()).unwrap();
+        assert_eq!(outbox.folder, Path::new("/data/agent/outbox"));
+        let usual = outbox::default_folder(&paths.data, Some(&paths.data), Some(Path::new("/home/bob")));
+        assert_eq!(usual, Path::new("/home/bob/Lighter Outbox"));
+        let elsewhere = OutboxConfig { folder: Some("/srv/outbox".into()), ..OutboxConfig::default() };
+        assert_eq!(paths.outbox(&elsewhere).unwrap().folder, Path::new("/srv/outbox"));
+        assert_eq!(paths.outbox(&OutboxConfig { enabled: false, ..elsewhere }), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!   serve ──────── every connection: offers to `pulls`, gets, receipts to `offers`
 //!   pulls ──────── one task a delivery: the pull machine, the store, the receipt
 //!   offers ─────── one task an outgoing delivery: the offer machine, until the receipt
+//!   outbox ─────── what is put into a recipient's folder, sent and moved away
 //!   control ────── commands, over a Unix socket
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod limits;
 pub mod links;
 pub mod lookup;
 pub mod offers;
+pub mod outbox;
 mod output;
 pub mod progress;
 pub mod pulls;

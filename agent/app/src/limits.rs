@@ -56,6 +56,38 @@ pub const RECIPIENTS_MAX: usize = 100;
 pub const FILES_MAX: usize = lighter_protocol::limits::OFFER_BLOBS_MAX;
 /// Characters of a subject.
 pub const SUBJECT_CHARS_MAX: usize = 900;
+/// Folders of recipients in the outbox that are looked at.
+pub const OUTBOX_FOLDERS_MAX: usize = 1_000;
+/// Things in one recipient's folder that are looked at; the rest waits until these are sent.
+pub const OUTBOX_ITEMS_MAX: usize = 1_000;
+/// Folders within a folder that is sent as one message.
+pub const OUTBOX_DEPTH_MAX: usize = 8;
+/// Entries of a folder of any kind that are read before it is said to be too large.
+pub const OUTBOX_ENTRIES_MAX: usize = 100_000;
+/// Messages of the outbox that are sent at a time.
+pub const OUTBOX_SENDING_MAX: usize = 4;
+/// Steps, each a change on disk, that one look at the outbox makes; the next one goes on.
+pub const OUTBOX_STEPS_MAX: usize = 1_000;
+/// Renames into place that wait to be looked at; with more, files settle as those that are written do.
+pub const OUTBOX_HINTS_MAX: usize = 1_000;
+/// How long the outbox is left alone after an event, so that many of them are one look.
+pub const OUTBOX_GATHER: Duration = Duration::from_millis(100);
+/// How often the outbox is looked at without an event: file systems of other machines tell none.
+pub const OUTBOX_SWEEP: Duration = Duration::from_secs(60);
+/// The same where the system gives no events at all.
+pub const OUTBOX_SWEEP_BLIND: Duration = Duration::from_secs(5);
+/// First and longest wait before something that did not go is tried again.
+pub const OUTBOX_RETRY_MIN: Duration = Duration::from_secs(15);
+/// The longest one.
+pub const OUTBOX_RETRY_MAX: Duration = Duration::from_hours(1);
+/// How long it is remembered what became of a file whose folder is not there any more (a drive that is away).
+pub const OUTBOX_RECORD_LIFE: Duration = Duration::from_hours(24 * 30);
+/// Bytes of one record of the outbox: a text, and as many names as a message has files.
+pub const OUTBOX_RECORD_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Things in the outbox that `status` lists; the rest is counted.
+pub const OUTBOX_LISTED_MAX: usize = 200;
+/// Bytes of a note, and of the beginning of one that is there already.
+pub const OUTBOX_NOTE_LEN_MAX: usize = 64 * 1024;
 /// Bytes of a configuration file.
 pub const CONFIG_LEN_MAX: u64 = 64 * 1024;
 /// Bytes of a stub: placeholders and the text that stayed. What is larger is not a stub of Lighter's.
@@ -73,4 +105,6 @@ pub const HTTP_RESUMES_MAX: u32 = 5;
 
 const _: () = assert!(BODY_LEN_MAX * 2 <= CONTROL_LINE_LEN_MAX);
 const _: () = assert!(STRANGER_PULLS_MAX < PULLS_MAX);
+const _: () = assert!(OUTBOX_ITEMS_MAX <= OUTBOX_ENTRIES_MAX && FILES_MAX <= OUTBOX_ENTRIES_MAX);
+const _: () = assert!(OUTBOX_LISTED_MAX as u64 * 8 * 1024 <= CONTROL_LINE_LEN_MAX);
 const _: () = assert!(FILES_MAX as u64 * 1_024 <= CONTROL_LINE_LEN_MAX);

@@ -170,7 +170,7 @@ fn place(file: &File, temporary: &Path, target: &Target) -> Result<PathBuf, Fail
 }
 
 /// Renames, but never over something that is there.
-fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // A file system that does not know of it: a second name, which never replaces one, and then the first goes.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
@@ -182,7 +182,7 @@ fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// `report.pdf`, `report (2).pdf`, …
-fn numbered(name: &str, number: u32) -> String {
+pub(crate) fn numbered(name: &str, number: u32) -> String {
     match (number, name.rsplit_once('.')) {
         (1, _) => name.to_owned(),
         (_, Some((stem, extension))) => format!("{stem} ({number}).{extension}"),

@@ -7,11 +7,12 @@
 //! receipted, by this process or the next one.
 
 mod compose;
+mod identity;
 mod mail;
 mod spool;
 mod words;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,7 +20,6 @@ use lighter_message::Policy;
 use lighter_protocol::{DeliveryId, Mailbox, PeerId, UnixTime};
 use lighter_store::{Outgoing, OutgoingState};
 use lighter_transport::location::Presence;
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -34,6 +34,7 @@ use crate::limits::{
 use crate::offers::{self, Attempt, Stage};
 use crate::shared::Handle;
 use compose::Draft;
+pub use identity::{FileFacts, Identity, Sameness};
 use mail::{Content, Fate};
 use spool::Spooled;
 
@@ -113,7 +114,7 @@ pub enum SendEvent {
 impl SendRequest {
     /// The recipients, each once.
     fn recipients(&self) -> Vec<Mailbox> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = BTreeSet::new();
         self.to.iter().chain(&self.cc).filter(|mailbox| seen.insert(*mailbox)).cloned().collect()
     }
 
@@ -154,6 +155,20 @@ pub async fn run(
     request: SendRequest,
     events: mpsc::Sender<SendEvent>,
 ) -> Result<(), Failure> {
+    run_same(shared, request, Sameness::new(UnixTime::now()), events).await
+}
+
+/// As [`run`], for a message that may have been tried before: it is the very same message again, with the same
+/// Message-ID and deliveries, for those recipients who are not known to have it.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_same(
+    shared: Handle,
+    request: SendRequest,
+    same: Sameness,
+    events: mpsc::Sender<SendEvent>,
+) -> Result<(), Failure> {
     let request = tokio::task::spawn_blocking(move || request.check().map(|()| request));
     let request = request.await.map_err(Failure::failed)??;
     let smtp = shared.config.smtp.clone();
@@ -167,10 +182,12 @@ pub async fn run(
         subject: request.subject,
         body: request.body,
         files: request.files,
-        date: UnixTime::now(),
-        unique: rand::rng().random(),
+        expected: same.files,
+        date: same.identity.date,
+        unique: same.identity.unique(),
     };
-    let sending = Arc::new(Sending { shared, smtp, draft, events });
+    let recipients = recipients.into_iter().filter(|recipient| !same.done.contains(recipient)).collect();
+    let sending = Arc::new(Sending { shared, smtp, draft, identity: same.identity, events });
     sending.run(recipients).await;
     Ok(())
 }
@@ -180,6 +197,7 @@ struct Sending {
     shared: Handle,
     smtp: SmtpConfig,
     draft: Draft,
+    identity: Identity,
     events: mpsc::Sender<SendEvent>,
 }
 
@@ -201,11 +219,19 @@ enum Mailed {
 
 impl Sending {
     async fn run(self: Arc<Self>, recipients: Vec<Mailbox>) {
+        let earlier = self.earlier(&recipients).await;
         let stores = self.look_up(&recipients).await;
-        let spooled = if stores.is_empty() { None } else { self.spool().await };
+        let spooled = if stores.is_empty() && earlier.is_empty() { None } else { self.spool().await };
         // Offers first, all at once; who is not offered to, or does not take it, is told why.
         let mut offering = JoinSet::new();
         for recipient in recipients {
+            if let (Some(Ok(spooled)), Some(outgoing)) = (&spooled, earlier.get(&recipient))
+                && spooled.is_of(outgoing)
+            {
+                let way = self.go_on(outgoing.clone());
+                offering.spawn(async move { (recipient, way) });
+                continue;
+            }
             let way = match (&spooled, stores.get(&recipient)) {
                 (Some(Ok(spooled)), Some(store)) => Ok((Arc::clone(spooled), *store)),
                 (Some(Err(why)), Some(_)) => Err(why.clone()),
@@ -251,6 +277,42 @@ impl Sending {
     async fn tell(&self, event: SendEvent) {
         // A command that went away is told nothing; the message goes on.
         let _ = self.events.send(event).await;
+    }
+
+    /// The deliveries that an earlier try of the same message put on record as mailed: their stubs may have arrived, so
+    /// they stay the way to these recipients.
+    async fn earlier(&self, recipients: &[Mailbox]) -> HashMap<Mailbox, Outgoing> {
+        let wanted: Vec<(Mailbox, DeliveryId)> = recipients
+            .iter()
+            .map(|recipient| (recipient.clone(), self.identity.delivery(recipient)))
+            .collect();
+        let found = self.shared.blocking(move |store| {
+            let mut found = HashMap::new();
+            for (recipient, delivery) in wanted {
+                if let Some(outgoing) = store.outgoing(delivery)?
+                    && matches!(outgoing.state, OutgoingState::Waiting | OutgoingState::Released(_))
+                {
+                    found.insert(recipient, outgoing);
+                }
+            }
+            Ok::<_, lighter_store::StoreError>(found)
+        });
+        found.await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "earlier tries of this message cannot be looked at");
+            HashMap::new()
+        })
+    }
+
+    /// Goes on with a delivery that an earlier try began.
+    fn go_on(&self, outgoing: Outgoing) -> Way {
+        let delivery = outgoing.delivery;
+        let stages = match outgoing.state {
+            OutgoingState::Released(_) => {
+                watch::channel(Stage { attempt: Attempt::Released, ..Stage::default() }).1
+            }
+            _ => offers::begin(&self.shared, outgoing),
+        };
+        Way::Store { delivery, stages }
     }
 
     /// The stores of those recipients who have one that can be relied on now (SPEC A2 to A4). Whatever fails, the
@@ -316,7 +378,12 @@ impl Sending {
 
     /// Offers to one recipient's store, and waits for its answer.
     async fn offer(&self, recipient: &Mailbox, store: PeerId, spooled: &Arc<Spooled>) -> Way {
-        let delivery = DeliveryId(rand::rng().random());
+        // The same for each try: a store that took an earlier one goes on with it.
+        let delivery = self.identity.delivery(recipient);
+        let known = self.shared.blocking(move |store| store.outgoing(delivery)).await;
+        if !matches!(known, Ok(None)) {
+            return Way::Whole { why: "an earlier try of it did not get to their store".to_owned() };
+        }
         let now = UnixTime::now();
         let outgoing = Outgoing {
             delivery,

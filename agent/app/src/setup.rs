@@ -11,7 +11,8 @@ use rand::RngExt;
 use serde::Serialize;
 
 use crate::config::{
-    Config, KeyConfig, LocationConfig, Paths, QuicConfig, SendConfig, SmtpConfig, SmtpTls, StoreConfig,
+    Config, KeyConfig, LocationConfig, OutboxConfig, Paths, QuicConfig, SendConfig, SmtpConfig, SmtpTls,
+    StoreConfig,
 };
 use crate::failure::Failure;
 use crate::key;
@@ -90,6 +91,7 @@ pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Fa
         },
         quic: known.as_ref().map_or_else(|| default_quic(&request.location), |known| known.quic.clone()),
         send: known.as_ref().map_or_else(SendConfig::default, |known| known.send),
+        outbox: known.as_ref().map_or_else(OutboxConfig::default, |known| known.outbox.clone()),
         store: known.as_ref().map_or_else(StoreConfig::default, |known| known.store),
         mailbox: request.mailbox,
     };

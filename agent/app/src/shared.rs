@@ -16,6 +16,7 @@ use crate::dial;
 use crate::limits::{OFFERS_MAX, SERVES_MAX};
 use crate::links::Links;
 use crate::offers::Offers;
+use crate::outbox::status::OutboxStatus;
 use crate::pulls::Pulls;
 
 /// A handle to all of it.
@@ -44,6 +45,8 @@ pub struct Shared {
     pub pulls: Pulls,
     /// Deliveries being offered to others.
     pub offers: Offers,
+    /// How things stand in the watched outbox; none where there is none.
+    pub outbox: watch::Sender<Option<OutboxStatus>>,
     /// Streams that may be served at a time.
     pub serves: Semaphore,
     /// Offers that may be made at a time.
@@ -93,6 +96,7 @@ impl Shared {
             links: Links::default(),
             pulls: Pulls::default(),
             offers: Offers::default(),
+            outbox: watch::Sender::default(),
             serves: Semaphore::new(SERVES_MAX),
             offering: Semaphore::new(OFFERS_MAX),
             stop: CancellationToken::new(),

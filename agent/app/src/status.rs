@@ -40,6 +40,7 @@ pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
         store,
         pulling: shared.pulls.count(),
         outgoing,
+        outbox: shared.outbox.borrow().clone(),
     })
 }
 
@@ -67,6 +68,7 @@ pub fn of_store(
         store: status,
         pulling: 0,
         outgoing: sent(store)?,
+        outbox: None,
     })
 }
 

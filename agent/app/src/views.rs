@@ -8,6 +8,8 @@ use lighter_protocol::{BlobId, DeliveryId, Mailbox, PeerId, UnixTime};
 use lighter_store::{Incoming, IncomingState, Outgoing, OutgoingState, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
+use crate::outbox::status::OutboxStatus;
+
 mod ids;
 mod tables;
 
@@ -48,6 +50,9 @@ pub struct Status {
     pub pulling: usize,
     /// What was sent from here, and is still to be taken, or was lately.
     pub outgoing: Vec<OutgoingStatus>,
+    /// The watched outbox; none where there is none, or no agent runs.
+    #[serde(default)]
+    pub outbox: Option<OutboxStatus>,
 }
 
 /// A relay of the own domain.

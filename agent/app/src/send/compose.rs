@@ -11,6 +11,7 @@ use lighter_protocol::{Mailbox, UnixTime};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use super::identity::FileFacts;
 use super::words::{encoded_words, parameter, quoted_printable};
 use crate::limits::COPY_LEN;
 
@@ -23,6 +24,8 @@ pub(super) struct Draft {
     pub(super) subject: String,
     pub(super) body: String,
     pub(super) files: Vec<PathBuf>,
+    /// What the files were when it was decided to send them; empty: whatever they are now.
+    pub(super) expected: Vec<FileFacts>,
     pub(super) date: UnixTime,
     /// 128 random bits: the Message-ID's and the boundary's.
     pub(super) unique: u128,
@@ -44,9 +47,10 @@ impl Draft {
             segments.push(Segment::text(format!("--{boundary}\r\n")));
         }
         segments.push(Segment::text(self.text_part()));
-        for path in &self.files {
+        for (at, path) in self.files.iter().enumerate() {
             segments.push(Segment::text(format!("--{boundary}\r\n{}", attachment_header(path))));
-            segments.push(Segment::File { path: path.clone(), open: None });
+            let expected = self.expected.get(at).copied();
+            segments.push(Segment::File { path: path.clone(), expected, open: None });
         }
         if !self.files.is_empty() {
             segments.push(Segment::text(format!("--{boundary}--\r\n")));
@@ -166,12 +170,14 @@ pub(super) struct DraftReader {
 #[derive(Debug)]
 enum Segment {
     Text(Cursor<Vec<u8>>),
-    File { path: PathBuf, open: Option<OpenFile> },
+    File { path: PathBuf, expected: Option<FileFacts>, open: Option<OpenFile> },
 }
 
 #[derive(Debug)]
 struct OpenFile {
     file: File,
+    /// What it was when it was opened: a file that is changed while it is read is not sent as a mixture.
+    facts: FileFacts,
     block: Vec<u8>,
     encoded: Cursor<Vec<u8>>,
     ended: bool,
@@ -185,10 +191,10 @@ impl Segment {
     fn read(&mut self, buffer: &mut [u8], encoding: &Encoding) -> io::Result<usize> {
         match self {
             Self::Text(text) => text.read(buffer),
-            Self::File { path, open } => {
+            Self::File { path, expected, open } => {
                 let open = match open {
                     Some(open) => open,
-                    None => open.insert(OpenFile::open(path)?),
+                    None => open.insert(OpenFile::open(path, *expected)?),
                 };
                 open.read(buffer, encoding)
             }
@@ -196,10 +202,24 @@ impl Segment {
     }
 }
 
+fn changed() -> io::Error {
+    io::Error::other("the file was changed while it was read")
+}
+
 impl OpenFile {
-    fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path, expected: Option<FileFacts>) -> io::Result<Self> {
         let file = File::open(path)?;
-        Ok(Self { file, block: Vec::with_capacity(BLOCK_LEN), encoded: Cursor::default(), ended: false })
+        let facts = FileFacts::of(&file.metadata()?);
+        if expected.is_some_and(|expected| !expected.is_same(&facts)) {
+            return Err(changed());
+        }
+        Ok(Self {
+            file,
+            facts,
+            block: Vec::with_capacity(BLOCK_LEN),
+            encoded: Cursor::default(),
+            ended: false,
+        })
     }
 
     fn read(&mut self, buffer: &mut [u8], encoding: &Encoding) -> io::Result<usize> {
@@ -211,6 +231,9 @@ impl OpenFile {
         self.block.clear();
         self.file.by_ref().take(BLOCK_LEN as u64).read_to_end(&mut self.block)?;
         self.ended = self.block.len() < BLOCK_LEN;
+        if self.ended && FileFacts::of(&self.file.metadata()?) != self.facts {
+            return Err(changed());
+        }
         let mut text = std::mem::take(&mut self.encoded).into_inner();
         text.resize(encoding.encode_len(self.block.len()), 0);
         encoding.encode_mut(&self.block, &mut text);
@@ -248,6 +271,7 @@ mod tests {
             subject: "Grüße".to_owned(),
             body: "Hällo\n.\nFrom here\n".to_owned(),
             files,
+            expected: Vec::new(),
             date: UnixTime(1_800_000_000),
             unique: 7,
         }
@@ -294,6 +318,33 @@ mod tests {
                 assert_eq!(blobs.get(BlobId::of(&bytes)), Some(&bytes[..]), "{len}");
             }
         }
+    }
+
+    #[test]
+    fn a_file_that_changes_is_not_sent_as_a_mixture() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, vec![1; 3 * BLOCK_LEN]).unwrap();
+        let facts = FileFacts::of(&path.metadata().unwrap());
+        let mut as_it_was = draft(vec![path.clone()]);
+        as_it_was.expected = vec![facts];
+        // While it is read.
+        let mut reader = as_it_was.reader();
+        let mut text = vec![0; BLOCK_LEN];
+        reader.read_exact(&mut text).unwrap();
+        let mut file = File::options().append(true).open(&path).unwrap();
+        io::Write::write_all(&mut file, b"more").unwrap();
+        assert!(reader.read_to_end(&mut text).unwrap_err().to_string().contains("changed"));
+        // Before.
+        assert!(as_it_was.reader().read_to_end(&mut text).is_err());
+        // The same bytes, put there by another file, are the same.
+        let other = folder.path().join("b");
+        std::fs::write(&other, vec![1; 3 * BLOCK_LEN]).unwrap();
+        let modified = std::time::SystemTime::UNIX_EPOCH
+            + std::time::Duration::new(u64::try_from(facts.modified_s).unwrap(), facts.modified_ns);
+        File::options().append(true).open(&other).unwrap().set_modified(modified).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert!(as_it_was.reader().read_to_end(&mut text).is_ok());
     }
 
     #[test]

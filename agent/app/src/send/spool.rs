@@ -8,7 +8,7 @@ use lighter_message::drive::{self, BlobSink, DriveError};
 use lighter_message::{Policy, StubContext, Summary};
 use lighter_protocol::wire::OfferedBlob;
 use lighter_protocol::{BlobId, DeliveryId, UnixTime};
-use lighter_store::{Hold, Import, Store, StoreError};
+use lighter_store::{Hold, Import, Outgoing, Store, StoreError};
 
 use super::compose::Draft;
 
@@ -20,6 +20,13 @@ pub(super) struct Spooled {
     pub(super) summary: Summary,
     /// The first store may receipt everything before the last message is mailed: until then, nothing goes.
     _hold: Arc<Hold>,
+}
+
+impl Spooled {
+    /// Whether a delivery is of this very message.
+    pub(super) fn is_of(&self, outgoing: &Outgoing) -> bool {
+        outgoing.manifest == self.manifest && outgoing.blobs == self.blobs
+    }
 }
 
 /// Why a draft was not taken in.

@@ -6,7 +6,7 @@ use lighter_protocol::UnixTime;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::{DeliveryState, List, Lookup, Status};
+use super::{DeliveryState, List, Lookup, OutboxStatus, Status};
 
 impl fmt::Display for DeliveryState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,6 +66,25 @@ impl fmt::Display for Status {
                 sent.recipient,
                 sent.subject
             )?;
+        }
+        if let Some(outbox) = &self.outbox {
+            write!(f, "{outbox}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for OutboxStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problem = self.problem.as_ref().map_or(String::new(), |problem| format!(" ({problem})"));
+        writeln!(f, "outbox     {}{problem}", self.folder.display())?;
+        for item in &self.items {
+            let reason = item.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+            let slash = if item.name.is_empty() { "" } else { "/" };
+            writeln!(f, "           {:8}  {}{slash}{}{reason}", item.state, item.folder, item.name)?;
+        }
+        if self.more > 0 {
+            writeln!(f, "           and {} more", self.more)?;
         }
         Ok(())
     }

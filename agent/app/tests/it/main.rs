@@ -5,6 +5,7 @@
 mod commands;
 mod gets;
 mod hostile;
+mod outbox;
 mod pulls;
 mod sends;
 mod support;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// A message as it came.
 #[derive(Clone, Debug)]
@@ -14,9 +15,22 @@ pub(crate) struct Mail {
     pub(crate) content: Vec<u8>,
 }
 
+/// Where a session stops, for as long as it is told to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Nowhere.
+    #[default]
+    Nowhere,
+    /// Before the first word.
+    Greeting,
+    /// Once it has the message, before it says so.
+    Answer,
+}
+
 /// A mail server on loopback.
 pub(crate) struct MailSink {
     pub(crate) address: SocketAddr,
+    pub(crate) hold: Arc<watch::Sender<Hold>>,
     mails: Arc<Mutex<Vec<Mail>>>,
 }
 
@@ -25,13 +39,14 @@ impl MailSink {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mails = Arc::new(Mutex::new(Vec::new()));
-        let kept = mails.clone();
+        let hold = Arc::new(watch::Sender::default());
+        let (kept, holds) = (mails.clone(), hold.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(session(stream, kept.clone()));
+                tokio::spawn(session(stream, kept.clone(), holds.subscribe()));
             }
         });
-        Self { address, mails }
+        Self { address, hold, mails }
     }
 
     pub(crate) fn mails(&self) -> Vec<Mail> {
@@ -39,9 +54,14 @@ impl MailSink {
     }
 }
 
-async fn session(stream: TcpStream, kept: Arc<Mutex<Vec<Mail>>>) -> std::io::Result<()> {
+async fn session(
+    stream: TcpStream,
+    kept: Arc<Mutex<Vec<Mail>>>,
+    mut hold: watch::Receiver<Hold>,
+) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
+    let _ = hold.wait_for(|hold| *hold != Hold::Greeting).await;
     writer.write_all(b"220 sink\r\n").await?;
     let mut mail = Mail { from: String::new(), to: Vec::new(), content: Vec::new() };
     let mut line = Vec::new();
@@ -76,6 +96,7 @@ async fn session(stream: TcpStream, kept: Arc<Mutex<Vec<Mail>>>) -> std::io::Res
                     mail.content.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
                 }
                 kept.lock().unwrap().push(mail.clone());
+                let _ = hold.wait_for(|hold| *hold != Hold::Answer).await;
                 (mail.to, mail.content) = (Vec::new(), Vec::new());
                 b"250 taken\r\n"
             }
