@@ -63,6 +63,7 @@ fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
         quic: Default::default(),
         smtp: None,
         send: Default::default(),
+        outbox: Default::default(),
         store: Default::default(),
     };
     let endpoint = Endpoint::bind(&identity, ANY_PORT.into(), EndpointConfig::default())?;
