@@ -85,7 +85,7 @@ pub async fn run(shared: Handle, outbox: Outbox) {
     let keeper = Keeper::new(root.clone(), ledger.clone(), settle, resolver(&shared));
     let hints = Arc::new(Hints::default());
     let eyes = Eyes { root: root.clone(), hints: hints.clone(), watching: None };
-    Runner { shared, root, ledger, keeper: Some(keeper), hints, eyes, sending: JoinSet::new() }.run().await;
+    Runner { shared, root, ledger, keeper: Some((keeper, eyes)), hints, sending: JoinSet::new() }.run().await;
 }
 
 /// Who gets what is in a folder of this name: as `send --to` understands it.
@@ -142,27 +142,26 @@ struct Runner {
     shared: Handle,
     root: PathBuf,
     ledger: Arc<Ledger>,
-    /// Away while it looks.
-    keeper: Option<Keeper>,
+    /// Away while they look.
+    keeper: Option<(Keeper, Eyes)>,
     hints: Arc<Hints>,
-    eyes: Eyes,
     sending: JoinSet<(RecordId, Option<String>)>,
 }
 
 impl Runner {
     async fn run(mut self) {
         let mut wakes = self.shared.wakes.subscribe();
-        let mut swept = None;
+        let mut sweep_at = Instant::now();
         loop {
             let now = Instant::now();
-            if swept.is_none_or(|swept| now.duration_since(swept) >= self.eyes.sweep()) {
-                // In this order: what is put there between watching and looking is seen by one of them.
-                self.eyes.open();
+            let is_sweep = now >= sweep_at;
+            if is_sweep {
                 receipts::note(&self.shared, &self.ledger, &self.root).await;
-                swept = Some(now);
             }
-            let Some(plan) = self.look().await else { return };
-            let sweep_at = swept.unwrap_or(now) + self.eyes.sweep();
+            let Some((plan, sweep)) = self.look(is_sweep).await else { return };
+            if is_sweep {
+                sweep_at = now + sweep;
+            }
             let look_at = plan.look_at.map_or(sweep_at, |at| at.min(sweep_at));
             self.shared.outbox.send_replace(Some(plan.status));
             for record in plan.send {
@@ -177,28 +176,33 @@ impl Runner {
                 () = self.hints.wake.notified() => sleep(OUTBOX_GATHER).await,
                 Some(ended) = self.sending.join_next(), if !self.sending.is_empty() => {
                     // A sending that panicked stays one that is sent: the next start tries it again.
-                    if let (Ok((id, retry)), Some(keeper)) = (ended, &mut self.keeper) {
+                    if let (Ok((id, retry)), Some((keeper, _))) = (ended, &mut self.keeper) {
                         keeper.ended(id, retry, Instant::now());
                     }
                 }
-                Ok(()) = wakes.changed() => if let Some(keeper) = &mut self.keeper {
+                Ok(()) = wakes.changed() => if let Some((keeper, _)) = &mut self.keeper {
                     keeper.retry_now(Instant::now());
                 },
             }
         }
     }
 
-    /// One look, on a thread that may block; none when the runtime ends.
-    async fn look(&mut self) -> Option<Plan> {
-        let mut keeper = self.keeper.take()?;
+    /// One look, on a thread that may block, and how long until the next sweep; none when the runtime ends.
+    async fn look(&mut self, is_sweep: bool) -> Option<(Plan, Duration)> {
+        let (mut keeper, mut eyes) = self.keeper.take()?;
         let placed: HashSet<_> = self.hints.take_placed();
         let looked = tokio::task::spawn_blocking(move || {
+            // In this order: what is put there between watching and looking is seen by one of them.
+            if is_sweep {
+                eyes.open();
+            }
             let plan = keeper.look(&placed, Instant::now(), UnixTime::now());
-            (keeper, plan)
+            (keeper, eyes, plan)
         });
-        let (keeper, plan) = looked.await.ok()?;
-        self.keeper = Some(keeper);
-        Some(plan)
+        let (keeper, eyes, plan) = looked.await.ok()?;
+        let sweep = eyes.sweep();
+        self.keeper = Some((keeper, eyes));
+        Some((plan, sweep))
     }
 }
 

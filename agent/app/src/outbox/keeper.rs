@@ -248,7 +248,8 @@ impl Keeper {
                 return here.map(|_| notes::wrong(&key.name, &why));
             }
         }
-        self.say(key, here.as_ref(), plan)
+        let unfinished = look.and_then(|(look, _)| look.unfinished.as_deref());
+        self.say(key, here.as_ref(), unfinished, plan)
     }
 
     fn facts<'a>(
@@ -268,10 +269,17 @@ impl Keeper {
     }
 
     /// What stands beside it, and in `status`.
-    fn say(&self, key: &Key, here: Option<&Content>, plan: &mut Plan) -> Option<String> {
+    fn say(
+        &self,
+        key: &Key,
+        here: Option<&Content>,
+        unfinished: Option<&OsStr>,
+        plan: &mut Plan,
+    ) -> Option<String> {
         here?;
         let Some(record) = self.ledger.open_at(key) else {
-            plan.status.push(OutboxItem::of(key, ItemState::Waiting, None));
+            let reason = unfinished.map(|name| format!("“{}” in it is not finished", shown(name)));
+            plan.status.push(OutboxItem::of(key, ItemState::Waiting, reason));
             return None;
         };
         let retry = self.retries.get(&record.id);

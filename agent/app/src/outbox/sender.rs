@@ -5,7 +5,7 @@
 //! between, the same message, with the same Message-ID and the same delivery, is submitted once more: of twice or not at
 //! all, this is the side that loses nothing. A store takes one delivery once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ pub(crate) async fn send(
     };
     let (events, mut told) = mpsc::channel(EVENTS_MAX);
     let sending = tokio::spawn(send::run_same(shared.clone(), request, same, events));
-    let mut story = Story { record, ways: HashMap::new(), why: None };
+    let mut story = Story::of(record);
     while let Some(event) = told.recv().await {
         if story.hear(event) {
             put(ledger, story.record.clone()).await;
@@ -71,11 +71,17 @@ struct Story {
     record: Record,
     /// How each recipient's message goes; not on record before the mail server has it.
     ways: HashMap<Mailbox, Fate>,
+    /// Whose message follows whole, since their store did not take what their stub speaks of.
+    followed: HashSet<Mailbox>,
     /// Why it did not go to somebody, last.
     why: Option<String>,
 }
 
 impl Story {
+    fn of(record: Record) -> Self {
+        Self { record, ways: HashMap::new(), followed: HashSet::new(), why: None }
+    }
+
     /// Takes note; gives whether the record changed.
     fn hear(&mut self, event: SendEvent) -> bool {
         match event {
@@ -85,9 +91,12 @@ impl Story {
             }
             SendEvent::Whole { recipient, why } => {
                 // After its stub was mailed: the store will not take the rest, and the whole message follows.
-                let followed = self.record.fates.remove(&recipient).is_some();
+                let is_mailed = self.record.fates.remove(&recipient).is_some();
+                if is_mailed {
+                    self.followed.insert(recipient.clone());
+                }
                 self.ways.insert(recipient, Fate::Whole { why });
-                followed
+                is_mailed
             }
             SendEvent::Mailed { recipient } => {
                 let fate = self.ways.get(&recipient).cloned();
@@ -99,7 +108,9 @@ impl Story {
                 self.record.fates.insert(recipient, Fate::InStore).is_some()
             }
             SendEvent::Failed { recipient, why, temporary: false } => {
-                self.record.fates.insert(recipient, Fate::Refused { why });
+                let is_followed = self.followed.contains(&recipient);
+                let fate = if is_followed { Fate::NotTaken { why } } else { Fate::Refused { why } };
+                self.record.fates.insert(recipient, fate);
                 true
             }
             SendEvent::Failed { why, temporary: true, .. } => {
@@ -108,5 +119,52 @@ impl Story {
             }
             SendEvent::Reading | SendEvent::Pulled { .. } | SendEvent::Waiting { .. } => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use lighter_protocol::UnixTime;
+
+    use super::super::decide::{Content, Key};
+    use super::super::record::State;
+    use super::*;
+    use crate::send::Identity;
+
+    #[test]
+    fn what_is_told_becomes_fates_and_what_may_pass_leaves_none() {
+        let recipient: Mailbox = "bob@example.org".parse().unwrap();
+        let mut story = Story::of(Record {
+            id: 1,
+            key: Key { folder: "bob@example.org".into(), name: "a".into() },
+            content: Content { is_folder: false, files: Vec::new() },
+            identity: Identity::draw(UnixTime(1)),
+            to: vec![recipient.clone()],
+            subject: String::new(),
+            body: String::new(),
+            fates: BTreeMap::new(),
+            state: State::Pending,
+        });
+        let to = || recipient.clone();
+        let why = || "why".to_owned();
+        let mut fate = |event| {
+            story.hear(event);
+            story.record.fates.get(&recipient).cloned()
+        };
+        assert_eq!(fate(SendEvent::ToStore { recipient: to(), bytes: 1 }), None, "not mailed yet");
+        assert_eq!(fate(SendEvent::Failed { recipient: to(), why: why(), temporary: true }), None);
+        assert_eq!(fate(SendEvent::Mailed { recipient: to() }), Some(Fate::ToStore));
+        assert_eq!(fate(SendEvent::Waiting { recipient: to(), why: why() }), Some(Fate::ToStore));
+        assert_eq!(fate(SendEvent::Receipted { recipient: to() }), Some(Fate::InStore));
+        assert_eq!(fate(SendEvent::Whole { recipient: to(), why: why() }), None, "it follows whole");
+        let refused = SendEvent::Failed { recipient: to(), why: why(), temporary: false };
+        assert_eq!(
+            fate(refused),
+            Some(Fate::NotTaken { why: why() }),
+            "they have a message without attachments"
+        );
+        assert!(!story.record.is_refused());
     }
 }
