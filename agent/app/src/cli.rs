@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use lighter_protocol::Mailbox;
 use lighter_transport::location::Secret;
 
+use crate::address_books::recipients::Recipient;
+
 /// Keeps your mail's attachments in a store of your own.
 #[derive(Debug, Parser)]
 #[command(name = "lighter-agent", version, propagate_version = true)]
@@ -42,6 +44,11 @@ pub enum Command {
     },
     /// Mail files: to recipients' stores where they can be reached, else whole
     Send(SendArgs),
+    /// Show the address books' groups, who is in them, and what is wrong
+    Groups {
+        /// One group's name, or nickname [default: all]
+        name: Option<String>,
+    },
     /// Make the original message from a stub
     Restore(RestoreArgs),
     /// Fetch attachments: from the own store, else from the mail server
@@ -74,12 +81,15 @@ pub struct SetupArgs {
 /// Arguments of `send`.
 #[derive(Debug, Args)]
 pub struct SendArgs {
-    /// A recipient; can be given again
-    #[arg(long, required = true, value_name = "MAILBOX")]
-    pub to: Vec<Mailbox>,
-    /// A further recipient; can be given again
-    #[arg(long, value_name = "MAILBOX")]
-    pub cc: Vec<Mailbox>,
+    /// A recipient, or a group of your address books (see `groups`); can be given again
+    #[arg(long, required = true, value_name = "MAILBOX|GROUP")]
+    pub to: Vec<Recipient>,
+    /// A further recipient or group; can be given again
+    #[arg(long, value_name = "MAILBOX|GROUP")]
+    pub cc: Vec<Recipient>,
+    /// Leave out members of groups that have no usable address, instead of sending nothing
+    #[arg(long)]
+    pub skip_broken: bool,
     /// What it is about
     #[arg(long, default_value = "")]
     pub subject: String,

@@ -8,6 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::access::Access;
+use crate::address_books::book::Book;
+use crate::address_books::recipients::{Recipient, Recipients, Strictness, resolve};
+use crate::address_books::{self, BooksView};
 use crate::agent::Agent;
 use crate::cli::{Cli, Command, SendArgs, SetupArgs};
 use crate::config::{Config, Paths};
@@ -87,6 +90,14 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
             };
             print(&found, cli.json)
         }
+        Command::Groups { name } => {
+            let paths = paths?;
+            let config = Config::read(&paths.config)?;
+            let folder = paths.address_books();
+            let books = read_books(config, paths).await?;
+            let view = BooksView::of(folder, &books, name.as_deref()).map_err(Failure::failed)?;
+            print(&view, cli.json)
+        }
         Command::Send(args) => mail(args, &paths?, cli.json).await,
         Command::Get(args) => get::run(args, &paths?, cli.json).await,
     }
@@ -132,7 +143,9 @@ pub(crate) async fn start(config: Config, paths: &Paths, store: Store) -> Result
 
 async fn mail(args: SendArgs, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {
     let config = Config::read(&paths.config)?;
-    let request = tokio::task::spawn_blocking(move || request(args)).await.map_err(Failure::failed)??;
+    let recipients = recipients(&args, &config, paths).await?;
+    let request = tokio::task::spawn_blocking(move || request(args, recipients));
+    let request = request.await.map_err(Failure::failed)??;
     match Access::open(&config, paths).await? {
         Access::Running(mut client) => {
             let mut view = SendView::new(is_json, true);
@@ -163,8 +176,30 @@ async fn send_alone(agent: &Agent, request: SendRequest, view: &mut SendView) ->
     sending.await.map_err(Failure::failed)?
 }
 
+/// Whom the message goes to: groups are no more than their members, before anything else is decided (SPEC A11).
+#[expect(clippy::print_stderr, reason = "a command tells its user whom it leaves out")]
+async fn recipients(args: &SendArgs, config: &Config, paths: &Paths) -> Result<Recipients, Failure> {
+    let is_group = |recipient: &Recipient| matches!(recipient, Recipient::Group(_));
+    let books = if args.to.iter().chain(&args.cc).any(is_group) {
+        read_books(config.clone(), paths.clone()).await?
+    } else {
+        Vec::new()
+    };
+    let strictness = if args.skip_broken { Strictness::LeaveOut } else { Strictness::Strict };
+    let recipients = resolve(&books, &args.to, &args.cc, strictness).map_err(Failure::wrong_use)?;
+    for left_out in &recipients.left_out {
+        eprintln!("lighter-agent: left out: {}", harmless(&left_out.to_string()));
+    }
+    Ok(recipients)
+}
+
+async fn read_books(config: Config, paths: Paths) -> Result<Vec<Book>, Failure> {
+    let books = tokio::task::spawn_blocking(move || address_books::read(&config, &paths));
+    books.await.map_err(Failure::failed)
+}
+
 /// The message as it was asked for: paths made absolute, since a running agent has another working folder.
-fn request(args: SendArgs) -> Result<SendRequest, Failure> {
+fn request(args: SendArgs, recipients: Recipients) -> Result<SendRequest, Failure> {
     let mut body = args.body;
     if body == "-" {
         body.clear();
@@ -176,7 +211,7 @@ fn request(args: SendArgs) -> Result<SendRequest, Failure> {
         std::fs::canonicalize(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
     };
     let files = args.files.iter().map(absolute).collect::<Result<_, _>>()?;
-    Ok(SendRequest { to: args.to, cc: args.cc, subject: args.subject, body, files })
+    Ok(SendRequest { to: recipients.to, cc: recipients.cc, subject: args.subject, body, files })
 }
 
 /// Prints an answer, for people or for scripts.

@@ -72,6 +72,23 @@ pub struct Config {
     /// What is kept.
     #[serde(default)]
     pub store: StoreConfig,
+    /// Where groups are looked up.
+    #[serde(default, skip_serializing_if = "AddressBooksConfig::is_default")]
+    pub address_books: AddressBooksConfig,
+}
+
+/// Where groups are looked up, besides `DATA/address-books`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AddressBooksConfig {
+    /// Files, and folders of files: each is one address book. A relative path starts at the configuration's folder.
+    pub paths: Vec<PathBuf>,
+}
+
+impl AddressBooksConfig {
+    fn is_default(&self) -> bool {
+        self.paths.is_empty()
+    }
 }
 
 /// How `send` decides what goes to a recipient's store.
@@ -320,6 +337,11 @@ impl Paths {
         })
     }
 
+    /// The folder in which each file, and each folder of files, is an address book.
+    pub fn address_books(&self) -> PathBuf {
+        self.data.join("address-books")
+    }
+
     /// The socket of a running agent.
     pub fn control(&self) -> PathBuf {
         self.data.join("control")
@@ -357,6 +379,7 @@ mod tests {
                 ..OutboxConfig::default()
             },
             store: StoreConfig { quota_mib: Some(100), retention_days: Some(30), blob_mib_max: None },
+            address_books: AddressBooksConfig { paths: vec!["contacts.vcf".into()] },
         }
     }
 

@@ -10,11 +10,12 @@
 //!   control ────── commands, over a Unix socket
 //! ```
 //!
-//! [`agent`] starts and stops them; [`shared`] is what they share. `send`, `restore` and `get` are commands with work of
+//! [`address_books`] makes mailboxes of the groups that `send` is given. [`agent`] starts and stops them; [`shared`] is what they share. `send`, `restore` and `get` are commands with work of
 //! their own. Deciding is in `lighter_protocol`'s machines, storing in `lighter_store`, the wire in
 //! `lighter_transport`: here are the loops around them.
 
 pub mod access;
+pub mod address_books;
 pub mod agent;
 pub mod cli;
 mod commands;

@@ -52,6 +52,31 @@ pub const CONTROL_CONNECTIONS_MAX: usize = 32;
 pub const BODY_LEN_MAX: u64 = 1024 * 1024;
 /// Recipients of one message that `send` takes (RFC 5321 §4.5.3.1.8: a server takes at least 100).
 pub const RECIPIENTS_MAX: usize = 100;
+/// Address books that are looked at.
+pub const BOOKS_MAX: usize = 64;
+/// Files of one address book: a folder with one file for each card.
+pub const BOOK_FILES_MAX: usize = 10_000;
+/// Bytes of one file of an address book: ten thousand cards with a small picture each do not fill it.
+pub const BOOK_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of all address books together that one command reads.
+pub const BOOKS_LEN_MAX: u64 = 256 * 1024 * 1024;
+/// Cards (people and groups) of one address book.
+pub const CARDS_MAX: usize = 100_000;
+/// Members of all groups of one address book together.
+pub const GROUP_MEMBERS_MAX: usize = 200_000;
+/// Groups within groups.
+pub const GROUP_DEPTH_MAX: usize = 32;
+/// Bytes of a line of an address book, folds undone, that are looked at: an address with a long name in a folder of
+/// LDAP's. What is longer (a picture) is passed over.
+pub const BOOK_LINE_LEN_MAX: usize = 16 * 1024;
+/// Names, addresses and labels of one card.
+pub const CARD_VALUES_MAX: usize = 256;
+/// Things that are wrong in one address book and are listed; the rest is counted.
+pub const BOOK_PROBLEMS_MAX: usize = 100;
+/// Things that are wrong with a group's members and are said in one message; the rest is counted.
+pub const FAULTS_SAID_MAX: usize = 10;
+/// Names that are offered for one that is not known.
+pub const NEAR_NAMES_MAX: usize = 3;
 /// Files in one message: as many as an offer can hold.
 pub const FILES_MAX: usize = lighter_protocol::limits::OFFER_BLOBS_MAX;
 /// Characters of a subject.
@@ -104,6 +129,8 @@ pub const HTTP_SILENCE_MAX: Duration = Duration::from_secs(30);
 pub const HTTP_RESUMES_MAX: u32 = 5;
 
 const _: () = assert!(BODY_LEN_MAX * 2 <= CONTROL_LINE_LEN_MAX);
+const _: () = assert!(BOOK_FILE_LEN_MAX <= BOOKS_LEN_MAX);
+const _: () = assert!(RECIPIENTS_MAX < GROUP_MEMBERS_MAX);
 const _: () = assert!(STRANGER_PULLS_MAX < PULLS_MAX);
 const _: () = assert!(OUTBOX_ITEMS_MAX <= OUTBOX_ENTRIES_MAX && FILES_MAX <= OUTBOX_ENTRIES_MAX);
 const _: () = assert!(OUTBOX_LISTED_MAX as u64 * 8 * 1024 <= CONTROL_LINE_LEN_MAX);

@@ -122,8 +122,11 @@ impl SendRequest {
         if self.to.is_empty() && self.cc.is_empty() {
             return Err(Failure::wrong_use("nobody to send it to"));
         }
-        if self.recipients().len() > RECIPIENTS_MAX {
-            return Err(Failure::wrong_use(format!("more than {RECIPIENTS_MAX} recipients")));
+        let recipients = self.recipients().len();
+        if recipients > RECIPIENTS_MAX {
+            return Err(Failure::wrong_use(format!(
+                "{recipients} recipients, the members of groups among them: more than {RECIPIENTS_MAX}"
+            )));
         }
         if self.files.len() > FILES_MAX {
             return Err(Failure::wrong_use(format!("more than {FILES_MAX} files")));

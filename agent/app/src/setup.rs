@@ -11,8 +11,8 @@ use rand::RngExt;
 use serde::Serialize;
 
 use crate::config::{
-    Config, KeyConfig, LocationConfig, OutboxConfig, Paths, QuicConfig, SendConfig, SmtpConfig, SmtpTls,
-    StoreConfig,
+    AddressBooksConfig, Config, KeyConfig, LocationConfig, OutboxConfig, Paths, QuicConfig, SendConfig,
+    SmtpConfig, SmtpTls, StoreConfig,
 };
 use crate::failure::Failure;
 use crate::key;
@@ -93,6 +93,7 @@ pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Fa
         send: known.as_ref().map_or_else(SendConfig::default, |known| known.send),
         outbox: known.as_ref().map_or_else(OutboxConfig::default, |known| known.outbox.clone()),
         store: known.as_ref().map_or_else(StoreConfig::default, |known| known.store),
+        address_books: known.map_or_else(AddressBooksConfig::default, |known| known.address_books),
         mailbox: request.mailbox,
     };
     config.write(&paths.config)?;

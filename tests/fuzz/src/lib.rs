@@ -8,6 +8,7 @@
 //! same way each time: a stable toolchain and some seconds are enough, so CI does it. libFuzzer (`libfuzzer/`, see
 //! `README.md`) runs one for as long as one likes, guided by coverage.
 
+pub mod address_books;
 pub mod kept;
 pub mod mail;
 pub mod message;
@@ -31,6 +32,7 @@ pub struct Target {
 
 /// Every target, by crate. `tests::every_target_has_its_libfuzzer_binary` keeps `libfuzzer/` in step.
 pub const TARGETS: &[&[Target]] = &[
+    address_books::TARGETS,
     kept::TARGETS,
     mail::TARGETS,
     message::TARGETS,

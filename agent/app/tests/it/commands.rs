@@ -39,7 +39,9 @@ async fn a_command_before_setup_says_to_set_up_first() {
         &["list"],
         &["lookup", "a@b.c"],
         &["get", "x"],
+        &["groups"],
         &["send", "--to", "a@b.c"],
+        &["send", "--to", "group"],
     ] {
         let output = run(&paths, command, b"").await;
         assert_eq!(output.status.code(), Some(2), "{command:?}");

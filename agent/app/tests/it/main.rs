@@ -4,6 +4,7 @@
 
 mod commands;
 mod gets;
+mod groups;
 mod hostile;
 mod outbox;
 mod pulls;

@@ -64,6 +64,7 @@ fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
         smtp: None,
         send: Default::default(),
         outbox: Default::default(),
+        address_books: Default::default(),
         store: Default::default(),
     };
     let endpoint = Endpoint::bind(&identity, ANY_PORT.into(), EndpointConfig::default())?;
