@@ -50,14 +50,16 @@ pub(super) fn parse(text: &str) -> Cards {
         if !columns.iter().any(|(_, column)| matches!(column, Column::Address(_))) {
             break;
         }
-        match person(columns, &record) {
-            None => {}
-            Some(Err(flaw)) => cards.flaw(line(&record), flaw),
-            Some(Ok(card)) => {
-                if cards.push(card).is_err() {
-                    return cards;
-                }
+        let pushed = match person(columns, &record) {
+            None => Ok(()),
+            Some(Ok(card)) => cards.push(card),
+            Some(Err(flaw)) => {
+                cards.flaw(line(&record), flaw);
+                Ok(())
             }
+        };
+        if pushed.is_err() {
+            return cards;
         }
     }
     if !columns.iter().flatten().any(|(_, column)| matches!(column, Column::Address(_))) {
