@@ -47,6 +47,7 @@ struct Benchmark {
 /// In the order of DESIGN §11.
 const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: "pull", run: pull::run },
+    Benchmark { name: "many", run: pull::many },
     Benchmark { name: "detach", run: detach::run },
     Benchmark { name: "appends", run: appends::run },
     Benchmark { name: "rebuild", run: rebuild::run },
@@ -109,7 +110,7 @@ mod tests {
 
     #[test]
     fn every_benchmark_runs_and_no_side_stands_still() {
-        let small = "peers --rounds 1 --pull-mib 3 --detach-mib 1 --append-writers 1,3 --appends 5 --stores 2000 \
+        let small = "peers --rounds 1 --pull-mib 3 --many-blobs 30 --detach-mib 1 --append-writers 1,3 --appends 5 --stores 2000 \
              --connections 3 --lookups 30 --batches 4 --ticket-kib 64,1500 --downloads-mib 4 --rebuild-mib 3 --opened-records 1000";
         let options = Options::try_parse_from(small.split_whitespace()).unwrap();
         let comparisons = measured(&[], &options.settings).unwrap();

@@ -1,4 +1,4 @@
-//! A blob of 1 GiB over loopback: verified and dropped, beside raw quinn; verified into the store's files, and pulled by
+//! Many small blobs; and a blob of 1 GiB over loopback: verified and dropped, beside raw quinn; verified into the store's files, and pulled by
 //! the agent from the offer until the receipt, beside sendme.
 //!
 //! The holder reads from the files of a store, as a sending agent does. Ours and raw quinn run in this process, each side
@@ -27,14 +27,16 @@ use sendme::Sendme;
 
 /// A port from the kernel.
 const ANY_PORT: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+/// Bytes of each of many blobs (DESIGN §11).
+const MANY_SIZE: u64 = 16 * 1024;
 /// More than enough on loopback.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(settings: &Settings) -> Result<Vec<Comparison>> {
     let folder = settings.temporary()?;
-    let contents = Contents::make(folder.path(), settings.pull_mib * MIB)?;
-    let runtimes = Runtimes { holder: Runtime::new()?, puller: Runtime::new()? };
-    let sendme = Sendme::start(folder.path(), &contents)?;
+    let contents = Contents::make(folder.path(), 1, settings.pull_mib * MIB)?;
+    let runtimes = Runtimes::start()?;
+    let sendme = Sendme::start(folder.path(), &contents.path()?)?;
 
     let mib = settings.pull_mib;
     let mut sides = vec![
@@ -51,11 +53,31 @@ pub(crate) fn run(settings: &Settings) -> Result<Vec<Comparison>> {
             let folder = settings.temporary()?;
             into_files(&runtimes, &contents, &Store::open(folder.path(), StoreSettings::default())?)
         }));
-        sides.push(Side::new("sendme", || sendme.receive(&settings.temporary()?, &contents)));
+        sides.push(Side::new("sendme", || sendme.receive(&settings.temporary()?, contents.size)));
         pairs.push(Pair { ours: 3, peer: 4, aim: Some(4.0) });
         pairs.push(Pair { ours: 2, peer: 4, aim: Some(2.0) });
     }
     compare(settings.rounds, Work { amount: amount(mib), unit: "MiB/s" }, sides, &pairs)
+}
+
+/// Many small blobs, by the agent from the offers until the last receipt, beside sendme with a folder of as many files.
+pub(crate) fn many(settings: &Settings) -> Result<Vec<Comparison>> {
+    let folder = settings.temporary()?;
+    let (count, size) = (settings.many_blobs, MANY_SIZE);
+    let contents = Contents::make(folder.path(), count, size)?;
+    let runtimes = Runtimes::start()?;
+    let files = folder.path().join("files");
+    contents.copy_to(&files)?;
+    let Some(sendme) = Sendme::start(folder.path(), &files)? else { return Ok(Vec::new()) };
+    let sides = vec![
+        Side::new(format!("agent: {count} blobs of {} KiB, offers to receipts", size / 1024), || {
+            let folder = settings.temporary()?;
+            agent::run(&runtimes, &contents, Store::open(folder.path(), StoreSettings::default())?)
+        }),
+        Side::new("sendme", || sendme.receive(&settings.temporary()?, u64::from(count) * size)),
+    ];
+    let pairs = [Pair { ours: 0, peer: 1, aim: Some(3.0) }];
+    compare(settings.rounds, Work { amount: f64::from(count), unit: "blobs/s" }, sides, &pairs)
 }
 
 /// The two sides of a transfer, each with its own threads.
@@ -65,6 +87,10 @@ struct Runtimes {
 }
 
 impl Runtimes {
+    fn start() -> Result<Self> {
+        Ok(Self { holder: Runtime::new()?, puller: Runtime::new()? })
+    }
+
     /// Pulls over a new connection, on the puller's runtime.
     fn pull(
         &self,
@@ -97,7 +123,7 @@ fn verified(runtimes: &Runtimes, contents: &Contents) -> Result<Duration> {
 
     runtimes.pull(contents, async |connection| {
         let began = Instant::now();
-        let pull = Pull::of(DeliveryId([0; 16]), contents.blob, contents.size);
+        let pull = Pull::of(DeliveryId([0; 16]), contents.first(), contents.size);
         connection.pull(&pull, &Arc::new(Nowhere)).await?;
         Ok(began.elapsed())
     })
@@ -120,10 +146,10 @@ fn into_files(runtimes: &Runtimes, contents: &Contents, store: &Store) -> Result
 
     runtimes.pull(contents, async |connection| {
         let began = Instant::now();
-        let Wanted::Partial(partial) = store.want(contents.blob, contents.size, UnixTime::now())? else {
+        let Wanted::Partial(partial) = store.want(contents.first(), contents.size, UnixTime::now())? else {
             bail!("the store has it already");
         };
-        let pull = Pull::of(DeliveryId([0; 16]), contents.blob, contents.size);
+        let pull = Pull::of(DeliveryId([0; 16]), contents.first(), contents.size);
         connection.pull(&pull, &Arc::new(Files(Arc::clone(&partial)))).await.context("pull")?;
         let time = began.elapsed();
         anyhow::ensure!(partial.is_complete(), "something is missing");

@@ -22,6 +22,9 @@ pub(crate) struct Settings {
     /// pull: MiB of the blob.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub(crate) pull_mib: u64,
+    /// many: blobs of 16 KiB.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub(crate) many_blobs: u32,
     /// detach: MiB of the message.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=2_048))]
     pub(crate) detach_mib: u64,

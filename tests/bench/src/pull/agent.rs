@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use lighter_agent::config::{Config, LocationConfig};
 use lighter_agent::serve;
 use lighter_agent::shared::{Attested, Handle, Shared};
+use lighter_protocol::limits::OFFER_BLOBS_MAX;
 use lighter_protocol::wire::{Answer, Offer, OfferedBlob, Request, Response};
-use lighter_protocol::{Attestation, DeliveryId, Mailbox, PeerId, RelayRecord, Signed, UnixTime};
+use lighter_protocol::{Attestation, BlobId, DeliveryId, Mailbox, PeerId, RelayRecord, Signed, UnixTime};
 use lighter_store::Store;
 use lighter_transport::location::LocationClient;
 use lighter_transport::{Endpoint, EndpointConfig, Identity};
@@ -75,29 +76,38 @@ fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
     Ok(shared)
 }
 
-/// Offers, and waits for the receipt: the time between.
+/// Offers everything, in as many deliveries as it takes, and waits for the last receipt: the time between.
 async fn offer(holder: &Holder, mailbox: &Mailbox, contents: &Contents) -> Result<Duration> {
     let (connection, mut receipts) = holder.accept().await?;
-    let blob = OfferedBlob {
-        id: contents.blob,
+    let offered = |id: &BlobId| OfferedBlob {
+        id: *id,
         size: contents.size,
-        name: "large.bin".to_owned(),
+        name: "file.bin".to_owned(),
         media_type: "application/octet-stream".to_owned(),
     };
-    let offer = Offer {
-        delivery: DeliveryId([1; 16]),
-        mailbox: mailbox.clone(),
-        manifest: contents.manifest.clone(),
-        blobs: vec![blob],
-        sources: Vec::new(),
-        expires: UnixTime::now().plus(AN_HOUR),
-        introduction: None,
-    };
-    let began = Instant::now();
-    match connection.request(&Request::Offer(offer)).await? {
-        Response::Answer(answers) => ensure!(answers == [Answer::Pull], "the agent answers {answers:?}"),
-        other => bail!("the agent answers {other:?}"),
+    let mut offers = Vec::new();
+    for (blobs, number) in contents.blobs.chunks(OFFER_BLOBS_MAX).zip(1..) {
+        offers.push(Offer {
+            delivery: DeliveryId([number; 16]),
+            mailbox: mailbox.clone(),
+            manifest: contents.manifest.clone(),
+            blobs: blobs.iter().map(offered).collect(),
+            sources: Vec::new(),
+            expires: UnixTime::now().plus(AN_HOUR),
+            introduction: None,
+        });
     }
-    let receipt = tokio::time::timeout(RECEIPT_TIME_MAX, receipts.recv()).await;
-    Ok(receipt.context("no receipt")?.context("the connection ended")?.duration_since(began))
+    let (count, began) = (offers.len(), Instant::now());
+    for offer in offers {
+        match connection.request(&Request::Offer(offer)).await? {
+            Response::Answer(answers) if answers.iter().all(|answer| *answer == Answer::Pull) => {}
+            other => bail!("the agent answers {other:?}"),
+        }
+    }
+    let mut last = began;
+    for _ in 0..count {
+        let receipt = tokio::time::timeout(RECEIPT_TIME_MAX, receipts.recv()).await;
+        last = receipt.context("no receipt")?.context("the connection ended")?;
+    }
+    Ok(last.duration_since(began))
 }

@@ -23,41 +23,62 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::ANY_PORT;
 use crate::settings::MIB;
 
-/// What is held: a large blob, and a manifest beside it.
+/// Receipts that nobody has looked at yet.
+const RECEIPTS_MAX: usize = 1024;
+
+/// What is held: one large blob or many small ones, and a manifest beside them.
 #[derive(Clone, Debug)]
 pub(super) struct Contents {
     store: Store,
     /// Keeps both, as long as this is.
     _hold: Arc<Hold>,
-    pub(super) blob: BlobId,
+    /// Never empty; all of the same size.
+    pub(super) blobs: Vec<BlobId>,
     pub(super) size: u64,
     pub(super) manifest: OfferedBlob,
 }
 
 impl Contents {
-    /// Fills a new store with `size` bytes.
-    pub(super) fn make(folder: &Path, size: u64) -> Result<Self> {
+    /// Fills a new store with `count` blobs of `size` bytes each; where they are more than a block, of whole blocks.
+    pub(super) fn make(folder: &Path, count: u32, size: u64) -> Result<Self> {
         let store = Store::open(&folder.join("held"), Settings::default())?;
         let hold = store.hold();
-        let mut import = store.import()?;
         let mut chance = StdRng::seed_from_u64(1);
-        let mut block = vec![0; usize::try_from(MIB)?];
-        for _ in 0..size / MIB {
-            chance.fill_bytes(&mut block);
-            import.write_all(&block)?;
+        let mut block = vec![0; usize::try_from(size.min(MIB))?];
+        let mut blobs = Vec::new();
+        for _ in 0..count {
+            let mut import = store.import()?;
+            for _ in 0..size / size.min(MIB) {
+                chance.fill_bytes(&mut block);
+                import.write_all(&block)?;
+            }
+            blobs.push(import.finish(&hold, UnixTime::now())?.0);
         }
-        let (blob, size) = import.finish(&hold, UnixTime::now())?;
         let mut import = store.import()?;
         import.write_all(b"what the message is made of")?;
         let (id, manifest_size) = import.finish(&hold, UnixTime::now())?;
         let manifest =
             OfferedBlob { id, size: manifest_size, name: String::new(), media_type: String::new() };
-        Ok(Self { store, _hold: Arc::new(hold), blob, size, manifest })
+        Ok(Self { store, _hold: Arc::new(hold), blobs, size, manifest })
     }
 
-    /// The file that the large blob is in.
+    /// The first of the blobs: the only one, where there is one.
+    pub(super) fn first(&self) -> BlobId {
+        self.blobs[0]
+    }
+
+    /// The file that the first blob is in.
     pub(super) fn path(&self) -> Result<PathBuf> {
-        Ok(self.store.files_of(self.blob)?.data)
+        Ok(self.store.files_of(self.first())?.data)
+    }
+
+    /// Copies every blob into a new folder, a file each.
+    pub(super) fn copy_to(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir(folder)?;
+        for (index, blob) in self.blobs.iter().enumerate() {
+            std::fs::copy(self.store.files_of(*blob)?.data, folder.join(format!("{index}.bin")))?;
+        }
+        Ok(())
     }
 }
 
@@ -92,7 +113,7 @@ impl Holder {
     /// The next connection; what is asked on it is answered, and receipts are told of, with the time that they came.
     pub(super) async fn accept(&self) -> Result<(Connection, mpsc::Receiver<Instant>)> {
         let connection = self.endpoint.accept().await.context("the endpoint is closed")?;
-        let (receipts, received) = mpsc::channel(1);
+        let (receipts, received) = mpsc::channel(RECEIPTS_MAX);
         tokio::spawn(answer(connection.clone(), self.contents.clone(), receipts));
         Ok((connection, received))
     }

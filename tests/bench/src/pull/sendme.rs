@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use super::holder::Contents;
-
 /// Where the program is, if not on the PATH.
 const PROGRAM: &str = "LIGHTER_SENDME";
 
@@ -21,11 +19,13 @@ pub(super) struct Sendme {
     program: OsString,
     sender: Child,
     ticket: String,
+    /// Of the file or folder that is sent.
+    name: OsString,
 }
 
 impl Sendme {
-    /// Starts sending; none where there is no sendme, and that is said.
-    pub(super) fn start(folder: &Path, contents: &Contents) -> Result<Option<Self>> {
+    /// Starts sending a file or a folder; none where there is no sendme, and that is said. Its own data goes into `folder`.
+    pub(super) fn start(folder: &Path, path: &Path) -> Result<Option<Self>> {
         let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "sendme".into());
         let is_there = Command::new(&program).arg("--version").stdout(Stdio::null()).status();
         if !is_there.is_ok_and(|status| status.success()) {
@@ -34,10 +34,11 @@ impl Sendme {
         }
         let mut command = Command::new(&program);
         command.args(["send", "--relay", "disabled", "--ticket-type", "addresses", "--no-progress"]);
-        command.arg(contents.path()?).current_dir(folder);
+        command.arg(path).current_dir(folder);
         let mut sender = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let mut output = BufReader::new(sender.stdout.take().context("no output")?);
-        let mut sendme = Self { program, sender, ticket: String::new() };
+        let name = path.file_name().context("no file name")?.to_owned();
+        let mut sendme = Self { program, sender, ticket: String::new(), name };
         let mut line = String::new();
         while sendme.ticket.is_empty() {
             line.clear();
@@ -49,9 +50,9 @@ impl Sendme {
         Ok(Some(sendme))
     }
 
-    /// Receives the blob into `folder`. What counts begins when it says that it is getting it: its start and its
+    /// Receives what is `size` bytes in all into `folder`. What counts begins when it says that it is getting it: its start and its
     /// connecting are left out, as ours are.
-    pub(super) fn receive(&self, folder: &TempDir, contents: &Contents) -> Result<Duration> {
+    pub(super) fn receive(&self, folder: &TempDir, size: u64) -> Result<Duration> {
         let mut command = Command::new(&self.program);
         command.args(["receive", "--relay", "disabled", "--no-progress", &self.ticket]);
         command.current_dir(folder.path());
@@ -69,11 +70,18 @@ impl Sendme {
         let status = receiver.wait()?;
         let time = began.elapsed();
         ensure!(status.success(), "sendme receive: {status}");
-        let name = contents.path()?;
-        let received = folder.path().join(name.file_name().context("no file name")?);
-        ensure!(received.metadata()?.len() == contents.size, "not all of it arrived");
+        ensure!(bytes_in(&folder.path().join(&self.name))? == size, "not all of it arrived");
         Ok(time)
     }
+}
+
+/// Bytes of a file, or of all files in a folder.
+fn bytes_in(path: &Path) -> Result<u64> {
+    if path.is_file() {
+        return Ok(path.metadata()?.len());
+    }
+    let files = std::fs::read_dir(path)?.map(|entry| Ok(entry?.metadata()?.len()));
+    files.sum()
 }
 
 impl Drop for Sendme {
