@@ -10,6 +10,12 @@ pub const STRANGER_PULLS_MAX: usize = 8;
 pub const REQUESTS_PER_CONNECTION_MAX: usize = 32;
 /// Blobs that get their final place with one sync of the folder and one transaction.
 pub const FINISH_BATCH_MAX: usize = 64;
+/// Bytes in them after which that is not put off any longer.
+pub const FINISH_BATCH_LEN: u64 = lighter_store::limits::CHECKPOINT_LEN;
+/// How long they wait for others at most.
+pub const FINISH_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Blobs, of all pulls together, that wait for others before they get their final place: each has a file or two open.
+pub const FINISH_HELD_MAX: usize = 256;
 /// Streams that are served to others at a time, all peers together: each holds a few hundred KiB.
 pub const SERVES_MAX: usize = 64;
 /// Outgoing deliveries that are offered at a time.

@@ -6,6 +6,7 @@ mod finisher;
 mod sink;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lighter_protocol::pull::{NotAdmitted, Own, Standing};
@@ -25,6 +26,8 @@ const LATER_S: u32 = 5;
 #[derive(Debug, Default)]
 pub struct Pulls {
     running: Mutex<HashMap<DeliveryId, Running>>,
+    /// Blobs that are here and wait for others before they get their final place.
+    held: AtomicUsize,
 }
 
 #[derive(Debug)]

@@ -13,6 +13,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::limits::SYNCS_MAX;
+
 /// A folder of files.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Opens a file for reading and writing; with `create`, an empty one where there is none.
@@ -35,6 +37,11 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// What the system says; what was to be made durable must be taken as lost then.
     fn sync_folder(&self, folder: &str) -> io::Result<()>;
+    /// Makes content and length of several files durable: what each came to, in their order. One behind the other, unless the disk
+    /// knows better.
+    fn sync_files(&self, files: &[&dyn DiskFile]) -> Vec<io::Result<()>> {
+        files.iter().map(|file| file.sync()).collect()
+    }
     /// The names in a folder, without the folder's own.
     ///
     /// # Errors
@@ -155,6 +162,22 @@ impl Disk for OsDisk {
 
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
         File::open(self.root.join(folder))?.sync_all()
+    }
+
+    fn sync_files(&self, files: &[&dyn DiskFile]) -> Vec<io::Result<()>> {
+        // Beside each other: a disk takes several at once, and a file system makes one commit of them.
+        let sync = |files: &[&dyn DiskFile]| files.iter().map(|file| file.sync()).collect::<Vec<_>>();
+        let share = files.len().div_ceil(SYNCS_MAX).max(1);
+        let (first, rest) = files.split_at(share.min(files.len()));
+        std::thread::scope(|scope| {
+            let others: Vec<_> = rest.chunks(share).map(|files| scope.spawn(move || sync(files))).collect();
+            let mut synced = sync(first);
+            for (other, files) in others.into_iter().zip(rest.chunks(share)) {
+                let lost = |_| files.iter().map(|_| Err(io::Error::other("a sync was cut off"))).collect();
+                synced.extend(other.join().unwrap_or_else(lost));
+            }
+            synced
+        })
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {

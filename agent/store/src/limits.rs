@@ -19,6 +19,8 @@ pub const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 /// Deliveries on record, incoming and outgoing each: a bound on what a stranger can make the index grow to.
 pub const DELIVERIES_MAX: u64 = 1_000_000;
 
+/// Files that are synced at a time, where several are to be durable.
+pub const SYNCS_MAX: usize = 8;
 /// Bytes of the index kept in memory (redb's default is 1 GiB; an idle agent has 40 MiB in all, DESIGN §11).
 pub const INDEX_CACHE_LEN: usize = 4 * 1024 * 1024;
 /// Bytes read or copied at a time where a whole file is gone through.

@@ -213,9 +213,9 @@ impl Partial {
         Ok(())
     }
 
-    /// All of it is here: re-reads what an earlier process wrote, and makes the files durable. The next step is the
-    /// final place ([`Store::finish`](crate::Store::finish)).
-    pub(crate) fn seal(&self) -> Result<(), StoreError> {
+    /// All of it is here: re-reads what an earlier process wrote. The next steps are to make its files durable, and the final
+    /// place ([`Store::finish`](crate::Store::finish)).
+    pub(crate) fn prove(&self) -> Result<(), StoreError> {
         let inherited = {
             let state = self.state();
             if !state.written.is_whole(self.size) || (self.size == 0 && self.blob != blob::empty_id()) {
@@ -224,10 +224,12 @@ impl Partial {
             state.inherited.clone()
         };
         self.alive()?;
-        if !inherited.is_empty() {
-            self.re_read(&inherited)?;
-        }
-        self.sync()
+        if inherited.is_empty() { Ok(()) } else { self.re_read(&inherited) }
+    }
+
+    /// Its files, in the order in which they are synced.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &dyn DiskFile> {
+        self.outboard.as_deref().into_iter().chain([&*self.data])
     }
 
     fn re_read(&self, inherited: &RangeSet) -> Result<(), StoreError> {
@@ -251,12 +253,11 @@ impl Partial {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        let outboard = self.outboard.as_ref().map_or(Ok(()), |outboard| outboard.sync());
-        outboard.and_then(|()| self.data.sync()).map_err(|source| self.give_up(source))
+        self.files().try_for_each(DiskFile::sync).map_err(|source| self.give_up(source))
     }
 
     /// After a failed sync nobody knows what is on the disk, and asking again would be answered with a lie.
-    fn give_up(&self, source: std::io::Error) -> StoreError {
+    pub(crate) fn give_up(&self, source: std::io::Error) -> StoreError {
         {
             let mut state = self.state();
             state.given_up = true;

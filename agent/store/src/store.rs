@@ -171,16 +171,32 @@ impl Store {
     /// [`StoreError::Incomplete`] where one is not all here; [`StoreError::SyncFailed`] where a sync failed: that one
     /// is given up. None of them has its place then, and those that are whole can be given again.
     pub fn finish(&self, partials: &[Arc<Partial>], now: UnixTime) -> Result<(), StoreError> {
-        let mut ready = Vec::with_capacity(partials.len());
+        let mut whole = Vec::with_capacity(partials.len());
         for partial in partials {
             // Shared by two pulls, it may have been finished by the other one.
-            if self.holds(partial.blob())? {
-                continue;
+            if !self.holds(partial.blob())? {
+                partial.prove()?;
+                whole.push(partial);
             }
-            partial.seal()?;
-            ready.push((partial.blob(), partial.size(), Pair::partial(partial.blob(), partial.size())));
         }
-        self.0.place(&ready, None, now)
+        let files: Vec<_> = whole.iter().flat_map(|partial| partial.files()).collect();
+        let mut synced = self.0.disk.sync_files(&files).into_iter();
+        let mut failed = None;
+        for partial in &whole {
+            let mut result = Ok(());
+            for _ in partial.files() {
+                result =
+                    result.and(synced.next().unwrap_or_else(|| Err(std::io::Error::other("not synced"))));
+            }
+            failed = result.map_err(|source| partial.give_up(source)).err().or(failed);
+        }
+        if let Some(failed) = failed {
+            return Err(failed);
+        }
+        let placing = |partial: &&Arc<Partial>| {
+            (partial.blob(), partial.size(), Pair::partial(partial.blob(), partial.size()))
+        };
+        self.0.place(&whole.iter().map(placing).collect::<Vec<_>>(), None, now)
     }
 
     /// Whether the blob is complete here. Says nothing about what the disk did to it since: [`Store::recheck`] does.

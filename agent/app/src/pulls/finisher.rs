@@ -1,14 +1,18 @@
-//! Gives blobs that are whole their final place while others are still on their way: many with one sync of the folder
-//! and one transaction, and no more open files than there are pulls of blobs.
+//! Gives blobs that are whole their final place while others are still on their way: many beside each other, with one sync of
+//! the folder and one transaction. Small ones wait until they are enough, or the last has come; a process that is killed
+//! meanwhile finds them where they lie, and a bounded number of files is open for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use lighter_protocol::UnixTime;
 use lighter_store::Partial;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use crate::limits::{FINISH_BATCH_MAX, PULL_EVENTS_MAX};
+use crate::limits::{FINISH_BATCH_LEN, FINISH_BATCH_MAX, FINISH_HELD_MAX, FINISH_WAIT_MAX, PULL_EVENTS_MAX};
 use crate::shared::Handle;
 
 /// The finisher of one pull.
@@ -62,26 +66,62 @@ impl FinisherQueue {
     }
 }
 
+/// What a pull's finisher keeps waiting.
+struct Held<'a> {
+    /// Those of all pulls.
+    all: &'a AtomicUsize,
+    own: usize,
+}
+
+impl Held<'_> {
+    /// So many of this pull wait; whether there is room for that.
+    fn set(&mut self, own: usize) -> bool {
+        let others = self.all.load(Ordering::Relaxed).saturating_sub(self.own);
+        self.all.fetch_sub(self.own, Ordering::Relaxed);
+        self.all.fetch_add(own, Ordering::Relaxed);
+        self.own = own;
+        others + own <= FINISH_HELD_MAX
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 async fn run(shared: Handle, mut work: mpsc::Receiver<Work>) {
     let mut all_well = true;
-    let mut gathered = Vec::new();
-    while work.recv_many(&mut gathered, FINISH_BATCH_MAX).await > 0 {
-        let mut batch = Vec::new();
-        let mut flushes = Vec::new();
+    let (mut gathered, mut batch, mut flushes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut held = Held { all: &shared.pulls.held, own: 0 };
+    loop {
+        let wait = if batch.is_empty() { Duration::MAX } else { FINISH_WAIT_MAX };
+        let is_quiet = match timeout(wait, work.recv_many(&mut gathered, FINISH_BATCH_MAX)).await {
+            Ok(0) => return,
+            Ok(_) => false,
+            Err(_) => true,
+        };
         for item in gathered.drain(..) {
             match item {
                 Work::Finish(partial) => batch.push(partial),
                 Work::Flush(done) => flushes.push(done),
             }
         }
+        let len: u64 = batch.iter().map(|partial: &Arc<Partial>| partial.size()).sum();
+        let is_little = batch.len() < FINISH_BATCH_MAX && len < FINISH_BATCH_LEN;
+        if !is_quiet && flushes.is_empty() && is_little && held.set(batch.len()) {
+            continue;
+        }
         if !batch.is_empty() {
+            let batch = std::mem::take(&mut batch);
             let finished = shared.blocking(move |store| store.finish(&batch, UnixTime::now())).await;
             if let Err(error) = finished {
                 tracing::warn!(%error, "a blob did not get its place");
                 all_well = false;
             }
         }
-        for done in flushes {
+        held.set(0);
+        for done in flushes.drain(..) {
             let _ = done.send(all_well);
         }
     }

@@ -189,7 +189,8 @@ fn bad_input_38_two_pulls_that_finish_one_blob_at_once_both_succeed() {
         panic!("not held")
     };
     source.feed(&partial, 9).unwrap();
-    partial.seal().unwrap();
+    partial.prove().unwrap();
+    partial.files().for_each(|file| file.sync().unwrap());
     // Both have looked, and seen that it is not placed yet.
     let ready = [(source.id(), source.size(), Pair::partial(source.id(), source.size()))];
     for _ in 0..2 {
