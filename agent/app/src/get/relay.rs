@@ -217,7 +217,13 @@ impl Download {
             self.unproved.file().write_all(&bytes)?;
             self.bar.set_position(self.have);
         }
-        Ok(Ended::Whole)
+        // What says more than was asked for is no answer to it. Where nothing more is said, what came is judged as it is.
+        match timeout(HTTP_SILENCE_MAX, body.frame()).await {
+            Ok(Some(Ok(frame))) if frame.data_ref().is_some_and(|bytes| !bytes.is_empty()) => {
+                Err(Missing::Wrong)
+            }
+            _ => Ok(Ended::Whole),
+        }
     }
 }
 
