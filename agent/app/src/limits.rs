@@ -111,6 +111,8 @@ pub const OUTBOX_SWEEP_BLIND: Duration = Duration::from_secs(5);
 pub const OUTBOX_RETRY_MIN: Duration = Duration::from_secs(15);
 /// The longest one.
 pub const OUTBOX_RETRY_MAX: Duration = Duration::from_hours(1);
+/// How old what is known of a group's members may be when something is sent to them.
+pub const OUTBOX_RESOLVED_FRESH: Duration = Duration::from_secs(1);
 /// How long it is remembered what became of a file whose folder is not there any more (a drive that is away).
 pub const OUTBOX_RECORD_LIFE: Duration = Duration::from_hours(24 * 30);
 /// Bytes of one record of the outbox: a text, and as many names as a message has files.

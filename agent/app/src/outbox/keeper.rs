@@ -21,8 +21,8 @@ use super::scan::{self, Folder, Items};
 use super::status::{ItemState, OutboxItem, OutboxStatus};
 use super::{message, notes, record, writers};
 use crate::limits::{
-    NAMES_TRIED_MAX, OUTBOX_RECORD_LIFE, OUTBOX_RETRY_MAX, OUTBOX_RETRY_MIN, OUTBOX_SENDING_MAX,
-    OUTBOX_STEPS_MAX,
+    NAMES_TRIED_MAX, OUTBOX_RECORD_LIFE, OUTBOX_RESOLVED_FRESH, OUTBOX_RETRY_MAX, OUTBOX_RETRY_MIN,
+    OUTBOX_SENDING_MAX, OUTBOX_STEPS_MAX, OUTBOX_SWEEP,
 };
 use crate::output::rename_to_new;
 use crate::send::Identity;
@@ -36,8 +36,16 @@ pub struct Keeper {
     ledger: Arc<Ledger>,
     settling: Settling,
     resolve: Resolve,
+    resolved: BTreeMap<OsString, Resolved>,
     sending: HashSet<RecordId>,
     retries: HashMap<RecordId, Retry>,
+}
+
+/// Who gets what is in a folder, as it was found out then.
+#[derive(Debug)]
+struct Resolved {
+    to: Result<Vec<Mailbox>, String>,
+    at: Instant,
 }
 
 /// Something that did not go.
@@ -77,7 +85,8 @@ impl Keeper {
     /// Looks after `root`, with what is on record.
     pub fn new(root: PathBuf, ledger: Arc<Ledger>, settle: Settle, resolve: Resolve) -> Self {
         let settling = Settling::new(settle);
-        Self { root, ledger, settling, resolve, sending: HashSet::new(), retries: HashMap::new() }
+        let resolved = BTreeMap::new();
+        Self { root, ledger, settling, resolve, resolved, sending: HashSet::new(), retries: HashMap::new() }
     }
 
     /// A sending has ended; `retry` says why not for everybody, where that may pass. The record has the rest.
@@ -119,6 +128,7 @@ impl Keeper {
         let moment = Moment { now, wall };
         let mut there = BTreeSet::new();
         let known = self.known();
+        let folders: HashSet<OsString> = scan.folders.iter().map(|folder| folder.name.clone()).collect();
         for folder in scan.folders {
             let records = known.get(&folder.name).map_or(&[][..], Vec::as_slice);
             if let Err(why) = self.folder(&folder, records, placed, moment, &mut plan, &mut there) {
@@ -127,6 +137,7 @@ impl Keeper {
             }
         }
         self.settling.retain(|key| there.contains(key));
+        self.resolved.retain(|name, _| folders.contains(name));
         self.retries.retain(|id, _| self.ledger.get(*id).is_some());
         write_notes(&self.root, &beside, &scan.notes);
         self.forget_lost(&known, wall);
@@ -154,10 +165,12 @@ impl Keeper {
         there: &mut BTreeSet<Key>,
     ) -> Result<(), String> {
         let items = folder.items.as_ref().map_err(|error| format!("It cannot be read: {error}."))?;
-        let to = match folder.name.to_str() {
-            Some(name) => (self.resolve)(name),
-            None => Err("It is no recipient's name.".to_owned()),
+        let is_new = |name: &OsString| {
+            let key = Key { folder: folder.name.clone(), name: name.clone() };
+            !records.contains(&key)
         };
+        let begins = items.items.iter().any(|(name, look)| look.is_ok() && is_new(name));
+        let to = self.recipients(&folder.name, begins, moment.now);
         let mut said = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for (name, look) in &items.items {
@@ -184,6 +197,24 @@ impl Keeper {
         write_notes(&path, &said, &items.notes);
         self.say_cut(items, plan);
         to.map(drop)
+    }
+
+    /// Who gets what is in this folder. A group's members can be many: they are looked up for something that may be
+    /// sent, and else only to see whether what was wrong has been mended.
+    fn recipients(&mut self, folder: &OsStr, begins: bool, now: Instant) -> Result<Vec<Mailbox>, String> {
+        let known = self.resolved.get(folder).filter(|known| {
+            let age = now.saturating_duration_since(known.at);
+            age < OUTBOX_RESOLVED_FRESH || !begins && (known.to.is_ok() || age < OUTBOX_SWEEP / 2)
+        });
+        if let Some(known) = known {
+            return known.to.clone();
+        }
+        let to = match folder.to_str() {
+            Some(name) => (self.resolve)(name),
+            None => Err("It is no recipient's name.".to_owned()),
+        };
+        self.resolved.insert(folder.to_owned(), Resolved { to: to.clone(), at: now });
+        to
     }
 
     fn say_cut(&self, items: &Items, plan: &mut Plan) {
