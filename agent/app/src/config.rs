@@ -330,6 +330,7 @@ impl Paths {
         let home = base.as_ref().map(BaseStrategy::home_dir);
         let folder = config.folder.clone();
         config.enabled.then(|| Outbox {
+            paths: self.clone(),
             folder: folder.unwrap_or_else(|| outbox::default_folder(&self.data, usual.as_deref(), home)),
             records: self.data.join("outbox-records"),
             settle: Duration::from_secs(config.settle_s.into()),

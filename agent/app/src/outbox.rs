@@ -36,12 +36,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lighter_protocol::{Mailbox, UnixTime};
+use lighter_protocol::UnixTime;
 use notify::RecommendedWatcher;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
-use crate::limits::{OUTBOX_GATHER, OUTBOX_SWEEP, OUTBOX_SWEEP_BLIND};
+use crate::address_books;
+use crate::address_books::recipients::{Recipient, Strictness, resolve};
+use crate::config::{Config, Paths};
+use crate::limits::{OUTBOX_GATHER, OUTBOX_SWEEP, OUTBOX_SWEEP_BLIND, RECIPIENTS_MAX};
 use crate::shared::Handle;
 use decide::Settle;
 use keeper::{Keeper, Plan, Resolve};
@@ -51,6 +54,8 @@ use watch::Hints;
 /// Which outbox it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbox {
+    /// The agent's folders: where its address books are.
+    pub paths: Paths,
     /// The folder that the user knows.
     pub folder: PathBuf,
     /// Where the records are.
@@ -82,22 +87,37 @@ pub async fn run(shared: Handle, outbox: Outbox) {
         wait = (wait * 2).min(OUTBOX_SWEEP);
     };
     let settle = Settle { file: outbox.settle, folder: outbox.settle_folder };
-    let keeper = Keeper::new(root.clone(), ledger.clone(), settle, resolver(&shared));
+    let keeper = Keeper::new(
+        root.clone(),
+        ledger.clone(),
+        settle,
+        resolver(shared.config.clone(), outbox.paths.clone()),
+    );
     let hints = Arc::new(Hints::default());
     let eyes = Eyes { root: root.clone(), hints: hints.clone(), watching: None };
     Runner { shared, root, ledger, keeper: Some((keeper, eyes)), hints, sending: JoinSet::new() }.run().await;
 }
 
-/// Who gets what is in a folder of this name: as `send --to` understands it.
-fn resolver(_shared: &Handle) -> Resolve {
-    Arc::new(|name| {
-        let mailbox = name.parse::<Mailbox>().map(|mailbox| vec![mailbox]);
-        mailbox.map_err(|error| {
+/// Who gets what is in a folder of this name: as `send --to` understands it, a mailbox or a group.
+fn resolver(config: Config, paths: Paths) -> Resolve {
+    Arc::new(move |name| {
+        let said = |why: &dyn std::fmt::Display| {
             format!(
-                "Its name is no mailbox ({error}): name it like the recipient, such as bob@example.org. What is in it \
+                "Its name is no mailbox, such as bob@example.org, and no group that can be sent to: {why}. What is in it \
                  is not sent."
             )
-        })
+        };
+        let recipient: Recipient = name.parse().map_err(|error| said(&error))?;
+        let books = match &recipient {
+            Recipient::Mailbox(mailbox) => return Ok(vec![mailbox.clone()]),
+            Recipient::Group(_) => address_books::read(&config, &paths),
+        };
+        let members =
+            resolve(&books, &[recipient], &[], Strictness::Strict).map_err(|error| said(&error))?.to;
+        if members.len() > RECIPIENTS_MAX {
+            return Err(said(&format!("it has {} members, more than {RECIPIENTS_MAX}", members.len())));
+        }
+        Ok(members)
     })
 }
 
