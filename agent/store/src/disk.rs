@@ -234,3 +234,50 @@ fn private_folder(path: &Path) -> io::Result<()> {
 fn private_file(path: &Path, create: bool) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file whose sync says what it was made with.
+    #[derive(Debug)]
+    struct Said(bool);
+
+    impl DiskFile for Said {
+        fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            if self.0 { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+        }
+    }
+
+    // Rule 1.
+    #[test]
+    fn bad_input_31_of_files_synced_beside_each_other_each_failure_is_told_of_its_own_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = OsDisk::take(&folder.path().join("store"), &[]).unwrap();
+        for count in 0..=3 * SYNCS_MAX + 1 {
+            for failing in 0..=count {
+                let files: Vec<_> = (0..count).map(|index| Said(index != failing)).collect();
+                let files: Vec<_> = files.iter().map(|file| file as &dyn DiskFile).collect();
+                let is_synced: Vec<_> = disk.sync_files(&files).iter().map(Result::is_ok).collect();
+                let expected: Vec<_> = (0..count).map(|index| index != failing).collect();
+                assert_eq!(is_synced, expected);
+            }
+        }
+    }
+}
