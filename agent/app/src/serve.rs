@@ -68,7 +68,9 @@ async fn answer(shared: &Handle, request: Request, responder: Responder) {
         Request::Have(have) => self::have(shared, have, &peer).await,
         Request::Receipt(receipt) => offers::receipted(shared, &receipt, &peer).await,
         // Only relays have something waiting. Pings are answered by the connection itself.
-        Request::Waiting(_) | Request::Ping => Response::Refused,
+        Request::Waiting(_) | Request::Ping | Request::Meet(_) | Request::Knock(_) | Request::Here(_) => {
+            Response::Refused
+        }
     };
     if let Err(error) = responder.respond(&response).await {
         tracing::debug!(%peer, %error, "could not answer");

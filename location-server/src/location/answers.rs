@@ -6,7 +6,7 @@ use lighter_protocol::limits::ADDRESSES_MAX;
 use lighter_protocol::time::Now;
 use lighter_protocol::{Introduction, Mailbox, PeerId, RelayRecord, Signed, UnixTime};
 use lighter_transport::location::api::{IntroductionAnswer, IntroductionRequest, LookupAnswer, StoreRecord};
-use lighter_transport::location::limits::LOOKUP_NAMES_MAX;
+use lighter_transport::location::limits::{LOOKUP_NAMES_MAX, RELAYS_TOLD_NAMES_MAX};
 use lighter_transport::location::{Presence, Scope, Secret};
 use rand::RngExt;
 
@@ -83,7 +83,15 @@ impl Location {
             Caller::Token(_) => true,
             Caller::Session(session) => is_confirmed(&directory, session.store, now.wall),
         };
-        let answer = |name| LookupAnswer { store: find(&directory, &live, caller, may_ask, name, now.wall) };
+        // Who helps a store to find another. Mail servers and relays wait for the store's own session instead.
+        let relays = match caller {
+            Caller::Session(_) if names.len() <= RELAYS_TOLD_NAMES_MAX => directory.relays().0,
+            _ => &[],
+        };
+        let answer = |name| {
+            let found = find(&directory, &live, caller, may_ask, name, now.wall);
+            LookupAnswer { store: found.map(|store| StoreRecord { relays: relays.to_vec(), ..store }) }
+        };
         let answers: Vec<_> = names.iter().map(answer).collect();
         self.metrics.names.inc_by(count);
         self.metrics
@@ -193,6 +201,7 @@ fn find(
         presence,
         since,
         primary: store.primary,
+        relays: Vec::new(),
     })
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lighter_protocol::{RelayRecord, Signed, UnixTime};
 use lighter_transport::Identity;
+use lighter_transport::location::limits::RELAYS_TOLD_NAMES_MAX;
 use lighter_transport::location::{LocationClient, LocationError, Presence, Scope, Secret};
 
 use crate::world::{Store, World, mailbox};
@@ -245,6 +246,27 @@ async fn bad_input_36_a_store_registers_no_address_that_others_must_not_dial() {
     let mut registration = alice.registration(1);
     registration.addresses = vec!["8.8.8.8:4001".parse().unwrap()];
     world.client.register(&alice.sign(&registration)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_looks_another_up_learns_who_helps_to_reach_it_and_a_mail_server_does_not_need_to() {
+    let world = World::start().await;
+    let token = world.token(&[Scope::Relay, Scope::Lookup]).await;
+    let relay = RelayRecord {
+        peer: Identity::generate().peer(),
+        addresses: vec!["127.0.0.1:7443".parse().unwrap()],
+        retrieval_url: "http://127.0.0.1:7081".into(),
+    };
+    world.client.put_relay(&token, &relay).await.unwrap();
+    let (alice, _) = world.online("alice@example.org").await;
+    let (_, session) = world.online("bob@example.org").await;
+    let asked = world.client.lookup_one(&session, &alice.mailbox).await.unwrap().unwrap();
+    assert_eq!(asked.relays, [relay]);
+    let asked = world.client.lookup_one(&token, &alice.mailbox).await.unwrap().unwrap();
+    assert!(asked.relays.is_empty());
+    let many = vec![alice.mailbox.clone(); RELAYS_TOLD_NAMES_MAX + 1];
+    let asked = world.client.lookup(&session, &many).await.unwrap();
+    assert!(asked.iter().flatten().all(|store| store.relays.is_empty()), "an answer stays small");
 }
 
 #[tokio::test]

@@ -38,6 +38,8 @@ pub const RANGE_SET_RANGES_MAX: usize = 4_096;
 pub const OFFER_MESSAGE_LEN_MAX: usize = WIRE_MESSAGE_LEN_MAX;
 /// Bytes of an encoded message that carries little else than a signed statement: `Receipt`, `Waiting`.
 pub const STATEMENT_MESSAGE_LEN_MAX: usize = STATEMENT_LEN_MAX + SIGNATURE_LEN + 16;
+/// Bytes of an encoded `Meet` or `Knock`: an introduction, and a PeerId or an address.
+pub const MEETING_MESSAGE_LEN_MAX: usize = STATEMENT_MESSAGE_LEN_MAX + 64;
 /// Bytes of an encoded `Get`: its ranges (two varints of up to 6 bytes each, as no blob is over 2^40), two ids and an
 /// attestation.
 pub const GET_MESSAGE_LEN_MAX: usize = GET_RANGES_MAX * 12 + STATEMENT_MESSAGE_LEN_MAX + 64;

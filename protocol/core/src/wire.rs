@@ -14,6 +14,8 @@ mod codec;
 pub use check::{Check, Invalid, InvalidKind};
 pub use codec::{Decoder, Message, WireError, decode, encode};
 
+use std::net::SocketAddr;
+
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,13 @@ pub enum Request {
     Receipt(Signed<Receipt>),
     /// From a store to its relay: I am online, is anything waiting? The connection becomes the store's session.
     Waiting(Waiting),
+    /// From a sender to a relay of the recipient's domain: let the recipient's store and me find each other.
+    Meet(Meet),
+    /// From a relay to a store that has a session with it: somebody who may offer wants to meet you.
+    Knock(Knock),
+    /// The first thing on a connection that a store opened because of a [`Request::Knock`]: this is the connection that
+    /// you asked for, with the introduction of this [`Introduction::number`].
+    Here(u64),
 }
 
 /// What the other side answers.
@@ -63,6 +72,11 @@ pub enum Response {
     Refused,
     /// Try again after so many seconds: this side is busy or lacks something for a while.
     Later(u32),
+    /// To [`Request::Meet`]: the store was told, and tries to connect to where the relay saw the sender. This is where
+    /// the relay sees the store.
+    Met(SocketAddr),
+    /// To [`Request::Knock`]: the store connects now. To [`Request::Here`]: the connection is wanted, and will be used.
+    Coming,
 }
 
 /// Names a delivery or a blob that the store may have.
@@ -162,4 +176,25 @@ pub struct Get {
 pub struct Waiting {
     /// Proves for which mailbox this peer acts.
     pub attestation: Signed<Attestation>,
+}
+
+/// Let the recipient's store and me find each other: both of us are behind routers that let in only what answers
+/// (PROTOCOL.md §8).
+///
+/// It says no address: what counts is the one that the relay sees, since nobody can be made to knock at another's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meet {
+    /// The recipient's location server's word that this sender may offer to that mailbox's store.
+    pub introduction: Signed<Introduction>,
+    /// Which of the mailbox's stores.
+    pub store: PeerId,
+}
+
+/// Somebody who may offer wants to meet you.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Knock {
+    /// Says who, and that they may. The store judges it by itself.
+    pub introduction: Signed<Introduction>,
+    /// Where the relay sees the sender: the other end of the connection that its [`Meet`] came on.
+    pub address: SocketAddr,
 }

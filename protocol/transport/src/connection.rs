@@ -276,7 +276,9 @@ fn answers(request: &Request, response: &Response) -> bool {
         | (Request::Have(_), Response::Have(_))
         | (Request::Get(_), Response::Data { .. })
         | (Request::Receipt(_), Response::Released)
-        | (Request::Waiting(_), Response::Waiting(_)) => true,
+        | (Request::Waiting(_), Response::Waiting(_))
+        | (Request::Meet(_), Response::Met(_))
+        | (Request::Knock(_) | Request::Here(_), Response::Coming) => true,
         (Request::Ping, _) => false,
         (_, Response::Refused | Response::Later(_)) => true,
         _ => false,

@@ -3,8 +3,8 @@
 use lighter_protocol::blob::RangeSet;
 use lighter_protocol::limits::BLOB_SIZE_MAX;
 use lighter_protocol::wire::{
-    Answer, Decoder, Get, Have, LaterReason, Message, Offer, OfferedBlob, Request, Response, Waiting, decode,
-    encode,
+    Answer, Decoder, Get, Have, Knock, LaterReason, Meet, Message, Offer, OfferedBlob, Request, Response,
+    Waiting, decode, encode,
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Keypair, Mailbox, PeerId, Receipt, Registration,
@@ -218,6 +218,12 @@ fn request_seeds() -> Vec<Vec<u8>> {
         Request::Get(get),
         Request::Receipt(signed(&receipt())),
         Request::Waiting(Waiting { attestation: signed(&attestation()) }),
+        Request::Meet(Meet { introduction: signed(&introduction()), store: peer() }),
+        Request::Knock(Knock {
+            introduction: signed(&introduction()),
+            address: ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 4433).into(),
+        }),
+        Request::Here(300),
     ]
     .iter()
     .map(frame)
@@ -237,6 +243,8 @@ fn response_seeds() -> Vec<Vec<u8>> {
         Response::Waiting(7),
         Response::Refused,
         Response::Later(60),
+        Response::Met(([192, 0, 2, 1], 4433).into()),
+        Response::Coming,
     ]
     .iter()
     .map(frame)

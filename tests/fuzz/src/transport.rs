@@ -144,14 +144,16 @@ fn api_seeds() -> Vec<Vec<u8>> {
     let peer = Keypair::ed25519_from_bytes([7; 32]).expect("a key").public().to_peer_id();
     let mailbox: Mailbox = "alice@example.org".parse().expect("a mailbox");
     let addresses: Vec<std::net::SocketAddr> = vec![([192, 0, 2, 1], 7443).into()];
+    let relay =
+        RelayRecord { peer, addresses: addresses.clone(), retrieval_url: "https://b.example".to_owned() };
     let store = StoreRecord {
         peer,
-        addresses: addresses.clone(),
+        addresses,
         presence: lighter_transport::location::Presence::Online,
         since: UnixTime(1_800_000_000),
         primary: true,
+        relays: vec![relay.clone()],
     };
-    let relay = RelayRecord { peer, addresses, retrieval_url: "https://b.example".to_owned() };
     [
         serde_json::to_vec(&LookupAnswers { answers: vec![LookupAnswer { store: Some(store) }] }),
         serde_json::to_vec(&LookupAnswer { store: None }),

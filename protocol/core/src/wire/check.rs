@@ -76,11 +76,13 @@ impl std::error::Error for Invalid {}
 impl Check for Request {
     fn check(&self) -> Result<(), Invalid> {
         match self {
-            Self::Ping | Self::Have(_) => Ok(()),
+            Self::Ping | Self::Have(_) | Self::Here(_) => Ok(()),
             Self::Offer(offer) => offer.check(),
             Self::Get(get) => get.check(),
             Self::Receipt(receipt) => signed(receipt, "receipt"),
             Self::Waiting(waiting) => signed(&waiting.attestation, "waiting.attestation"),
+            Self::Meet(meet) => signed(&meet.introduction, "meet.introduction"),
+            Self::Knock(knock) => signed(&knock.introduction, "knock.introduction"),
         }
     }
 }
@@ -95,7 +97,9 @@ impl Check for Response {
             | Self::Released
             | Self::Waiting(_)
             | Self::Refused
-            | Self::Later(_) => Ok(()),
+            | Self::Later(_)
+            | Self::Met(_)
+            | Self::Coming => Ok(()),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lighter_protocol::blob::RangeSet;
 use lighter_protocol::wire::{
-    Answer, Get, Have, LaterReason, NoReason, Offer, OfferedBlob, Request, Response, encode,
+    Answer, Get, Have, Knock, LaterReason, Meet, NoReason, Offer, OfferedBlob, Request, Response, encode,
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Mailbox, PeerId, Receipt, Registration, RelayRecord,
@@ -133,7 +133,7 @@ impl Source {
     }
 
     fn request(&mut self) -> Request {
-        match self.below(7) {
+        match self.below(10) {
             0 => Request::Ping,
             1 => Request::Have(Have::Delivery(DeliveryId(self.bytes()))),
             2 => Request::Have(Have::Blob(BlobId(self.bytes()))),
@@ -162,12 +162,21 @@ impl Source {
                 let receipt = self.receipt();
                 Request::Receipt(self.signed(&receipt))
             }
-            _ => Request::Waiting(waiting()),
+            6 => Request::Waiting(waiting()),
+            7 => {
+                let introduction = self.introduction();
+                Request::Meet(Meet { introduction: self.signed(&introduction), store: self.peer() })
+            }
+            8 => {
+                let introduction = self.introduction();
+                Request::Knock(Knock { introduction: self.signed(&introduction), address: self.address() })
+            }
+            _ => Request::Here(self.below(u64::MAX)),
         }
     }
 
     fn response(&mut self) -> Response {
-        match self.below(8) {
+        match self.below(10) {
             0 => Response::Pong,
             1 => Response::Have(self.below(2) == 1),
             2 => Response::Answer(self.many(20, |source| match source.below(4) {
@@ -180,7 +189,9 @@ impl Source {
             4 => Response::Released,
             5 => Response::Waiting(self.below(u64::MAX)),
             6 => Response::Refused,
-            _ => Response::Later(u32::try_from(self.below(1 << 32)).unwrap()),
+            7 => Response::Later(u32::try_from(self.below(1 << 32)).unwrap()),
+            8 => Response::Met(self.address()),
+            _ => Response::Coming,
         }
     }
 }

@@ -223,6 +223,19 @@ fn golden_waiting() {
 }
 
 #[test]
+fn golden_meeting() {
+    let introduction = within(INTRODUCTION_SIGNATURE, &introduction_payload());
+    let meet = [bytes(&["06"]), introduction.clone(), bytes(&[STORE_PEER])].concat(); // kind 6; the statement; store
+    check_message(&Request::Meet(meet_request()), &meet);
+    let address = bytes(&["00 c0000201 d122"]); // IPv4, 192.0.2.1, port 4433
+    check_message(&Response::Met(address_of_store()), &[bytes(&["08"]), address.clone()].concat()); // kind 8; address
+    let knock = [bytes(&["07"]), introduction, address].concat(); // kind 7; the statement; address
+    check_message(&Request::Knock(samples::knock()), &knock);
+    check_message(&Request::Here(300), &bytes(&["08", "ac02"])); // kind 8; the introduction's number
+    check_message(&Response::Coming, &bytes(&["09"])); // kind 9
+}
+
+#[test]
 fn golden_refusals() {
     check_message(&Response::Refused, &bytes(&["06"])); // kind 6
     check_message(&Response::Later(300), &bytes(&["07", "ac02"])); // kind 7; seconds
@@ -245,6 +258,6 @@ fn golden_range_set() {
 fn no_format_changed_by_accident() {
     assert_eq!(
         drawn::hash_of_encodings(500),
-        "212ef132178891d5e2a69281adc8de4f51de96ca96a17067560ae82d1b887cd5"
+        "45285d07147bf0bcdc20575ac38d3edd82a96be43f7d0d188ec2ec2826b448f5"
     );
 }

@@ -1,6 +1,10 @@
 //! One of each message and statement, with fields that are easy to find in the bytes.
 
-use lighter_protocol::wire::{Answer, Get, Have, LaterReason, NoReason, Offer, OfferedBlob, Waiting};
+use std::net::SocketAddr;
+
+use lighter_protocol::wire::{
+    Answer, Get, Have, Knock, LaterReason, Meet, NoReason, Offer, OfferedBlob, Waiting,
+};
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Keypair, Mailbox, PeerId, Receipt, Registration,
     RelayRecord, Signed, Statement, UnixTime,
@@ -103,6 +107,18 @@ pub(crate) fn get() -> Get {
 
 pub(crate) fn waiting() -> Waiting {
     Waiting { attestation: signed(&attestation(), LOCATION) }
+}
+
+pub(crate) fn meet_request() -> Meet {
+    Meet { introduction: signed(&introduction(), LOCATION), store: peer(STORE) }
+}
+
+pub(crate) fn address_of_store() -> SocketAddr {
+    "192.0.2.1:4433".parse().unwrap()
+}
+
+pub(crate) fn knock() -> Knock {
+    Knock { introduction: signed(&introduction(), LOCATION), address: address_of_store() }
 }
 
 pub(crate) fn haves() -> [Have; 2] {

@@ -166,6 +166,12 @@ pub struct StoreRecord {
     pub since: UnixTime,
     /// Whether its receipts release.
     pub primary: bool,
+    /// The relays of its domain, each of which introduces whoever may offer to the store, where neither has an address
+    /// that can be dialled (`Meet`, PROTOCOL.md §8). Told to
+    /// stores that ask about [`super::limits::RELAYS_TOLD_NAMES_MAX`] mailboxes or fewer. Absent: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<RelayRequest>))]
+    pub relays: Vec<RelayRecord>,
 }
 
 /// Whether a store can be reached now.

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use lighter_protocol::limits::{RELAYS_MAX, RETRIEVAL_URL_LEN_MAX};
+
 /// Mailboxes in one `POST /v1/lookup` (DESIGN §7).
 pub const LOOKUP_NAMES_MAX: usize = 1_000;
+/// Mailboxes in one look-up up to which the relays of their domain are told with each: as many as a message has
+/// recipients.
+pub const RELAYS_TOLD_NAMES_MAX: usize = 100;
 /// Bytes of an answer that the client reads: 1,000 store records with 16 addresses each stay under it.
 pub const ANSWER_LEN_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of one event of the presence stream: a snapshot's page of 500 stores stays under it.
@@ -30,6 +35,10 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// A JSON store record with all its addresses: 16 × `"[v6]:port",` (50) and some 200 for the rest.
 const STORE_RECORD_JSON_LEN: usize = 16 * 50 + 200;
 const _: () = assert!(LOOKUP_NAMES_MAX * STORE_RECORD_JSON_LEN < ANSWER_LEN_MAX);
+/// A domain's relays in JSON: of each all addresses, the URL (JSON may escape each of its octets with another), a PeerId
+/// of 52, field names.
+const RELAYS_JSON_LEN: usize = RELAYS_MAX * (16 * 50 + 2 * RETRIEVAL_URL_LEN_MAX + 52 + 100);
+const _: () = assert!(RELAYS_TOLD_NAMES_MAX * (STORE_RECORD_JSON_LEN + RELAYS_JSON_LEN) < ANSWER_LEN_MAX);
 /// A JSON store presence: a mailbox of 320 octets (none of which JSON escapes), a PeerId of 52, field names.
 const STORE_PRESENCE_JSON_LEN: usize = 320 + 52 + 100;
 const _: () = assert!(SNAPSHOT_PAGE_MAX * STORE_PRESENCE_JSON_LEN < EVENT_LEN_MAX);

@@ -122,7 +122,8 @@ impl Peer {
                 }
             },
             // A relay pulls from nobody; the transport answers pings.
-            Request::Offer(_) | Request::Ping => Response::Refused,
+            Request::Offer(_) | Request::Ping | Request::Knock(_) | Request::Here(_) => Response::Refused,
+            Request::Meet(_) => Response::Refused,
         };
         if response == Response::Refused {
             refuse(responder, began).await;

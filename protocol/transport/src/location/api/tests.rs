@@ -23,6 +23,7 @@ fn a_store_record_reads_as_documented() {
         presence: Presence::Online,
         since: UnixTime(1_700_000_000),
         primary: true,
+        relays: Vec::new(),
     };
     let peer = record.peer.to_string();
     let json = format!(
@@ -30,6 +31,20 @@ fn a_store_record_reads_as_documented() {
     );
     assert_eq!(serde_json::to_string(&record).unwrap(), json);
     assert_eq!(serde_json::from_str::<StoreRecord>(&json).unwrap(), record);
+
+    // One whose domain has a relay names it; a server of before named none.
+    let relay = RelayRecord {
+        peer: record.peer,
+        addresses: vec!["192.0.2.9:7443".parse().unwrap()],
+        retrieval_url: "https://b.example".to_owned(),
+    };
+    let helped = StoreRecord { relays: vec![relay], ..record };
+    let named = format!(
+        r#"{{"relays":[{{"peer":"{peer}","addresses":["192.0.2.9:7443"],"retrieval_url":"https://b.example"}}]"#
+    );
+    let json = format!("{},{}", json.trim_end_matches('}'), &named[1..]) + "}";
+    assert_eq!(serde_json::to_string(&helped).unwrap(), json);
+    assert_eq!(serde_json::from_str::<StoreRecord>(&json).unwrap(), helped);
 }
 
 #[test]

@@ -415,8 +415,14 @@ impl Location {
     /// Knows a store from now on; with `reachable`, at its address.
     pub(super) fn know(&self, store: &Store, presence: Presence, reachable: bool) {
         let addresses = if reachable { vec![store.endpoint.local_addr().unwrap()] } else { Vec::new() };
-        let record =
-            StoreRecord { peer: store.peer(), addresses, presence, since: UnixTime::now(), primary: true };
+        let record = StoreRecord {
+            peer: store.peer(),
+            addresses,
+            presence,
+            since: UnixTime::now(),
+            primary: true,
+            relays: Vec::new(),
+        };
         self.stores.lock().unwrap_or_else(PoisonError::into_inner).insert(store.mailbox.clone(), record);
     }
 
