@@ -16,8 +16,12 @@ use lighter_harness::world::{Options, StorageOptions};
 const FAULTS: [(&str, usize, &str); 4] = [
     ("fdatasync:error=EIO:when=20+11", 0, "sync failed: the segment takes no more records"),
     ("fdatasync,fsync:error=EIO:when=24+", 1, "the failure could not be written down"),
-    ("pwrite64:error=ENOSPC:when=30+13", 2, "a write failed: the segment takes no more records for now"),
-    ("pwrite64:error=EIO:when=35+", 0, "a write failed: the segment takes no more records for now"),
+    (
+        "pwrite64,pwritev:error=ENOSPC:when=30+13",
+        2,
+        "a write failed: the segment takes no more records for now",
+    ),
+    ("pwrite64,pwritev:error=EIO:when=35+", 0, "a write failed: the segment takes no more records for now"),
 ];
 /// What a record begins with: the zeros that are written ahead do not count.
 const MAGIC: &[u8] = b"LRC1";
@@ -165,7 +169,7 @@ fn synced_before_the_failure(traced: &[Traced]) -> BTreeMap<PathBuf, u64> {
             Operation::Write { fd, offset, bytes } => {
                 let Some(path) = open.get(fd) else { continue };
                 match u64::try_from(one.result) {
-                    Ok(len) if bytes == MAGIC => _ = written.insert(path.clone(), offset + len),
+                    Ok(len) if bytes.starts_with(MAGIC) => _ = written.insert(path.clone(), offset + len),
                     Ok(_) => {}
                     Err(_) => _ = failed.insert(path.clone()),
                 }

@@ -31,7 +31,7 @@ pub enum Operation {
         /// Whether it is made, if it is not there.
         creates: bool,
     },
-    /// `pwrite64`: the result says how many bytes were written.
+    /// `pwrite64`, `pwritev`: the result says how many bytes were written.
     Write {
         /// The descriptor.
         fd: i64,
@@ -82,7 +82,7 @@ pub struct Traced {
 }
 
 /// What is traced. A program that uses others for its storage would have to be looked at anew.
-const CALLS: &str = "openat,pwrite64,write,ftruncate,fallocate,fdatasync,fsync,sync_file_range,rename,renameat,\
+const CALLS: &str = "openat,pwrite64,pwritev,write,ftruncate,fallocate,fdatasync,fsync,sync_file_range,rename,renameat,\
                      renameat2,unlink,unlinkat,link,linkat";
 
 impl Strace {
@@ -182,10 +182,10 @@ fn operation(line: &str) -> Result<Option<Operation>> {
             path: arguments.path(0)?,
             creates: arguments.words.iter().any(|word| word.contains("O_CREAT")),
         },
-        "pwrite64" => Operation::Write {
+        "pwrite64" | "pwritev" => Operation::Write {
             fd: arguments.number(0)?,
             offset: arguments.number(arguments.words.len() - 1)?.try_into()?,
-            bytes: arguments.strings.into_iter().next().context("no bytes")?,
+            bytes: arguments.strings.concat(),
         },
         "ftruncate" => {
             Operation::Truncate { fd: arguments.number(0)?, len: arguments.number(1)?.try_into()? }
@@ -260,6 +260,7 @@ mod tests {
 8 rename("\x2f\x61", "\x2f\x62") = 0
 7 <... write resumed>) = 12
 8 ftruncate(3, 10)                      = 0
+8 pwritev(3, [{iov_base="\x61"..., iov_len=9}, {iov_base="\x62", iov_len=1}], 2, 77) = 10
 7 fsync(4 <unfinished ...>
 7 <... fsync resumed>) = ?
 8 +++ killed by SIGKILL +++
@@ -281,7 +282,8 @@ mod tests {
                 (Operation::Sync { fd: 5 }, 3, Some(3), -1, true),
                 (Operation::Rename { from: "/a".into(), to: "/b".into() }, 6, Some(6), 0, false),
                 (Operation::Truncate { fd: 3, len: 10 }, 8, Some(8), 0, false),
-                (Operation::Sync { fd: 4 }, 9, None, -1, false),
+                (Operation::Write { fd: 3, offset: 77, bytes: b"ab".to_vec() }, 9, Some(9), 10, false),
+                (Operation::Sync { fd: 4 }, 10, None, -1, false),
             ]
         );
     }

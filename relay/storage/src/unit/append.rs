@@ -1,7 +1,8 @@
 //! Appending: a group is written, each file synced once, and each append answered.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use lighter_protocol::PeerId;
@@ -125,16 +126,27 @@ impl<D: Disk> Unit<D> {
     /// What is said to be good is on stable storage. After a failure in one file, what came before in that file is
     /// still synced, what comes behind is refused.
     pub fn commit(&mut self, group: &[CheckedAppend]) -> Vec<Result<(), UnitError>> {
-        let mut results = Vec::with_capacity(group.len());
+        let mut results: Vec<_> = group.iter().map(|_| Ok(())).collect();
         // Where what was written to each segment ends; then, whether that is durable.
         let mut written_to: BTreeMap<SegmentId, u64> = BTreeMap::new();
         let group_len: usize = group.iter().map(CheckedAppend::len).sum();
-        for append in group {
-            let written = self.write(append, group_len);
-            if written.is_ok() {
-                written_to.insert(append.segment, append.end);
+        let mut of_segment: BTreeMap<SegmentId, Vec<usize>> = BTreeMap::new();
+        for (at, append) in group.iter().enumerate() {
+            of_segment.entry(append.segment).or_default().push(at);
+        }
+        for (segment, places) in of_segment {
+            let appends: Vec<&CheckedAppend> = places.iter().map(|at| &group[*at]).collect();
+            if appends.len() > 1 && self.write_together(&appends, group_len).is_ok() {
+                written_to.extend(appends.last().map(|last| (segment, last.end)));
+                continue;
             }
-            results.push(written);
+            // One of them is wrong, or the disk is: each by itself, so that those before it count.
+            for (at, append) in places.into_iter().zip(appends) {
+                results[at] = self.write(append, group_len);
+                if results[at].is_ok() {
+                    written_to.insert(segment, append.end);
+                }
+            }
         }
         let failed: BTreeSet<SegmentId> = written_to
             .into_iter()
@@ -148,44 +160,61 @@ impl<D: Disk> Unit<D> {
         results
     }
 
+    /// Writes several appends to one segment, one behind the other, in one go; not yet synced. After an error nothing of
+    /// them counts.
+    fn write_together(&mut self, appends: &[&CheckedAppend], group_len: usize) -> Result<(), UnitError> {
+        let [first, others @ ..] = appends else { return Ok(()) };
+        let (shelved, mut writing) = self.may_append(first)?;
+        writing.advance(first)?;
+        for append in others {
+            self.may_append(append)?;
+            writing.advance(append)?;
+        }
+        let pieces: Vec<IoSlice<'_>> = appends.iter().map(|append| IoSlice::new(&append.bytes)).collect();
+        shelved.file.write_gathered_at(first.offset, &pieces)?;
+        self.written(&shelved, writing, group_len);
+        Ok(())
+    }
+
     /// Writes one append where it belongs; not yet synced.
     fn write(&mut self, append: &CheckedAppend, group_len: usize) -> Result<(), UnitError> {
-        let shelved = self.shelf.get(append.segment).ok_or(UnitError::NoSegment)?;
-        if shelved.header.writer != append.writer {
-            return Err(UnitError::NoSegment);
-        }
-        self.check_epoch(&append.writer, append.epoch)?;
-        let writing = self.writing.get(&append.segment).copied();
-        let Some(mut writing) = writing.filter(|_| shelved.phase().is_open()) else {
-            return Err(UnitError::State("the segment takes no appends"));
-        };
-        if append.records_epoch != shelved.header.epoch {
-            return Err(UnitError::Unsound("records of another epoch"));
-        }
-        if append.offset != writing.next {
-            return Err(UnitError::Offset { next: writing.next });
-        }
-        if append.first <= writing.last && writing.records > 0 {
-            return Err(UnitError::Unsound("records out of order"));
-        }
-        if append.end > SEGMENT_LEN_MAX || writing.records + append.records > SEGMENT_RECORDS_MAX {
-            return Err(UnitError::State("the segment is full"));
-        }
+        let (shelved, mut writing) = self.may_append(append)?;
+        writing.advance(append)?;
         if let Err(error) = shelved.file.write_at(append.offset, &append.bytes) {
             let segment = append.segment;
             tracing::error!(%segment, %error, "a write failed: the segment takes no more records for now");
             self.fail(&shelved, false);
             return Err(error.into());
         }
-        writing.filled = writing.filled.max(append.end);
-        if append.end == writing.filled && group_len < FILL_BELOW_LEN {
-            writing.filled = self.fill_ahead(&shelved, append.end);
-        }
-        writing.next = append.end;
-        writing.records += append.records;
-        writing.last = append.last;
-        self.writing.insert(append.segment, writing);
+        self.written(&shelved, writing, group_len);
         Ok(())
+    }
+
+    /// The segment that it is for, if that takes appends of its writer now.
+    fn may_append(&self, append: &CheckedAppend) -> Result<(Arc<Shelved<D>>, Writing), UnitError> {
+        let shelved = self.shelf.get(append.segment).ok_or(UnitError::NoSegment)?;
+        if shelved.header.writer != append.writer {
+            return Err(UnitError::NoSegment);
+        }
+        self.check_epoch(&append.writer, append.epoch)?;
+        let writing = self.writing.get(&append.segment).copied();
+        let Some(writing) = writing.filter(|_| shelved.phase().is_open()) else {
+            return Err(UnitError::State("the segment takes no appends"));
+        };
+        if append.records_epoch != shelved.header.epoch {
+            return Err(UnitError::Unsound("records of another epoch"));
+        }
+        Ok((shelved, writing))
+    }
+
+    /// What was written up to `writing.next` stands in the file; zeros follow it where they pay.
+    fn written(&mut self, shelved: &Arc<Shelved<D>>, mut writing: Writing, group_len: usize) {
+        let end = writing.next;
+        writing.filled = writing.filled.max(end);
+        if end == writing.filled && group_len < FILL_BELOW_LEN {
+            writing.filled = self.fill_ahead(shelved, end);
+        }
+        self.writing.insert(shelved.header.segment, writing);
     }
 
     /// Writes zeros from `end` on, so that the next small appends change no file length. Gives where they end.
@@ -235,6 +264,23 @@ impl<D: Disk> Unit<D> {
 impl Writing {
     pub(super) fn new(end: u64) -> Self {
         Self { next: end, filled: end, records: 0, last: Sequence::ZERO }
+    }
+
+    /// How it stands behind `append`, if that is what comes next and there is room for it.
+    fn advance(&mut self, append: &CheckedAppend) -> Result<(), UnitError> {
+        if append.offset != self.next {
+            return Err(UnitError::Offset { next: self.next });
+        }
+        if append.first <= self.last && self.records > 0 {
+            return Err(UnitError::Unsound("records out of order"));
+        }
+        if append.end > SEGMENT_LEN_MAX || self.records + append.records > SEGMENT_RECORDS_MAX {
+            return Err(UnitError::State("the segment is full"));
+        }
+        self.next = append.end;
+        self.records += append.records;
+        self.last = append.last;
+        Ok(())
     }
 }
 

@@ -165,13 +165,33 @@ fn what_a_group_wrote_before_it_found_no_room_counts_and_what_was_there_stays() 
     commit(&mut unit, append_at(4096, record(1, 4096, 4096, 100), 3).unwrap()).unwrap();
     let group = [(2, ends[0]), (3, ends[1])]
         .map(|(sequence, offset)| append_at(offset, record(sequence, offset, 4096, 100), 3).unwrap());
-    disk.inject(1, Fault::NoSpace); // the second write
+    disk.inject(1, Fault::NoSpace); // the second write, when both go together
+    disk.inject(3, Fault::NoSpace); // and when each goes by itself
     let results = unit.commit(&group);
     assert!(matches!(results[..], [Ok(()), Err(UnitError::NoSpace)]), "{results:?}");
     assert_eq!(unit.shelf().get(SEGMENT).unwrap().readable(), ends[1]);
     drop(unit);
     let (unit, _) = open(&disk.crash()).unwrap();
     assert_eq!(unit.shelf().get(SEGMENT).unwrap().readable(), ends[1]);
+}
+
+#[test]
+fn appends_of_a_group_are_told_of_one_by_one_and_a_wrong_one_costs_the_others_nothing() {
+    let mut unit = unit(&SimDisk::new(5));
+    let len = record(1, 4096, 4096, 100).len() as u64;
+    // The third is of a place that is not reached when the second is refused; the fourth is that second one's place.
+    let group = [(1, 0), (2, 7), (3, 8), (4, 1)].map(|(sequence, place)| {
+        let offset = 4096 + place * len;
+        append_at(offset, record(sequence, offset, 4096, 100), 3).unwrap()
+    });
+    let results = unit.commit(&group);
+    let next = 4096 + len;
+    assert!(
+        matches!(results[..], [Ok(()), Err(UnitError::Offset { next: a }), Err(UnitError::Offset { next: b }), Ok(())]
+            if (a, b) == (next, next)),
+        "{results:?}"
+    );
+    assert_eq!(unit.shelf().get(SEGMENT).unwrap().readable(), 4096 + 2 * len);
 }
 
 #[test]
