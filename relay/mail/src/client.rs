@@ -4,6 +4,11 @@
 //! gives, and feeds content while [`Session::wants_content`]. Any number of messages go over one connection, one after
 //! the other: [`Event::Ready`], [`Session::send`], [`Event::Begin`], content, [`Event::Done`], `send` again.
 //!
+//! A message may also be sent step by step, for somebody who waits for each reply: [`Session::open`],
+//! [`Session::add_recipient`], each answered by [`Event::Answered`], then [`Session::start_content`] or
+//! [`Session::abandon`]. Before the first message, [`Session::authenticate`] passes on an authentication that this side
+//! knows nothing of.
+//!
 //! Why it is sound:
 //! - Every recipient has exactly one [`Outcome`], whatever happens to the connection; where nobody knows (the
 //!   connection broke after the content's end), it is temporary: better twice than never.
@@ -94,6 +99,12 @@ pub enum Event {
     StartTls,
     /// A message may be sent.
     Ready,
+    /// The next hop asks for more (RFC 4954 §4): call [`Session::respond`] with the answer to this challenge.
+    Challenge(String),
+    /// What became of the authentication: the next hop's own words, its lines kept.
+    Authenticated(Reply),
+    /// The reply to MAIL or RCPT of a message that is sent step by step.
+    Answered(Reply),
     /// The next hop takes the content: feed it while [`Session::wants_content`], then call [`Session::end_content`].
     Begin,
     /// What became of the message for each of its recipients, in the envelope's order.

@@ -2,12 +2,13 @@
 //!
 //! The story in order: [`address`] and [`envelope`] say who sends to whom and under which conditions; [`reply`] is
 //! the one language of answers; [`dot`] knows what a line is and where a message ends (the strict way:
-//! CR LF . CR LF and nothing else); [`server`] takes mail in by SMTP or LMTP; [`client`] hands it on; [`trace`] and
-//! [`notice`] write the field and the few messages that a relay adds itself.
+//! CR LF . CR LF and nothing else); [`server`] takes mail in by SMTP or LMTP; [`client`] hands it on; [`auth`] is what
+//! the two pass between them of an authentication that neither of them understands; [`trace`] and [`notice`] write the field and the few messages that a relay adds itself.
 //!
 //! What it is not: a MIME parser (`lighter-message`), a listener or a queue (`lighter-relay`).
 
 pub mod address;
+pub mod auth;
 pub mod client;
 pub mod dot;
 pub mod envelope;
@@ -20,6 +21,7 @@ pub mod trace;
 pub mod xtext;
 
 pub use address::Address;
+pub use auth::AuthText;
 pub use envelope::{Body, Envelope, MailFrom, Notify, OriginalRecipient, RcptTo, Return};
 pub use reply::{Class, EnhancedStatus, Reply};
 pub use xtext::Xtext;

@@ -15,6 +15,10 @@ pub const ORCPT_LEN_MAX: usize = 500;
 
 /// Octets in a command line, CR LF included: RFC 5321 §4.5.3.1.4 (512) with what SIZE, 8BITMIME, SMTPUTF8 and DSN add.
 pub const COMMAND_LINE_LEN_MAX: usize = 2_048;
+/// Octets in a line of an authentication exchange, CR LF included, either way (RFC 4954 §4).
+pub const AUTH_LINE_LEN_MAX: usize = 12_288;
+/// Authentications that may fail in one session before it is ended: passwords are not to be guessed through it.
+pub const AUTH_FAILURES_MAX: usize = 5;
 /// Octets of one over-long command line that are read and thrown away before the connection is closed.
 pub const LINE_DISCARD_MAX: usize = 64 * 1024;
 /// Recipients of one transaction (RFC 5321 §4.5.3.1.8 asks for at least 100): the rest are told `452`.
@@ -52,6 +56,9 @@ pub const REPLY_LINES_MAX: usize = 128;
 /// Octets of a reply's text that are kept, shown and sent on.
 pub const REPLY_TEXT_LEN_MAX: usize = 500;
 
+/// Lines of a reply's text that are sent on where it is passed on as it came.
+pub const REPLY_TEXT_LINES_MAX: usize = 16;
+
 /// How long a client waits for the greeting, and for the reply to EHLO, MAIL and RCPT (RFC 5321 §4.5.3.2.1 to .3).
 pub const CLIENT_COMMAND_TIMEOUT: Duration = Duration::from_mins(5);
 /// How long a client waits for `354` (RFC 5321 §4.5.3.2.4).
@@ -81,5 +88,7 @@ const _: () = assert!(
             + DOMAIN_LEN_MAX
             + ORCPT_LEN_MAX
 );
-const _: () = assert!(LINE_DISCARD_MAX > COMMAND_LINE_LEN_MAX);
+const _: () = assert!(LINE_DISCARD_MAX > COMMAND_LINE_LEN_MAX && LINE_DISCARD_MAX > AUTH_LINE_LEN_MAX);
+const _: () = assert!(AUTH_LINE_LEN_MAX > COMMAND_LINE_LEN_MAX && AUTH_LINE_LEN_MAX > REPLY_LINE_LEN_MAX);
+const _: () = assert!(REPLY_TEXT_LINES_MAX <= REPLY_LINES_MAX);
 const _: () = assert!(LOCAL_PART_LEN_MAX >= 64 && RECIPIENTS_MAX >= 100);

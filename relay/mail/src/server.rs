@@ -13,6 +13,8 @@
 //!   read to its end and refused (RFC 5321 §2.3.8, CVE-2023-51764), because no next hop may be led to see another end.
 //!   NUL is content like any other byte.
 //! - What follows STARTTLS in the clear ends the session (CVE-2011-0411).
+//! - An authentication ([`Config::mechanisms`]) is the shell's to decide: what the peer says is checked for its form, told,
+//!   and forgotten. No part of it is executed as a command, shown, or kept.
 //! - A positive final reply is the shell's alone ([`Session::finish`]): the session never says `250` for content.
 
 mod command;
@@ -29,6 +31,7 @@ use bytes::Bytes;
 pub use session::Session;
 
 use crate::Protocol;
+use crate::auth::AuthText;
 use crate::envelope::{Envelope, MailFrom, RcptTo};
 use crate::limits;
 use crate::reply::Reply;
@@ -48,6 +51,10 @@ pub struct Config {
     pub tls_offered: bool,
     /// Whether MAIL is refused before STARTTLS.
     pub tls_required: bool,
+    /// The names of the ways to authenticate that are offered; none: AUTH is not offered.
+    pub mechanisms: Vec<String>,
+    /// What is announced beyond what every session can do.
+    pub extensions: Extensions,
     /// How long the session waits.
     pub timeouts: Timeouts,
 }
@@ -62,8 +69,28 @@ impl Config {
             recipients_max: limits::RECIPIENTS_MAX,
             tls_offered: false,
             tls_required: false,
+            mechanisms: Vec::new(),
+            extensions: Extensions::default(),
             timeouts: Timeouts::default(),
         }
+    }
+}
+
+/// Extensions that are announced where those who take the messages on can do them, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extensions {
+    /// RFC 6152.
+    pub eight_bit_mime: bool,
+    /// RFC 6531.
+    pub smtputf8: bool,
+    /// RFC 3461.
+    pub dsn: bool,
+}
+
+impl Default for Extensions {
+    /// All of them: a server that keeps the message, and finds its own way on.
+    fn default() -> Self {
+        Self { eight_bit_mime: true, smtputf8: true, dsn: true }
     }
 }
 
@@ -101,6 +128,16 @@ pub enum Event {
         /// Whether it knows extensions.
         extended: bool,
     },
+    /// AUTH, of an offered mechanism: asks for [`Session::challenge`] or [`Session::auth_done`].
+    Auth {
+        /// The mechanism, in capitals.
+        mechanism: String,
+        /// What was said with the command; `=` is an empty one.
+        initial: Option<AuthText>,
+    },
+    /// The answer to a challenge, or what cancels the exchange: asks for [`Session::challenge`] or
+    /// [`Session::auth_done`].
+    AuthResponse(AuthText),
     /// MAIL: asks for [`Session::accept`] or [`Session::refuse`].
     Mail(MailFrom),
     /// RCPT, of an address not accepted in this transaction yet: asks for [`Session::accept`] or [`Session::refuse`].

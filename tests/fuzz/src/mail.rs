@@ -7,13 +7,14 @@ use bytes::Bytes;
 use lighter_mail::client::{self, ReplyReader};
 use lighter_mail::dot::{Decoder, Encoder};
 use lighter_mail::server::{Config, Event, Session, Verdict};
-use lighter_mail::{Envelope, MailFrom, Protocol, RcptTo, Reply};
+use lighter_mail::{AuthText, Envelope, MailFrom, Protocol, RcptTo, Reply};
 
 use crate::Target;
 
 /// This crate's targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "smtp_session", run: smtp_session, seeds: session_seeds },
+    Target { name: "submission_session", run: submission_session, seeds: submission_seeds },
     Target { name: "lmtp_session", run: lmtp_session, seeds: session_seeds },
     Target { name: "smtp_content", run: smtp_content, seeds: content_seeds },
     Target { name: "smtp_reply", run: smtp_reply, seeds: reply_seeds },
@@ -22,19 +23,24 @@ pub const TARGETS: &[Target] = &[
 
 /// What an SMTP client might say.
 pub fn smtp_session(data: &[u8]) {
-    session(Protocol::Smtp, data);
+    session(Protocol::Smtp, &[], data);
+}
+
+/// What a mail client might say to a server that offers AUTH.
+pub fn submission_session(data: &[u8]) {
+    session(Protocol::Smtp, &["PLAIN", "LOGIN"], data);
 }
 
 /// What an LMTP client might say.
 pub fn lmtp_session(data: &[u8]) {
-    session(Protocol::Lmtp, data);
+    session(Protocol::Lmtp, &[], data);
 }
 
 /// Cut anywhere it goes the same way; a message that ended was begun, and has no bare line end in it.
-fn session(protocol: Protocol, data: &[u8]) {
-    let whole = Run::new(protocol, data, data.len().max(1));
+fn session(protocol: Protocol, mechanisms: &[&str], data: &[u8]) {
+    let whole = Run::new(protocol, mechanisms, data, data.len().max(1));
     for piece in [1, 7] {
-        assert!(Run::new(protocol, data, piece) == whole, "the pieces' size makes a difference");
+        assert!(Run::new(protocol, mechanisms, data, piece) == whole, "the pieces' size makes a difference");
     }
     for content in &whole.messages {
         assert!(!has_bare_line_end(content), "a bare line end got through");
@@ -50,9 +56,10 @@ struct Run {
 }
 
 impl Run {
-    fn new(protocol: Protocol, data: &[u8], piece: usize) -> Self {
+    fn new(protocol: Protocol, mechanisms: &[&str], data: &[u8], piece: usize) -> Self {
         let now = Instant::now();
-        let config = Config { size_max: 4_096, ..Config::new(protocol, "mx.example") };
+        let mechanisms = mechanisms.iter().map(|&name| name.to_owned()).collect();
+        let config = Config { size_max: 4_096, mechanisms, ..Config::new(protocol, "mx.example") };
         let mut session = Session::new(Arc::new(config), now);
         let mut run = Self { said: Vec::new(), events: Vec::new(), messages: Vec::new() };
         let mut content = Vec::new();
@@ -87,6 +94,15 @@ impl Run {
                 assert!(summary.len == content.len() as u64);
                 self.messages.push(std::mem::take(content));
                 session.finish(&Verdict::All(Reply::fixed(250, 0, 0, "ok")), now);
+            }
+            Event::Auth { initial: None, .. } => session.challenge("", now),
+            Event::Auth { initial: Some(said), .. } | Event::AuthResponse(said) => {
+                assert!(!said.as_str().contains(|c: char| c.is_whitespace() || c.is_control()));
+                match said.as_str().len() % 3 {
+                    0 => session.challenge("bW9yZQ==", now),
+                    1 => session.auth_done(&Reply::fixed(535, 7, 8, "no"), now),
+                    _ => session.auth_done(&Reply::fixed(235, 7, 0, "yes"), now),
+                }
             }
             Event::Hello { .. } | Event::Abort | Event::StartTls | Event::Close => {}
         }
@@ -164,10 +180,15 @@ pub fn smtp_client(data: &[u8]) {
             }
             while let Some(event) = session.poll_event() {
                 match event {
-                    client::Event::Ready => {
+                    client::Event::Ready if !session.capabilities().mechanisms.is_empty() => {
+                        session.authenticate("PLAIN", None, now);
+                    }
+                    client::Event::Ready | client::Event::Authenticated(_) => {
                         sent = true;
                         session.send(envelope.clone(), now);
                     }
+                    client::Event::Challenge(_) => session.respond(&AuthText::cancel(), now),
+                    client::Event::Answered(_) => {}
                     client::Event::Begin => {
                         session.content(Bytes::from_static(b".x\r\n"), now);
                         session.end_content(now);
@@ -206,6 +227,17 @@ fn session_seeds() -> Vec<Vec<u8>> {
     .collect()
 }
 
+fn submission_seeds() -> Vec<Vec<u8>> {
+    [
+        "EHLO c\r\nAUTH PLAIN AGEAYg==\r\nMAIL FROM:<a@b> AUTH=<>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n",
+        "EHLO c\r\nAUTH LOGIN\r\nYQ==\r\nYWI=\r\nAUTH PLAIN\r\n*\r\nAUTH LOGIN =\r\nNOOP\r\nAUTH\r\nAUTH X\r\n",
+        "AUTH PLAIN\r\nEHLO c\r\nauth plain\r\nMAIL FROM:<a@b>\r\nMAIL FROM:<a@b> AUTH=a+2Bb\r\nAUTH PLAIN\r\n",
+    ]
+    .iter()
+    .map(|text| text.as_bytes().to_vec())
+    .collect()
+}
+
 fn content_seeds() -> Vec<Vec<u8>> {
     [&b"A: b\r\n\r\n.x\r\n..\r\n.\r\n"[..], b"x", b"", b".\r\n", b"\r\n.\r\n\0\xff", b"a\nb\rc\r\r\n"]
         .map(<[u8]>::to_vec)
@@ -217,6 +249,7 @@ fn reply_seeds() -> Vec<Vec<u8>> {
         "220 mx\r\n250-mx\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-DSN\r\n250 SMTPUTF8\r\n250 ok\r\n250 2.1.5 ok\r\n\
          550 5.1.1 no\r\n354 go\r\n250 2.0.0 queued\r\n",
         "220 mx\r\n502 what\r\n250 mx\r\n250 ok\r\n250 ok\r\n450 4.2.0 later\r\n354 go\r\n452 4.3.1 full\r\n",
+        "220 mx\r\n250-mx\r\n250 AUTH PLAIN LOGIN\r\n334 bW9yZQ==\r\n535-5.7.8 no\r\n535 5.7.8 not you\r\n250 ok\r\n250 ok\r\n",
         "220 mx\r\n250-mx\r\n250 STARTTLS\r\n220 go\r\n250 mx\r\n421 4.3.2 bye\r\n",
         "220 mx\r\n250 mx\r\n250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n250-2.0.0 one\r\n250 2.0.0 line\r\n552 5.2.2 full\r\n",
     ]

@@ -187,7 +187,14 @@ impl Wire {
                 Some(Event::Closed(None)) => {
                     return Err(NotOpen::Connect(io::ErrorKind::ConnectionReset.into()));
                 }
-                Some(Event::Begin | Event::Done(_)) => {}
+                // Of what nobody has asked for yet there is nothing.
+                Some(
+                    Event::Begin
+                    | Event::Done(_)
+                    | Event::Challenge(_)
+                    | Event::Authenticated(_)
+                    | Event::Answered(_),
+                ) => {}
                 None => wire.exchange().await,
             }
         }

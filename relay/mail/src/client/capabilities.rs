@@ -1,5 +1,6 @@
 //! What the next hop said it can do.
 
+use crate::auth;
 use crate::envelope::{Body, Envelope, MailFrom, RcptTo};
 use crate::reply::Reply;
 
@@ -20,6 +21,8 @@ pub struct Capabilities {
     pub starttls: bool,
     /// RFC 1870.
     pub size: Size,
+    /// RFC 4954: the names of the ways to authenticate, as they were said.
+    pub mechanisms: Vec<String>,
 }
 
 /// The SIZE extension.
@@ -45,6 +48,10 @@ impl Capabilities {
                 "8BITMIME" => capabilities.eight_bit_mime = true,
                 "SMTPUTF8" => capabilities.smtputf8 = true,
                 "DSN" => capabilities.dsn = true,
+                "AUTH" => {
+                    let names = value.split_ascii_whitespace().filter(|name| auth::mechanism(name).is_some());
+                    capabilities.mechanisms = names.map(str::to_owned).collect();
+                }
                 "STARTTLS" => capabilities.starttls = true,
                 "SIZE" => {
                     capabilities.size = match value.trim().parse() {

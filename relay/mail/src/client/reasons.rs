@@ -6,6 +6,7 @@ pub(super) const LOST: Reply = Reply::fixed(451, 4, 2, "Connection to the next h
 /// The next hop may have the message: sending it again may double it, not sending it again may lose it.
 pub(super) const LOST_AT_END: Reply =
     Reply::fixed(451, 4, 2, "Connection to the next hop lost before its final reply");
+pub(super) const NO_AUTH: Reply = Reply::fixed(454, 7, 0, "Cannot authenticate now");
 pub(super) const TIMED_OUT: Reply = Reply::fixed(451, 4, 2, "The next hop is too slow");
 pub(super) const GARBLED: Reply = Reply::fixed(451, 5, 0, "The next hop does not speak the protocol");
 pub(super) const NO_TLS: Reply = Reply::fixed(451, 7, 0, "The next hop offers no TLS, which is required");

@@ -1,6 +1,8 @@
 //! Replies as they come from a peer (RFC 5321 §4.2): cut into lines, bounded, made safe.
 
-use crate::limits::{REPLY_LINE_LEN_MAX, REPLY_LINES_MAX, REPLY_TEXT_LEN_MAX};
+use crate::limits::{
+    AUTH_LINE_LEN_MAX, REPLY_LINE_LEN_MAX, REPLY_LINES_MAX, REPLY_TEXT_LEN_MAX, REPLY_TEXT_LINES_MAX,
+};
 use crate::reply::{EnhancedStatus, Reply};
 
 /// A complete reply.
@@ -25,18 +27,26 @@ pub enum ReplyError {
 
 /// Puts replies together from pieces of any length.
 ///
-/// Invariant: `line.len() ≤ REPLY_LINE_LEN_MAX`, `lines.len() < REPLY_LINES_MAX`.
+/// Invariant: `line.len() ≤ REPLY_LINE_LEN_MAX` (during an authentication: `AUTH_LINE_LEN_MAX`),
+/// `lines.len() < REPLY_LINES_MAX`.
 #[derive(Debug, Default)]
 pub struct ReplyReader {
     line: Vec<u8>,
     code: Option<u16>,
     lines: Vec<String>,
+    /// Whether a challenge may come.
+    has_auth: bool,
 }
 
 impl ReplyReader {
     /// A reader that has seen nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Says whether a challenge may come, whose line may be longer than any reply's (RFC 4954 §4).
+    pub(super) fn expect_challenges(&mut self, expected: bool) {
+        self.has_auth = expected;
     }
 
     /// Whether no reply has begun.
@@ -61,7 +71,8 @@ impl ReplyReader {
     }
 
     fn extend(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
-        if self.line.len() + bytes.len() > REPLY_LINE_LEN_MAX {
+        let line_len_max = if self.has_auth { AUTH_LINE_LEN_MAX } else { REPLY_LINE_LEN_MAX };
+        if self.line.len() + bytes.len() > line_len_max {
             return Err(ReplyError::TooLong);
         }
         self.line.extend_from_slice(bytes);
@@ -100,6 +111,21 @@ fn printable(text: &[u8]) -> String {
 }
 
 impl PeerReply {
+    /// Its lines kept, for somebody who is told the peer's own words. The enhanced status is taken out where every line
+    /// has the same one, so that it is written again as it was.
+    pub fn into_verbatim(self) -> Reply {
+        let read = |line: &String| EnhancedStatus::read(self.code, line).map(|(status, _)| status);
+        let first = self.lines.first().and_then(read);
+        let status = first.filter(|_| self.lines.iter().all(|line| read(line) == first));
+        let words = self.lines.iter().map(|line| match EnhancedStatus::read(self.code, line) {
+            Some((_, words)) if status.is_some() => words,
+            _ => line.as_str(),
+        });
+        let cut = words.map(|line| &line[..line.floor_char_boundary(REPLY_TEXT_LEN_MAX)]);
+        let text: Vec<&str> = cut.take(REPLY_TEXT_LINES_MAX).collect();
+        Reply { code: self.code, status, text: text.join("\n").into() }
+    }
+
     /// On one line, the enhanced status taken out, the text cut at its limit.
     pub fn into_reply(self) -> Reply {
         let mut status = None;
@@ -147,6 +173,18 @@ mod tests {
             assert_eq!(reply.to_string(), "550 5.1.1 no such user");
         }
         assert_eq!(read_by(b"250\n", 1).unwrap()[0].lines, [""]);
+    }
+
+    #[test]
+    fn a_reply_is_told_word_for_word() {
+        for text in
+            ["550-5.1.1 no\r\n550 5.1.1 such user\r\n", "535 5.7.8 Bad\r\n", "554-5.7.1 a\r\n554 b\r\n"]
+        {
+            let reply = read_by(text.as_bytes(), 3).unwrap().remove(0).into_verbatim();
+            let mut written = bytes::BytesMut::new();
+            reply.write_to(&mut written);
+            assert_eq!(written, text);
+        }
     }
 
     #[test]

@@ -10,8 +10,9 @@ use super::reasons;
 use super::reply_reader::{PeerReply, ReplyReader};
 use super::{Capabilities, Config, Deadline, Event, Origin, Outcome, Tls};
 use crate::Protocol;
+use crate::auth::{self, AuthText};
 use crate::dot::Encoder;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, MailFrom, RcptTo};
 use crate::limits::{CLIENT_QUIT_TIMEOUT, PIPELINE_MAX};
 use crate::reply::{Class, Reply};
 
@@ -43,6 +44,8 @@ enum Phase {
     Tls,
     /// A message may be sent.
     Ready,
+    /// An authentication is passed on.
+    Authenticating,
     /// A message is on its way.
     Sending(Box<Transfer>),
     /// QUIT was said.
@@ -58,6 +61,7 @@ enum Expected {
     Hello,
     PlainHello,
     StartTls,
+    Auth,
     Reset,
     Mail,
     /// RCPT of the recipient at this place.
@@ -82,6 +86,8 @@ struct Transfer {
     next_rcpt: usize,
     /// A reply that settles the matter for all: no further command is of use.
     failed: bool,
+    /// Whether recipients may still be added, and each reply is told.
+    stepping: bool,
     mail_sent: bool,
     data_sent: bool,
     content: Flow,
@@ -184,6 +190,92 @@ impl Session {
         }
     }
 
+    /// Passes an authentication on, of a mechanism in [`Capabilities::mechanisms`]: [`Event::Challenge`] or
+    /// [`Event::Authenticated`] follows, or [`Event::Closed`].
+    pub fn authenticate(&mut self, mechanism: &str, initial: Option<&AuthText>, now: Instant) {
+        if !self.is_ready() || auth::mechanism(mechanism).is_none() {
+            self.events.push_back(Event::Authenticated(reasons::NO_AUTH));
+            return;
+        }
+        self.output.push_back(match initial {
+            Some(initial) => auth::secret_line(&["AUTH ", mechanism, " ", initial.as_str()]),
+            None => auth::secret_line(&["AUTH ", mechanism]),
+        });
+        self.phase = Phase::Authenticating;
+        self.await_auth(now);
+    }
+
+    /// The answer to [`Event::Challenge`], or what cancels the exchange.
+    pub fn respond(&mut self, response: &AuthText, now: Instant) {
+        if matches!(self.phase, Phase::Authenticating) && self.expected.is_empty() {
+            self.output.push_back(auth::secret_line(&[response.as_str()]));
+            self.await_auth(now);
+        }
+    }
+
+    fn await_auth(&mut self, now: Instant) {
+        self.reader.expect_challenges(true);
+        self.expected.push_back(Expected::Auth);
+        self.set_deadline(now);
+    }
+
+    /// Begins a message whose recipients come one by one. [`Event::Answered`] is the reply to MAIL; where it is not
+    /// positive, nothing has begun.
+    pub fn open(&mut self, mail: MailFrom, now: Instant) {
+        let envelope = Envelope { mail, recipients: Vec::new() };
+        if !self.is_ready() {
+            return self.events.push_back(Event::Answered(reasons::LOST));
+        }
+        if let Some(reply) = self.capabilities.objection(&envelope) {
+            return self.events.push_back(Event::Answered(reply));
+        }
+        self.begin(envelope, true, now);
+    }
+
+    /// A further recipient of the message that was opened: [`Event::Answered`] is the reply to RCPT.
+    pub fn add_recipient(&mut self, rcpt: RcptTo, now: Instant) {
+        let smtputf8 = self.capabilities.smtputf8;
+        match &mut self.phase {
+            Phase::Sending(transfer) if transfer.stepping && (smtputf8 || rcpt.address.is_ascii()) => {
+                transfer.envelope.recipients.push(rcpt);
+                transfer.outcomes.push(None);
+                transfer.accepted.push(false);
+            }
+            Phase::Sending(transfer) if transfer.stepping => {
+                return self.events.push_back(Event::Answered(reasons::NEEDS_SMTPUTF8));
+            }
+            _ => return self.events.push_back(Event::Answered(reasons::LOST)),
+        }
+        self.go_on(now);
+        self.set_deadline(now);
+    }
+
+    /// All recipients of the message that was opened are known: it goes on as after [`Session::send`], to those who were
+    /// accepted. The outcomes are in the order in which the recipients were added, the refused ones among them.
+    pub fn start_content(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::Sending(transfer) if transfer.stepping => {
+                transfer.stepping = false;
+                self.set_deadline(now);
+                self.go_on(now);
+            }
+            _ => self.events.push_back(Event::Done(Vec::new())),
+        }
+    }
+
+    /// The message that was opened is not sent after all: the next hop hears of it with the next one.
+    pub fn abandon(&mut self) {
+        if matches!(&self.phase, Phase::Sending(transfer) if transfer.stepping) {
+            self.abandon_now();
+        }
+    }
+
+    fn abandon_now(&mut self) {
+        self.phase = Phase::Ready;
+        self.unfinished = true;
+        self.deadline = None;
+    }
+
     /// Sends a message, its content to follow at [`Event::Begin`]. `envelope.mail.size` is its exact length, if known.
     ///
     /// [`Event::Done`] follows in any case, at once where the session is not ready.
@@ -197,6 +289,11 @@ impl Session {
             self.events.push_back(Event::Done(vec![Outcome::here(reply); count]));
             return;
         }
+        self.begin(envelope, false, now);
+    }
+
+    fn begin(&mut self, envelope: Envelope, stepping: bool, now: Instant) {
+        let count = envelope.recipients.len();
         if std::mem::take(&mut self.unfinished) {
             self.say("RSET\r\n", Expected::Reset);
         }
@@ -205,6 +302,7 @@ impl Session {
             accepted: vec![false; count],
             next_rcpt: 0,
             failed: false,
+            stepping,
             mail_sent: false,
             data_sent: false,
             content: Flow::NotYet,
@@ -301,6 +399,7 @@ impl Session {
             Expected::Greeting | Expected::Hello | Expected::PlainHello | Expected::StartTls => {
                 self.take_opening_reply(expected, reply, now);
             }
+            Expected::Auth => self.take_auth_reply(reply),
             Expected::Quit => self.close(None),
             Expected::Reset | Expected::EmptyEnd => self.go_on(now),
             Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::End(_) => {
@@ -310,6 +409,19 @@ impl Session {
         }
         if !self.expected.is_empty() {
             self.set_deadline(now);
+        }
+    }
+
+    fn take_auth_reply(&mut self, reply: PeerReply) {
+        self.deadline = None;
+        match (reply.code, reply.lines.first()) {
+            (334, Some(challenge)) => self.events.push_back(Event::Challenge(challenge.clone())),
+            (300..400, _) => self.fail(&Outcome::here(reasons::GARBLED)),
+            _ => {
+                self.reader.expect_challenges(false);
+                self.phase = Phase::Ready;
+                self.events.push_back(Event::Authenticated(reply.into_verbatim()));
+            }
         }
     }
 
@@ -357,6 +469,7 @@ impl Session {
     fn settle(&mut self, expected: Expected, reply: &Reply) {
         let dsn = self.capabilities.dsn;
         let Phase::Sending(transfer) = &mut self.phase else { return };
+        let is_step = transfer.stepping && matches!(expected, Expected::Mail | Expected::Rcpt(_));
         let accepted = match expected {
             Expected::Mail | Expected::End(_) => reply.is_done(),
             Expected::Rcpt(at) => {
@@ -366,6 +479,10 @@ impl Session {
             Expected::Data => reply.class() == Class::GoOn,
             _ => return,
         };
+        if is_step {
+            let answer = if accepted { reply.clone() } else { refusal(reply.clone()).reply };
+            self.events.push_back(Event::Answered(answer));
+        }
         match expected {
             Expected::Mail | Expected::Data if !accepted => {
                 transfer.failed = true;
@@ -402,6 +519,13 @@ impl Session {
             self.expected.push_back(expected);
         }
         if !self.expected.is_empty() {
+            return;
+        }
+        if transfer.stepping {
+            self.deadline = None; // Until somebody goes on.
+            if transfer.failed {
+                self.abandon_now();
+            }
             return;
         }
         match &transfer.content {
@@ -442,7 +566,9 @@ impl Session {
                 self.events.push_back(Event::Done(transfer.into_outcomes(&outcome)));
                 self.close(None);
             }
-            Phase::Opening | Phase::Tls | Phase::Ready => self.close(Some(outcome.clone())),
+            Phase::Opening | Phase::Tls | Phase::Ready | Phase::Authenticating => {
+                self.close(Some(outcome.clone()));
+            }
         }
     }
 
@@ -482,7 +608,7 @@ impl Transfer {
             return Some((capabilities.rcpt_command(rcpt), Expected::Rcpt(at)));
         }
         let hopeless = nothing_expected && !self.accepted.contains(&true);
-        if self.data_sent || hopeless {
+        if self.stepping || self.data_sent || hopeless {
             return None;
         }
         self.data_sent = true;

@@ -5,6 +5,7 @@
 
 use crate::Protocol;
 use crate::address::{AddressError, read_path};
+use crate::auth::{self, AuthText};
 use crate::envelope::{Body, MailFrom, Notify, OriginalRecipient, RcptTo, Return};
 use crate::limits::{ENVID_LEN_MAX, HELLO_LEN_MAX};
 use crate::reply::Reply;
@@ -26,6 +27,10 @@ pub(crate) enum Command {
         last: bool,
     },
     StartTls,
+    Auth {
+        mechanism: String,
+        initial: Option<AuthText>,
+    },
     Reset,
     Noop,
     Verify,
@@ -51,8 +56,8 @@ impl From<Reply> for Refused {
 /// Verbs of other protocols, and of proxies that are not trusted: Postfix' `smtpd_forbidden_commands`, and PROXY.
 const FOREIGN_VERBS: [&str; 8] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "POST", "PROXY", "PUT"];
 
-/// Reads one line, its CR LF taken off.
-pub(crate) fn parse(protocol: Protocol, line: &[u8]) -> Result<Command, Refused> {
+/// Reads one line, its CR LF taken off. AUTH, and the parameter of that name, are understood where `has_auth`.
+pub(crate) fn parse(protocol: Protocol, has_auth: bool, line: &[u8]) -> Result<Command, Refused> {
     if line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
         return Err(replies::CONTROL_CHARACTER.into());
     }
@@ -65,11 +70,12 @@ pub(crate) fn parse(protocol: Protocol, line: &[u8]) -> Result<Command, Refused>
         ("EHLO", Protocol::Smtp) | ("LHLO", Protocol::Lmtp) => hello_name(rest).map(Command::Hello),
         ("HELO", Protocol::Smtp) => hello_name(rest).map(Command::PlainHello),
         ("EHLO" | "HELO", Protocol::Lmtp) => Err(replies::LHLO_HERE.into()), // RFC 2033 §4.1
-        ("MAIL", _) => mail(rest).map_err(Refused::GoOn),
+        ("MAIL", _) => mail(rest, has_auth).map_err(Refused::GoOn),
         ("RCPT", _) => rcpt(rest).map_err(Refused::GoOn),
         ("DATA", _) => alone(rest, Command::Data),
         ("BDAT", _) => bdat(rest),
         ("STARTTLS", _) => alone(rest, Command::StartTls),
+        ("AUTH", _) if has_auth => auth(rest).map_err(Refused::GoOn),
         ("RSET", _) => alone(rest, Command::Reset),
         ("NOOP", _) => Ok(Command::Noop),
         ("VRFY", _) => Ok(Command::Verify),
@@ -119,13 +125,31 @@ fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Reply> {
     if place.replace(value).is_some() { Err(replies::PARAMETER_TWICE) } else { Ok(()) }
 }
 
-fn mail(rest: &str) -> Result<Command, Reply> {
+/// RFC 4954 §4.
+fn auth(rest: &str) -> Result<Command, Reply> {
+    let (name, initial) = match rest.split_once(' ') {
+        Some((name, initial)) => (name, Some(initial.trim_ascii_start())),
+        None => (rest, None),
+    };
+    let mechanism = auth::mechanism(name).ok_or(replies::AUTH_SYNTAX)?;
+    let initial = match initial {
+        Some(text) => {
+            let text = AuthText::read(text.as_bytes()).filter(|text| !text.is_cancel());
+            Some(text.ok_or(replies::AUTH_NOT_BASE64)?)
+        }
+        None => None,
+    };
+    Ok(Command::Auth { mechanism, initial })
+}
+
+fn mail(rest: &str, has_auth: bool) -> Result<Command, Reply> {
     let path = after_keyword(rest, "FROM:").ok_or(replies::MAIL_SYNTAX)?;
     let (path, rest) = read_path(path).map_err(|error| match error {
         AddressError::TooLong => replies::PATH_TOO_LONG,
         AddressError::Shape | AddressError::Character => replies::SENDER_SYNTAX,
     })?;
     let (mut size, mut body, mut smtputf8, mut ret, mut envid) = (None, None, None, None, None);
+    let mut identity = None;
     for (keyword, value) in parameters(rest)? {
         match (keyword.as_str(), value) {
             ("SIZE", Some(value)) => once(&mut size, parse_size(value)?)?,
@@ -133,6 +157,8 @@ fn mail(rest: &str) -> Result<Command, Reply> {
             ("SMTPUTF8", None) => once(&mut smtputf8, ())?,
             ("RET", Some(value)) => once(&mut ret, parse_ret(value)?)?,
             ("ENVID", Some(value)) => once(&mut envid, parse_envid(value)?)?,
+            // RFC 4954 §5: taken, and not believed: who submits it is who has authenticated.
+            ("AUTH", Some(value)) if has_auth => once(&mut identity, parse_identity(value)?)?,
             ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID", _) => return Err(replies::PARAMETER_SYNTAX),
             _ => return Err(replies::UNKNOWN_PARAMETER),
         }
@@ -165,6 +191,14 @@ fn parse_ret(value: &str) -> Result<Return, Reply> {
         "FULL" => Ok(Return::Full),
         "HDRS" => Ok(Return::Headers),
         _ => Err(replies::PARAMETER_SYNTAX),
+    }
+}
+
+fn parse_identity(value: &str) -> Result<(), Reply> {
+    if value == "<>" || !value.is_empty() && Xtext::from_encoded(value).is_ok() {
+        Ok(())
+    } else {
+        Err(replies::PARAMETER_SYNTAX)
     }
 }
 
@@ -219,14 +253,14 @@ mod tests {
     use super::*;
 
     fn refused(line: &str) -> Reply {
-        match parse(Protocol::Smtp, line.as_bytes()) {
+        match parse(Protocol::Smtp, false, line.as_bytes()) {
             Err(Refused::GoOn(reply) | Refused::End(reply)) => reply,
             Ok(command) => panic!("{line:?} was taken as {command:?}"),
         }
     }
 
     fn mail_from(line: &str) -> MailFrom {
-        match parse(Protocol::Smtp, line.as_bytes()) {
+        match parse(Protocol::Smtp, false, line.as_bytes()) {
             Ok(Command::Mail(mail)) => mail,
             other => panic!("{line:?}: {other:?}"),
         }
@@ -241,7 +275,7 @@ mod tests {
         assert_eq!(mail.ret, Some(Return::Headers));
         assert_eq!(mail.envid.unwrap().decode(), "QQ=1");
         let line = b"RCPT TO:<b@c.example> NOTIFY=FAILURE,DELAY ORCPT=rfc822;b+2B@c.example";
-        let Ok(Command::Rcpt(rcpt)) = parse(Protocol::Smtp, line) else { panic!() };
+        let Ok(Command::Rcpt(rcpt)) = parse(Protocol::Smtp, false, line) else { panic!() };
         assert_eq!(rcpt.notify.unwrap().value(), "FAILURE,DELAY");
         assert_eq!(rcpt.orcpt.unwrap().address(), "b+@c.example");
     }
@@ -284,15 +318,15 @@ mod tests {
             assert_eq!(refused(line), replies::NOT_OFFERED);
         }
         for line in ["PROXY TCP4 192.0.2.1 192.0.2.2 1 25", "GET / HTTP/1.1", "CONNECT mx:25 HTTP/1.1"] {
-            assert!(matches!(parse(Protocol::Smtp, line.as_bytes()), Err(Refused::End(_))), "{line}");
+            assert!(matches!(parse(Protocol::Smtp, false, line.as_bytes()), Err(Refused::End(_))), "{line}");
         }
     }
 
     #[test]
     fn the_two_protocols_greet_with_different_verbs() {
-        assert!(matches!(parse(Protocol::Lmtp, b"LHLO x"), Ok(Command::Hello(_))));
-        assert!(parse(Protocol::Lmtp, b"EHLO x").is_err());
-        assert!(parse(Protocol::Smtp, b"LHLO x").is_err());
+        assert!(matches!(parse(Protocol::Lmtp, false, b"LHLO x"), Ok(Command::Hello(_))));
+        assert!(parse(Protocol::Lmtp, false, b"EHLO x").is_err());
+        assert!(parse(Protocol::Smtp, false, b"LHLO x").is_err());
         assert_eq!(refused("EHLO"), replies::HELLO_NAME);
         assert_eq!(refused("EHLO a<b>"), replies::HELLO_NAME);
     }

@@ -1,8 +1,9 @@
 //! Input that came and was not looked at yet, cut into command lines of bounded length.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use zeroize::Zeroizing;
 
-use crate::limits::{COMMAND_LINE_LEN_MAX, LINE_DISCARD_MAX};
+use crate::limits::LINE_DISCARD_MAX;
 
 /// One command line, or what came instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,26 +20,42 @@ pub(super) enum Line {
 
 /// The bytes between the socket and the session: one piece, and the beginning of a line.
 ///
-/// Invariant: `begun.len() ≤ COMMAND_LINE_LEN_MAX`, and `begun` holds no LF.
-#[derive(Debug, Default)]
+/// Invariant: `begun.len() ≤ line_len_max`, and `begun` holds no LF.
+///
+/// A line may be a password: what is copied here is wiped when it is let go of. (What the shell hands in is its own.)
 pub(super) struct Input {
     pending: Bytes,
-    /// A line that began in an earlier piece.
-    begun: BytesMut,
+    /// A line that began in an earlier piece; it never grows out of its place, which would leave a copy behind.
+    begun: Zeroizing<Vec<u8>>,
     /// Octets of an over-long line that were thrown away already.
     discarded: usize,
+    /// Octets in the longest line, its end included.
+    line_len_max: usize,
+}
+
+impl std::fmt::Debug for Input {
+    /// Without the bytes, which may be a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lens = (self.pending.len(), self.begun.len(), self.discarded);
+        f.debug_tuple("Input").field(&lens).finish()
+    }
 }
 
 impl Input {
+    /// Nothing came yet.
+    pub(super) fn new(line_len_max: usize) -> Self {
+        Self { pending: Bytes::new(), begun: Zeroizing::default(), discarded: 0, line_len_max }
+    }
+
     /// Adds a piece. The shell does so when the last one is used up: then nothing is copied.
     pub(super) fn push(&mut self, piece: Bytes) {
         if self.pending.is_empty() {
             self.pending = piece;
         } else {
-            let mut joined = BytesMut::with_capacity(self.pending.len() + piece.len());
+            let mut joined = Zeroizing::new(Vec::with_capacity(self.pending.len() + piece.len()));
             joined.extend_from_slice(&self.pending);
             joined.extend_from_slice(&piece);
-            self.pending = joined.freeze();
+            self.pending = Bytes::from_owner(joined);
         }
     }
 
@@ -59,7 +76,7 @@ impl Input {
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.line_len_max);
     }
 
     /// The next line, if all of it is there.
@@ -71,10 +88,13 @@ impl Input {
             return Some(Line::Endless);
         }
         let Some(end) = end else {
-            if len > COMMAND_LINE_LEN_MAX {
-                self.begun.clear();
+            if len > self.line_len_max {
+                self.begun = Zeroizing::default();
                 self.discarded = len;
-            } else {
+            } else if !self.pending.is_empty() {
+                if self.begun.capacity() == 0 {
+                    self.begun.reserve_exact(self.line_len_max);
+                }
                 self.begun.extend_from_slice(&self.pending);
             }
             self.pending.clear();
@@ -82,7 +102,7 @@ impl Input {
         };
         let tail = self.pending.split_to(end + 1);
         let begun = std::mem::take(&mut self.begun);
-        if std::mem::take(&mut self.discarded) > 0 || len > COMMAND_LINE_LEN_MAX {
+        if std::mem::take(&mut self.discarded) > 0 || len > self.line_len_max {
             return Some(Line::TooLong);
         }
         let mut line = if begun.is_empty() {
@@ -90,7 +110,7 @@ impl Input {
         } else {
             let mut begun = begun;
             begun.extend_from_slice(&tail);
-            begun.freeze()
+            Bytes::from_owner(begun)
         };
         if !line.ends_with(b"\r\n") {
             return Some(Line::Bare);

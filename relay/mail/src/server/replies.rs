@@ -40,6 +40,16 @@ pub(crate) const PARAMETER_TWICE: Reply = Reply::fixed(501, 5, 4, "Parameter giv
 pub(crate) const UNKNOWN_PARAMETER: Reply = Reply::fixed(555, 5, 4, "Unknown parameter");
 pub(crate) const BDAT_SYNTAX: Reply = Reply::fixed(501, 5, 4, "Syntax: BDAT size [LAST]; closing");
 
+/// RFC 4954 §4.
+pub(crate) const AUTH_SYNTAX: Reply = Reply::fixed(501, 5, 4, "Syntax: AUTH mechanism [initial-response]");
+pub(crate) const AUTH_NOT_BASE64: Reply = Reply::fixed(501, 5, 2, "Not base64");
+/// RFC 4954 §6.
+pub(crate) const AUTH_TOO_LONG: Reply = Reply::fixed(500, 5, 6, "Authentication exchange line is too long");
+pub(crate) const AUTH_MECHANISM: Reply = Reply::fixed(504, 5, 4, "This mechanism is not offered");
+pub(crate) const AUTH_TWICE: Reply = Reply::fixed(503, 5, 1, "Authenticated already");
+pub(crate) const AUTH_IN_MAIL: Reply = Reply::fixed(503, 5, 1, "Not during a mail transaction");
+pub(crate) const AUTH_UNDECIDED: Reply = Reply::fixed(454, 7, 0, "Temporary authentication failure");
+
 pub(crate) const HELLO_FIRST: Reply = Reply::fixed(503, 5, 1, "Introduce yourself first");
 pub(crate) const TLS_FIRST: Reply = Reply::fixed(530, 7, 0, "Must issue a STARTTLS command first");
 pub(crate) const MAIL_FIRST: Reply = Reply::fixed(503, 5, 1, "MAIL first");

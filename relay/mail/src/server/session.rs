@@ -11,8 +11,12 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use crate::Protocol;
+use crate::auth::AuthText;
 use crate::envelope::{MailFrom, RcptTo};
-use crate::limits::{CONTENT_PROGRESS_MIN, ERRORS_MAX, JUNK_COMMANDS_MAX, RECIPIENTS_REFUSED_MAX};
+use crate::limits::{
+    AUTH_FAILURES_MAX, AUTH_LINE_LEN_MAX, COMMAND_LINE_LEN_MAX, CONTENT_PROGRESS_MIN, ERRORS_MAX,
+    JUNK_COMMANDS_MAX, RECIPIENTS_REFUSED_MAX,
+};
 use crate::reply::Reply;
 use crate::server::command::{Refused, parse};
 use crate::server::content::{Content, Step};
@@ -34,6 +38,7 @@ pub struct Session {
     events: VecDeque<Event>,
     greeted: bool,
     tls: bool,
+    authenticated: bool,
     transaction: Option<Transaction>,
     /// Whether a `Begin` was accepted and neither `End` nor `Abort` was told since.
     taking: bool,
@@ -53,6 +58,8 @@ enum Phase {
     Asking(Question),
     /// Content of the peer's.
     Content(Content),
+    /// The peer's answer to a challenge.
+    AuthResponse,
     /// The TLS handshake.
     Tls,
     /// Nothing any more.
@@ -61,6 +68,10 @@ enum Phase {
 
 #[derive(Debug)]
 enum Question {
+    /// The authentication. What the peer is told in the end, where that is not the shell's to say.
+    Auth {
+        instead: Option<Reply>,
+    },
     Mail(MailFrom),
     Recipient(RcptTo),
     Begin(Content),
@@ -71,6 +82,7 @@ enum Question {
 struct Counts {
     errors: usize,
     junk: usize,
+    auth_failures: usize,
     recipients_refused: usize,
     transactions: u64,
 }
@@ -83,13 +95,16 @@ impl Session {
             Protocol::Lmtp => "LMTP",
         };
         let greeting = Reply::plain(220, "").with_text(format!("{} {name} Lighter", config.host_name));
+        let line_len_max =
+            if config.mechanisms.is_empty() { COMMAND_LINE_LEN_MAX } else { AUTH_LINE_LEN_MAX };
         let mut session = Self {
             phase: Phase::Command,
-            input: Input::default(),
+            input: Input::new(line_len_max),
             output: BytesMut::new(),
             events: VecDeque::with_capacity(3),
             greeted: false,
             tls: false,
+            authenticated: false,
             transaction: None,
             taking: false,
             deadline: None,
@@ -106,7 +121,8 @@ impl Session {
     /// Whether the shell may read from the connection. While it may not, the session works on what it has, or waits
     /// for an answer: that is the back-pressure.
     pub fn wants_input(&self) -> bool {
-        matches!(self.phase, Phase::Command | Phase::Content(_)) && self.input.is_used_up()
+        matches!(self.phase, Phase::Command | Phase::AuthResponse | Phase::Content(_))
+            && self.input.is_used_up()
     }
 
     /// Bytes from the peer, in pieces of any length.
@@ -170,14 +186,61 @@ impl Session {
         if matches!(self.phase, Phase::Tls) {
             self.tls = true;
             self.greeted = false;
+            self.authenticated = false;
             self.wait_for_command(now);
         }
     }
 
+    /// Whether the peer has authenticated itself to the shell's satisfaction.
+    pub fn is_authenticated(&self) -> bool {
+        self.authenticated
+    }
+
+    /// More is to be said, after [`Event::Auth`] or [`Event::AuthResponse`]: the challenge, in base64, goes out as it is.
+    pub fn challenge(&mut self, challenge: &str, now: Instant) {
+        match &self.phase {
+            // A peer that is refused is not asked anything more.
+            Phase::Asking(Question::Auth { instead: Some(_) }) => {
+                return self.auth_done(&replies::AUTH_UNDECIDED, now);
+            }
+            Phase::Asking(Question::Auth { instead: None }) => {}
+            _ => return,
+        }
+        self.output.extend_from_slice(b"334 ");
+        let is_harmless = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+        self.output.extend(challenge.bytes().filter(is_harmless).take(AUTH_LINE_LEN_MAX - "334 \r\n".len()));
+        self.output.extend_from_slice(b"\r\n");
+        self.phase = Phase::AuthResponse;
+        self.set_deadline(Deadline::Command, now);
+    }
+
+    /// What became of the authentication, after [`Event::Auth`] or [`Event::AuthResponse`].
+    pub fn auth_done(&mut self, reply: &Reply, now: Instant) {
+        if !matches!(self.phase, Phase::Asking(Question::Auth { .. })) {
+            return;
+        }
+        let Some(Question::Auth { instead }) = self.take_question() else { return };
+        let reply = instead.as_ref().unwrap_or(reply);
+        self.say(reply);
+        if reply.is_done() {
+            self.authenticated = true;
+        } else {
+            self.counts.auth_failures += 1;
+            if self.counts.auth_failures >= AUTH_FAILURES_MAX {
+                return self.close_with(&replies::TOO_MANY_ERRORS);
+            }
+        }
+        self.wait_for_command(now);
+    }
+
     /// Yes, to [`Event::Mail`], [`Event::Recipient`] or [`Event::Begin`].
     pub fn accept(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Asking(Question::Auth { .. })) {
+            return self.auth_done(&replies::AUTH_UNDECIDED, now);
+        }
         let Some(question) = self.take_question() else { return };
         match question {
+            Question::Auth { .. } => {}
             Question::Mail(mail) => {
                 self.transaction = Some(Transaction::new(mail));
                 self.say(&replies::SENDER_OK);
@@ -208,8 +271,12 @@ impl Session {
             self.taking = false;
             return;
         }
+        if matches!(self.phase, Phase::Asking(Question::Auth { .. })) {
+            return self.auth_done(&reply, now);
+        }
         let Some(question) = self.take_question() else { return };
         match question {
+            Question::Auth { .. } => {}
             Question::Mail(_) => self.say(&reply),
             Question::Recipient(_) => {
                 self.say(&reply);
@@ -294,6 +361,11 @@ impl Session {
                 self.take_line(&line, now);
                 true
             }
+            Phase::AuthResponse => {
+                let Some(line) = self.input.next_line() else { return false };
+                self.take_auth_line(&line);
+                true
+            }
             Phase::Content(_) => self.take_content(now),
             Phase::Tls if !self.input.is_empty() => {
                 self.close_with(&replies::PLAIN_AFTER_TLS);
@@ -305,7 +377,11 @@ impl Session {
 
     fn take_line(&mut self, line: &Line, now: Instant) {
         match line {
-            Line::Text(text) => match parse(self.config.protocol, text) {
+            // Only AUTH has longer lines, and only where it is offered.
+            Line::Text(text) if text.len() + "\r\n".len() > COMMAND_LINE_LEN_MAX && !is_auth(text) => {
+                self.object(&replies::LINE_TOO_LONG);
+            }
+            Line::Text(text) => match parse(self.config.protocol, !self.config.mechanisms.is_empty(), text) {
                 Ok(command) => self.execute(command, now),
                 Err(Refused::GoOn(reply)) => self.object(&reply),
                 Err(Refused::End(reply)) => self.close_with(&reply),
@@ -317,6 +393,20 @@ impl Session {
         if matches!(self.phase, Phase::Command) {
             self.wait_for_command(now);
         }
+    }
+
+    /// A line of the authentication: never a command. What cannot be one cancels the exchange.
+    fn take_auth_line(&mut self, line: &Line) {
+        let (said, instead) = match line {
+            Line::Text(text) => match AuthText::read(text) {
+                Some(said) => (said, None),
+                None => (AuthText::cancel(), Some(replies::AUTH_NOT_BASE64)),
+            },
+            Line::Bare => (AuthText::cancel(), Some(replies::BARE_LINE_END)),
+            Line::TooLong => (AuthText::cancel(), Some(replies::AUTH_TOO_LONG)),
+            Line::Endless => return self.close_with(&replies::LINE_TOO_LONG),
+        };
+        self.ask(Event::AuthResponse(said), Question::Auth { instead });
     }
 
     /// One step through the content. Whether there was one to go.
@@ -464,6 +554,11 @@ impl Session {
         self.input.clear();
         self.events.push_back(Event::Close);
     }
+}
+
+/// Whether a line says AUTH, in any case.
+fn is_auth(line: &[u8]) -> bool {
+    line.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "))
 }
 
 #[cfg(test)]

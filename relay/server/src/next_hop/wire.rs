@@ -79,7 +79,14 @@ impl Wire {
                     tracing::warn!(reply = %why.reply, "next hop does not take mail");
                     return Err(ConnectFailure::Outcome(why));
                 }
-                Some(Event::Begin | Event::Done(_)) => {}
+                // Of what nobody has asked for yet there is nothing.
+                Some(
+                    Event::Begin
+                    | Event::Done(_)
+                    | Event::Challenge(_)
+                    | Event::Authenticated(_)
+                    | Event::Answered(_),
+                ) => {}
                 None => wire.exchange().await,
             }
         }

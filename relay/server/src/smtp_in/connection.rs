@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use lighter_mail::MailFrom;
 use lighter_mail::server::{Event, Session};
+use lighter_mail::{MailFrom, Reply};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -19,6 +19,8 @@ use crate::limits::{MAIL_COMMAND_READ_LEN, MAIL_CONTENT_READ_LEN, MAIL_REFUSALS_
 
 /// How long a peer may take to read a last reply and to hang up.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+const NO_AUTH: Reply = Reply::fixed(454, 7, 0, "No authentication here");
 
 /// Says one line and closes.
 pub(super) async fn turn_away(mut stream: TcpStream, reply: &[u8]) {
@@ -175,11 +177,13 @@ impl Connection {
                     message.abort().await;
                 }
             }
+            // Never offered: whoever sends to the relay is known by address, or not at all.
+            Event::Auth { .. } | Event::AuthResponse(_) => self.answer(Err(NO_AUTH)),
             Event::StartTls | Event::Close => {} // `serve` knows what to do.
         }
     }
 
-    fn answer(&mut self, answer: Result<(), lighter_mail::Reply>) {
+    fn answer(&mut self, answer: Result<(), Reply>) {
         match answer {
             Ok(()) => self.session.accept(Instant::now()),
             Err(reply) => self.session.refuse(reply, Instant::now()),

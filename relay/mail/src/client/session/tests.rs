@@ -107,6 +107,131 @@ fn without_pipelining_each_command_waits_for_its_reply() {
     assert_eq!(peer.written(), "MAIL FROM:<a@b.example>\r\n");
 }
 
+fn rcpt(text: &str) -> RcptTo {
+    RcptTo::new(text.parse().unwrap())
+}
+
+fn mail() -> MailFrom {
+    envelope(&[]).mail
+}
+
+#[test]
+fn an_authentication_is_passed_on_word_for_word() {
+    let mut peer = Peer::ready(Protocol::Smtp, "250-AUTH PLAIN LOGIN X-OWN bad@name\r\n");
+    assert_eq!(peer.client.capabilities().mechanisms, ["PLAIN", "LOGIN", "X-OWN"]);
+    let text = |text: &str| AuthText::read(text.as_bytes()).unwrap();
+    peer.client.authenticate("LOGIN", None, peer.now);
+    assert_eq!(peer.written(), "AUTH LOGIN\r\n");
+    assert_eq!(
+        peer.says("334 VXNlcm5hbWU6\r\n").take_events(),
+        [Event::Challenge("VXNlcm5hbWU6".to_owned())]
+    );
+    assert_eq!(peer.client.poll_timeout(), None, "the user thinks");
+    peer.client.respond(&text("YWxpY2U="), peer.now);
+    assert_eq!(peer.written(), "YWxpY2U=\r\n");
+    // Challenges are longer than any other line.
+    let long = "A".repeat(12_000);
+    assert_eq!(peer.says(&format!("334 {long}\r\n")).take_events(), [Event::Challenge(long)]);
+    peer.client.respond(&AuthText::cancel(), peer.now);
+    assert_eq!(peer.written(), "*\r\n");
+    let refused = Reply::fixed(535, 7, 8, "no,\nnot you");
+    let events = peer.says("535-5.7.8 no,\r\n535 5.7.8 not you\r\n").take_events();
+    assert_eq!(events, [Event::Authenticated(refused)]);
+    peer.client.authenticate("PLAIN", Some(&text("AGEAYg==")), peer.now);
+    assert_eq!(peer.written(), "AUTH PLAIN AGEAYg==\r\n");
+    let events = peer.says("235 2.7.0 in\r\n").take_events();
+    assert_eq!(events, [Event::Authenticated(Reply::fixed(235, 7, 0, "in"))]);
+    assert!(peer.client.is_ready());
+    let bad_name = "PLAIN\r\nMAIL";
+    peer.client.authenticate(bad_name, None, peer.now);
+    assert_eq!((peer.written(), peer.take_events().len()), (String::new(), 1));
+}
+
+#[test]
+fn a_server_that_goes_away_or_talks_nonsense_during_an_authentication_ends_the_session() {
+    for (reply, code) in [("354 go\r\n", 451), ("421 4.3.2 bye\r\n", 421), ("334 a\r\n250 b\r\n", 451)] {
+        let mut peer = Peer::ready(Protocol::Smtp, "250-AUTH PLAIN\r\n");
+        peer.client.authenticate("PLAIN", None, peer.now);
+        let events = peer.says(reply).take_events();
+        let Some(Event::Closed(Some(outcome))) = events.last() else { panic!("{events:?}") };
+        assert_eq!(outcome.reply.code, code, "{reply}");
+    }
+}
+
+#[test]
+fn a_message_goes_step_by_step_and_each_reply_is_told() {
+    for extensions in ["", "250-PIPELINING\r\n"] {
+        let mut peer = Peer::ready(Protocol::Smtp, extensions);
+        peer.client.open(mail(), peer.now);
+        assert_eq!(peer.written(), "MAIL FROM:<a@b.example>\r\n");
+        let answered = |peer: &mut Peer, reply: &str| match &peer.says(reply).take_events()[..] {
+            [Event::Answered(reply)] => reply.code,
+            events => panic!("{events:?}"),
+        };
+        assert_eq!(answered(&mut peer, "250 ok\r\n"), 250);
+        for (to, reply, code) in
+            [("c@d.example", "250 ok\r\n", 250), ("no@d.example", "550 5.1.1 who?\r\n", 550)]
+        {
+            peer.client.add_recipient(rcpt(to), peer.now);
+            assert_eq!(peer.written(), format!("RCPT TO:<{to}>\r\n"));
+            assert_eq!(answered(&mut peer, reply), code);
+            assert_eq!(peer.client.poll_timeout(), None, "the user thinks");
+        }
+        peer.client.start_content(peer.now);
+        assert_eq!(peer.written(), "DATA\r\n");
+        assert_eq!(peer.says("354 go\r\n").take_events(), [Event::Begin]);
+        peer.content(b"x\r\n");
+        assert_eq!(peer.written(), "x\r\n.\r\n");
+        peer.says("250 2.0.0 queued\r\n");
+        assert_eq!(peer.outcomes(), [(250, Other), (550, Other)]);
+        assert!(peer.client.is_ready());
+    }
+}
+
+#[test]
+fn a_message_that_was_opened_can_be_abandoned_or_refused() {
+    let mut peer = Peer::ready(Protocol::Smtp, "250-PIPELINING\r\n");
+    peer.client.open(mail(), peer.now);
+    peer.says("250 ok\r\n");
+    peer.client.add_recipient(rcpt("c@d.example"), peer.now);
+    peer.says("250 ok\r\n");
+    peer.client.abandon();
+    peer.written();
+    peer.take_events();
+    assert!(peer.client.is_ready());
+    peer.send(envelope(&["e@f.example"]));
+    assert!(peer.written().starts_with("RSET\r\nMAIL FROM"));
+    peer.says("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n");
+    peer.content(b"x\r\n");
+    peer.says("250 ok\r\n");
+    assert_eq!(peer.outcomes(), [(250, Other)]);
+    // A sender that is refused opens nothing; nobody accepted, nothing is sent.
+    peer.client.open(mail(), peer.now);
+    assert_eq!(peer.says("530 5.7.0 log in\r\n").take_events().len(), 1);
+    assert!(peer.client.is_ready());
+    peer.written();
+    peer.client.open(mail(), peer.now);
+    peer.says("250 ok\r\n250 ok\r\n");
+    peer.client.start_content(peer.now);
+    assert_eq!(peer.take_events().last(), Some(&Event::Done(Vec::new())));
+    // What the server cannot take is not even asked.
+    let utf8 = MailFrom { smtputf8: true, ..mail() };
+    peer.client.open(utf8, peer.now);
+    let events = peer.take_events();
+    assert!(matches!(&events[..], [Event::Answered(reply)] if reply.code == 553), "{events:?}");
+}
+
+#[test]
+fn a_connection_that_breaks_between_two_steps_is_told() {
+    let mut peer = Peer::ready(Protocol::Smtp, "");
+    peer.client.open(mail(), peer.now);
+    peer.says("250 ok\r\n421 4.4.2 idle\r\n");
+    let events = peer.take_events();
+    assert!(matches!(events.last(), Some(Event::Closed(_))), "{events:?}");
+    peer.client.add_recipient(rcpt("c@d.example"), peer.now);
+    assert!(matches!(&peer.take_events()[..], [Event::Answered(reply)] if reply.code == 451));
+}
+
 #[test]
 fn a_helo_server_is_served_too() {
     let mut peer = Peer::new(Protocol::Smtp, Tls::IfOffered);

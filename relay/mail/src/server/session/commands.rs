@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::transaction::Chunks;
 use super::{Phase, Question, Session};
+use crate::auth::AuthText;
 use crate::envelope::{MailFrom, RcptTo};
 use crate::limits::{RECIPIENTS_OVERSHOOT_MAX, TRANSACTIONS_MAX};
 use crate::reply::Reply;
@@ -15,7 +16,12 @@ impl Session {
     pub(super) fn execute(&mut self, command: Command, now: Instant) {
         let needs_hello = matches!(
             command,
-            Command::Mail(_) | Command::Rcpt(_) | Command::Data | Command::Bdat { .. } | Command::StartTls
+            Command::Mail(_)
+                | Command::Rcpt(_)
+                | Command::Data
+                | Command::Bdat { .. }
+                | Command::StartTls
+                | Command::Auth { .. }
         );
         match command {
             Command::Bdat { len, last } => self.on_bdat(len, last, now),
@@ -26,6 +32,7 @@ impl Session {
             Command::Rcpt(rcpt) => self.on_rcpt(rcpt),
             Command::Data => self.on_data(),
             Command::StartTls => self.on_starttls(now),
+            Command::Auth { mechanism, initial } => self.on_auth(mechanism, initial),
             Command::Reset => {
                 self.reset();
                 self.junk(&replies::OK);
@@ -42,7 +49,16 @@ impl Session {
         self.greeted = true;
         let mut text = self.config.host_name.to_string();
         if extended {
-            for keyword in ["PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "CHUNKING"] {
+            let extensions = &self.config.extensions;
+            let keywords = [
+                ("PIPELINING", true),
+                ("8BITMIME", extensions.eight_bit_mime),
+                ("SMTPUTF8", extensions.smtputf8),
+                ("DSN", extensions.dsn),
+                ("ENHANCEDSTATUSCODES", true),
+                ("CHUNKING", true),
+            ];
+            for (keyword, _) in keywords.iter().filter(|(_, announced)| *announced) {
                 text.push('\n');
                 text.push_str(keyword);
             }
@@ -50,11 +66,32 @@ impl Session {
             if self.config.tls_offered && !self.tls {
                 text.push_str("\nSTARTTLS");
             }
+            if !self.config.mechanisms.is_empty() {
+                text.push_str("\nAUTH ");
+                text.push_str(&self.config.mechanisms.join(" "));
+            }
         }
         self.junk(&Reply::plain(250, "").with_text(text));
         if !matches!(self.phase, Phase::Closed) {
             self.events.push_back(Event::Hello { name, extended });
         }
+    }
+
+    /// RFC 4954 §4.
+    fn on_auth(&mut self, mechanism: String, initial: Option<AuthText>) {
+        if self.config.tls_required && !self.tls {
+            return self.object(&replies::TLS_FIRST);
+        }
+        if self.authenticated {
+            return self.object(&replies::AUTH_TWICE);
+        }
+        if self.transaction.is_some() {
+            return self.object(&replies::AUTH_IN_MAIL);
+        }
+        if !self.config.mechanisms.iter().any(|offered| offered.eq_ignore_ascii_case(&mechanism)) {
+            return self.object(&replies::AUTH_MECHANISM);
+        }
+        self.ask(Event::Auth { mechanism, initial }, Question::Auth { instead: None });
     }
 
     fn on_mail(&mut self, mail: MailFrom) {

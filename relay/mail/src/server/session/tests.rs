@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::envelope::Envelope;
 use crate::limits::{self, RECIPIENTS_OVERSHOOT_MAX};
-use crate::server::Summary;
+use crate::server::{Extensions, Summary};
 
 /// A shell that knows recipients by their local part: `unknown…` is refused; everything else is accepted.
 struct Shell {
@@ -109,9 +109,36 @@ impl Shell {
                 let verdict = (self.verdict)(self.envelope.as_ref().unwrap());
                 self.session.finish(&verdict, self.now);
             }
+            Event::Auth { mechanism, initial } => match (mechanism.as_str(), initial) {
+                ("PLAIN", Some(said)) => self.judge(said),
+                ("PLAIN", None) => self.session.challenge("", self.now),
+                _ => self.session.challenge("VXNlcm5hbWU6", self.now),
+            },
+            Event::AuthResponse(said) if said.as_str() == "bW9yZQ==" => {
+                self.session.challenge("UGFzc3dvcmQ6", self.now);
+            }
+            Event::AuthResponse(said) => self.judge(said),
             Event::Hello { .. } | Event::Abort | Event::StartTls | Event::Close => {}
         }
         self.events.push(event);
+    }
+
+    fn judge(&mut self, said: &AuthText) {
+        let reply = match said.as_str() {
+            "Z29vZA==" => Reply::fixed(235, 7, 0, "Welcome"),
+            "*" => Reply::fixed(501, 7, 0, "Cancelled"),
+            _ => Reply::fixed(535, 7, 8, "Wrong"),
+        };
+        self.session.auth_done(&reply, self.now);
+    }
+
+    /// One that offers AUTH, greeted, its replies so far forgotten.
+    fn with_auth() -> Self {
+        let mechanisms = vec!["PLAIN".to_owned(), "LOGIN".to_owned()];
+        let mut shell = Self::new(Config { mechanisms, ..config(Protocol::Smtp) });
+        shell.feed(b"EHLO client.example\r\n");
+        shell.said.clear();
+        shell
     }
 
     /// The codes of the replies, in order.
@@ -556,6 +583,92 @@ fn a_server_that_stops_lets_a_message_end_and_begins_none() {
     assert_eq!(shell.codes(), [421]);
 }
 
+/// What a session that offers AUTH answers to `input`, whole and by single bytes, and whether it closed.
+fn check_auth(input: &[u8], codes: &[u16], closed: bool) -> Shell {
+    let mut whole = Shell::with_auth();
+    whole.feed(input);
+    let mut cut = Shell::with_auth();
+    cut.feed_by(input, 1);
+    assert_eq!(whole.said, cut.said);
+    assert_eq!(whole.events, cut.events);
+    assert_eq!(whole.codes(), codes, "{:?}\n{}", String::from_utf8_lossy(input), whole.said);
+    assert_eq!(whole.is_closed(), closed, "{:?}", String::from_utf8_lossy(input));
+    whole
+}
+
+#[test]
+fn an_authentication_is_announced_and_passed_to_the_shell() {
+    let mut shell = Shell::with_auth();
+    shell.feed(b"EHLO c\r\n");
+    assert!(shell.said.contains("AUTH PLAIN LOGIN\r\n"), "{}", shell.said);
+    let shell = check_auth(b"AUTH plain Z29vZA==\r\nMAIL FROM:<a@b> AUTH=<>\r\n", &[235, 250], false);
+    assert!(shell.session.is_authenticated());
+    check_auth(b"AUTH PLAIN\r\nZ29vZA==\r\n", &[334, 235], false);
+    let shell = check_auth(b"auth LOGIN\r\nbW9yZQ==\r\nZ29vZA==\r\nQUIT\r\n", &[334, 334, 235, 221], true);
+    assert!(shell.said.starts_with("334 VXNlcm5hbWU6\r\n334 UGFzc3dvcmQ6\r\n"), "{}", shell.said);
+    // What the shell says is what the peer reads.
+    let shell = check_auth(b"AUTH PLAIN YmFk\r\nAUTH PLAIN =\r\n", &[535, 535], false);
+    assert!(shell.said.starts_with("535 5.7.8 Wrong\r\n") && !shell.session.is_authenticated());
+}
+
+#[test]
+fn an_authentication_can_be_cancelled_and_tried_again() {
+    check_auth(b"AUTH LOGIN\r\n*\r\nAUTH PLAIN Z29vZA==\r\n", &[334, 501, 235], false);
+}
+
+#[test]
+fn bad_input_14_an_authentication_out_of_order_twice_or_unknown_is_refused() {
+    let mut early = Shell::new(Config { mechanisms: vec!["PLAIN".to_owned()], ..config(Protocol::Smtp) });
+    early.said.clear();
+    early.feed(b"AUTH PLAIN Z29vZA==\r\n");
+    assert_eq!(early.codes(), [503]);
+    check_auth(b"AUTH PLAIN Z29vZA==\r\nAUTH PLAIN Z29vZA==\r\n", &[235, 503], false);
+    check_auth(b"MAIL FROM:<a@b>\r\nAUTH PLAIN Z29vZA==\r\n", &[250, 503], false);
+    check_auth(b"AUTH CRAM-MD5\r\nAUTH\r\nAUTH P@\r\nAUTH PLAIN *\r\n", &[504, 501, 501, 501], false);
+    check_auth(b"AUTH PLAIN a b\r\nMAIL FROM:<a@b> AUTH=a=b\r\n", &[501, 501], false);
+    // An answer is never a command, and a command never an answer.
+    let shell = check_auth(b"AUTH LOGIN\r\nMAIL FROM:<a@b>\r\nNOOP\r\n", &[334, 501, 250], false);
+    assert!(!shell.events.iter().any(|event| matches!(event, Event::Mail(_))));
+    check_auth(b"AUTH LOGIN\r\nZ29vZA==\nNOOP\r\n", &[334, 500, 250], false);
+}
+
+#[test]
+fn lines_of_an_authentication_have_a_length_of_their_own() {
+    let line = |len: usize| format!("{}\r\n", "A".repeat(len - 2));
+    let begun = |rest: &str| format!("AUTH LOGIN\r\n{rest}NOOP\r\n").into_bytes();
+    check_auth(&begun(&line(AUTH_LINE_LEN_MAX)), &[334, 535, 250], false);
+    check_auth(&begun(&line(AUTH_LINE_LEN_MAX + 1)), &[334, 500, 250], false);
+    check_auth(format!("AUTH PLAIN {}", line(10_000)).as_bytes(), &[535], false);
+    // Every other command is as short as ever.
+    check_auth(format!("NOOP {}", line(3_000)).as_bytes(), &[500], false);
+    check_auth(&begun(&"A".repeat(100_000)), &[334, 500], true);
+}
+
+#[test]
+fn passwords_are_not_guessed_without_end() {
+    let shell =
+        check_auth("AUTH PLAIN YmFk\r\n".repeat(100).as_bytes(), &[535, 535, 535, 535, 535, 421], true);
+    assert!(!shell.session.is_authenticated());
+}
+
+#[test]
+fn nothing_of_a_password_is_shown() {
+    let mut shell = Shell::with_auth();
+    shell.feed(b"AUTH PLAIN Z29vZA==\r\nAUTH LOGIN\r\nc2Vjc");
+    let shown = format!("{:?}{:?}", shell.session, shell.events);
+    assert!(!shown.contains("Z29vZA") && !shown.contains("c2Vjc"), "{shown}");
+}
+
+#[test]
+fn what_the_next_hop_cannot_do_is_not_announced() {
+    let extensions = Extensions { eight_bit_mime: true, smtputf8: false, dsn: false };
+    let mut shell = Shell::new(Config { extensions, ..config(Protocol::Smtp) });
+    shell.feed(b"EHLO c\r\n");
+    assert!(
+        shell.said.contains("8BITMIME") && !shell.said.contains("DSN") && !shell.said.contains("SMTPUTF8")
+    );
+}
+
 /// Scripts made of words that matter to the session.
 fn script() -> impl Strategy<Value = Vec<u8>> {
     let words: Vec<&[u8]> = vec![
@@ -581,6 +694,11 @@ fn script() -> impl Strategy<Value = Vec<u8>> {
         b"..",
         b"\xff",
         b"QUIT\r\n",
+        b"AUTH PLAIN\r\n",
+        b"AUTH PLAIN Z29vZA==\r\n",
+        b"AUTH LOGIN\r\n",
+        b"bW9yZQ==",
+        b"*\r\n",
     ];
     prop::collection::vec(prop::sample::select(words), 0..50).prop_map(|words| words.concat())
 }
@@ -594,6 +712,16 @@ proptest! {
         cut.feed_by(&script, by);
         prop_assert_eq!(whole.said, cut.said);
         prop_assert_eq!(whole.messages, cut.messages);
+        prop_assert_eq!(whole.events, cut.events);
+    }
+
+    #[test]
+    fn any_cut_of_an_authentication_gives_the_same_session(script in script(), by in 1usize..12) {
+        let mut whole = Shell::with_auth();
+        whole.feed(&script);
+        let mut cut = Shell::with_auth();
+        cut.feed_by(&script, by);
+        prop_assert_eq!(whole.said, cut.said);
         prop_assert_eq!(whole.events, cut.events);
     }
 
