@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lighter_protocol::limits::RELAYS_MAX;
-use lighter_protocol::{Mailbox, PeerId, Registration, RelayRecord, Signed, UnixTime};
+use lighter_protocol::{Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed, UnixTime};
 use lighter_transport::location::Scope;
 
 use crate::limits::{CONFIRMATION_DELAY, INVITATIONS_MAX, STORES_MAX, STORES_PER_MAILBOX_MAX, TOKENS_MAX};
@@ -53,6 +53,8 @@ pub struct Store {
     pub confirmed: UnixTime,
     /// None: it never registered.
     pub place: Option<Place>,
+    /// What drops for it are sealed to, as it signed it. None: it never said.
+    pub sealing_key: Option<Box<Signed<SealingKey>>>,
 }
 
 /// Where a store said that it is.
@@ -167,6 +169,11 @@ impl Directory {
                 self.invitations.insert(hash, row);
             }
             Row::Relay(relay) => self.relays.push(relay),
+            Row::SealingKey(key, signed) => {
+                if let Some(store) = self.find(&key.mailbox, &key.peer).and_then(|id| self.store_mut(id)) {
+                    store.sealing_key = Some(Box::new(signed));
+                }
+            }
         }
     }
 
@@ -261,11 +268,13 @@ impl Directory {
         Ok(Enrolled { store, primary: first, confirmed })
     }
 
-    /// Takes a registration whose signature and addresses have been checked.
+    /// Takes a registration whose signature and addresses have been checked; and the store's sealing key, checked
+    /// likewise, where it is a later one than the one that is known.
     pub fn register(
         &mut self,
         registration: &Registration,
         signed: Signed<Registration>,
+        sealing_key: Option<Signed<SealingKey>>,
         changes: &mut Vec<Change>,
     ) -> Result<StoreId, Refusal> {
         let id = self.find(&registration.mailbox, &registration.peer).ok_or(Refusal::NotAllowed)?;
@@ -278,6 +287,10 @@ impl Directory {
         store.place = Some(Place::from(registration));
         let row = RegistrationRow::Registered(signed);
         changes.push(Change::Put(Row::Registration(store.key.clone(), row)));
+        if let Some(signed) = sealing_key.filter(|new| store.is_later_sealing_key(new)) {
+            changes.push(Change::Put(Row::SealingKey(store.key.clone(), signed.clone())));
+            store.sealing_key = Some(Box::new(signed));
+        }
         Ok(id)
     }
 
@@ -337,6 +350,9 @@ impl Directory {
             if let Some(store) = self.stores.get_mut(id.index()).and_then(Option::take) {
                 self.store_count -= 1;
                 changes.push(Change::Remove(RowKey::Registration(store.key.clone())));
+                if store.sealing_key.is_some() {
+                    changes.push(Change::Remove(RowKey::SealingKey(store.key.clone())));
+                }
                 changes.push(Change::Remove(RowKey::Enrolment(store.key.clone())));
                 keys.push((id, store.key));
             }
@@ -469,7 +485,7 @@ impl Directory {
         let id = StoreId(u32::try_from(self.stores.len()).unwrap_or(u32::MAX));
         self.by_mailbox.entry(key.mailbox.clone()).or_default().push(id);
         let EnrolmentRow { primary, enrolled, confirmed } = *row;
-        self.stores.push(Some(Store { key, primary, enrolled, confirmed, place: None }));
+        self.stores.push(Some(Store { key, primary, enrolled, confirmed, place: None, sealing_key: None }));
         self.store_count += 1;
         id
     }
@@ -478,6 +494,16 @@ impl Directory {
 const _: () = assert!(STORES_MAX < u32::MAX as usize);
 
 impl Store {
+    /// Whether `new` takes the place of the key that is known: it is another one, and of a later time.
+    fn is_later_sealing_key(&self, new: &Signed<SealingKey>) -> bool {
+        let claim = |signed: &Signed<SealingKey>| signed.claim().map(|claim| (claim.issued, claim.key));
+        match (self.sealing_key.as_ref().map(|known| claim(known)), claim(new)) {
+            (_, Err(_)) => false,
+            (Some(Ok((issued, key))), Ok(new)) => new.0 > issued && new.1 != key,
+            (Some(Err(_)) | None, Ok(_)) => true,
+        }
+    }
+
     fn enrolment_change(&self) -> Change {
         let row = EnrolmentRow { primary: self.primary, enrolled: self.enrolled, confirmed: self.confirmed };
         Change::Put(Row::Enrolment(self.key.clone(), row))

@@ -1,11 +1,11 @@
-//! What is durable: rows of five kinds, each with a key, and the changes that make them.
+//! What is durable: rows of six kinds, each with a key, and the changes that make them.
 //!
 //! # Format
-//! A value is one version byte (now 1) and the row's postcard encoding. Keys: of enrolments and registrations
-//! `MAILBOX NUL PEER` (a mailbox holds no NUL; the peer in its binary form), of API tokens and invitations the BLAKE3
+//! A value is one version byte (now 1) and the row's postcard encoding. Keys: of enrolments, registrations
+//! and sealing keys `MAILBOX NUL PEER` (a mailbox holds no NUL; the peer in its binary form), of API tokens and invitations the BLAKE3
 //! hash of the token's text, of relays the peer.
 
-use lighter_protocol::{Mailbox, PeerId, Registration, RelayRecord, Signed, UnixTime};
+use lighter_protocol::{Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed, UnixTime};
 use lighter_transport::location::Scope;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -86,6 +86,8 @@ pub enum Row {
     Invitation(TokenHash, InvitationRow),
     /// A relay, named in attestations.
     Relay(RelayRecord),
+    /// What drops for a store are sealed to, as it signed it.
+    SealingKey(StoreKey, Signed<SealingKey>),
 }
 
 /// A row's key alone.
@@ -101,6 +103,8 @@ pub enum RowKey {
     Invitation(TokenHash),
     /// A relay.
     Relay(PeerId),
+    /// What drops for a store are sealed to.
+    SealingKey(StoreKey),
 }
 
 /// One change of what is durable.
@@ -125,12 +129,14 @@ pub enum Kind {
     Invitation,
     /// A relay.
     Relay,
+    /// What drops for a store are sealed to.
+    SealingKey,
 }
 
 impl Kind {
     /// All of them, in loading order.
-    pub const ALL: [Self; 5] =
-        [Self::Enrolment, Self::Registration, Self::Token, Self::Invitation, Self::Relay];
+    pub const ALL: [Self; 6] =
+        [Self::Enrolment, Self::Registration, Self::Token, Self::Invitation, Self::Relay, Self::SealingKey];
 }
 
 /// A row that does not read as one: damaged, or from a version that this one does not know.
@@ -149,6 +155,7 @@ impl Row {
             Self::Token(hash, _) => RowKey::Token(*hash),
             Self::Invitation(hash, _) => RowKey::Invitation(*hash),
             Self::Relay(relay) => RowKey::Relay(relay.peer),
+            Self::SealingKey(key, _) => RowKey::SealingKey(key.clone()),
         }
     }
 
@@ -160,6 +167,7 @@ impl Row {
             Self::Token(..) => Kind::Token,
             Self::Invitation(..) => Kind::Invitation,
             Self::Relay(_) => Kind::Relay,
+            Self::SealingKey(..) => Kind::SealingKey,
         }
     }
 
@@ -171,6 +179,7 @@ impl Row {
             Self::Token(_, row) => encode(row),
             Self::Invitation(_, row) => encode(row),
             Self::Relay(relay) => encode(relay),
+            Self::SealingKey(_, signed) => encode(signed),
         }
     }
 
@@ -186,6 +195,7 @@ impl Row {
             Kind::Token => Self::Token(hash()?, decode(value)?),
             Kind::Invitation => Self::Invitation(hash()?, decode(value)?),
             Kind::Relay => Self::Relay(decode(value)?),
+            Kind::SealingKey => Self::SealingKey(StoreKey::decode(key)?, decode(value)?),
         })
     }
 }
@@ -199,13 +209,14 @@ impl RowKey {
             Self::Token(_) => Kind::Token,
             Self::Invitation(_) => Kind::Invitation,
             Self::Relay(_) => Kind::Relay,
+            Self::SealingKey(_) => Kind::SealingKey,
         }
     }
 
     /// The key as bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Enrolment(key) | Self::Registration(key) => key.encode(),
+            Self::Enrolment(key) | Self::Registration(key) | Self::SealingKey(key) => key.encode(),
             Self::Token(hash) | Self::Invitation(hash) => hash.to_vec(),
             Self::Relay(peer) => peer.to_bytes(),
         }

@@ -67,10 +67,9 @@ async fn answer(shared: &Handle, request: Request, responder: Responder) {
         Request::Get(get) => return serve(shared, get, responder).await,
         Request::Have(have) => self::have(shared, have, &peer).await,
         Request::Receipt(receipt) => offers::receipted(shared, &receipt, &peer).await,
-        // Only relays have something waiting. Pings are answered by the connection itself.
-        Request::Waiting(_) | Request::Ping | Request::Meet(_) | Request::Knock(_) | Request::Here(_) => {
-            Response::Refused
-        }
+        // Only relays have something waiting, and take drops. Pings are answered by the connection itself.
+        Request::Waiting(_) | Request::Drop(_) | Request::DropState(_) | Request::Ping => Response::Refused,
+        Request::Meet(_) | Request::Knock(_) | Request::Here(_) => Response::Refused,
     };
     if let Err(error) = responder.respond(&response).await {
         tracing::debug!(%peer, %error, "could not answer");

@@ -55,7 +55,7 @@ pub(super) async fn register(
 ) -> Answer<RegisterAnswer> {
     let now = Now::read();
     location.count_registration(ip, now)?;
-    Ok(Json(location.register(request.registration, now).await?))
+    Ok(Json(location.register(request.registration, request.sealing_key, now).await?))
 }
 
 /// The store is still there.

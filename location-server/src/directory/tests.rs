@@ -49,7 +49,7 @@ fn enrol(directory: &mut Directory, mailbox: &str, seed: u8, now: UnixTime) -> E
 
 fn register(directory: &mut Directory, mailbox: &str, seed: u8, sequence: u64) -> Result<StoreId, Refusal> {
     let (registration, signed) = registration(mailbox, seed, sequence);
-    directory.register(&registration, signed, &mut Vec::new())
+    directory.register(&registration, signed, None, &mut Vec::new())
 }
 
 #[test]
@@ -203,7 +203,7 @@ impl Rows {
 /// What can be told apart from outside, in a defined order.
 fn shown(directory: &Directory) -> Vec<String> {
     let store = |(_, store): (StoreId, &Store)| {
-        let Store { key, primary, enrolled, confirmed, place } = store;
+        let Store { key, primary, enrolled, confirmed, place, sealing_key: _ } = store;
         let place = place.as_ref().map(|place| (place.sequence, &place.addresses));
         format!("{key:?} {primary} {enrolled} {confirmed} {place:?}")
     };
@@ -235,7 +235,7 @@ proptest! {
                 2 | 3 => directory.enrol(&[seed; 32], key(mailbox, seed), now, &mut changes).map(|_| ()),
                 4 => {
                     let (registration, signed) = registration(mailbox, seed, sequence);
-                    directory.register(&registration, signed, &mut changes).map(|_| ())
+                    directory.register(&registration, signed, None, &mut changes).map(|_| ())
                 }
                 5 => match directory.find(&parsed, &peer(seed)) {
                     Some(store) => directory.withdraw(store, &mut changes),

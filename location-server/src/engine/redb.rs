@@ -33,6 +33,7 @@ fn table_of(kind: Kind) -> Table {
         Kind::Token => "tokens",
         Kind::Invitation => "invitations",
         Kind::Relay => "relays",
+        Kind::SealingKey => "sealing-keys",
     })
 }
 

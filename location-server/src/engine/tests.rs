@@ -1,6 +1,6 @@
 //! One suite for every engine, the memory one first.
 
-use lighter_protocol::{Keypair, Mailbox, PeerId, RelayRecord, UnixTime};
+use lighter_protocol::{Keypair, Mailbox, PeerId, RelayRecord, SealingKey, Signed, UnixTime};
 use lighter_transport::location::Scope;
 
 use super::*;
@@ -10,6 +10,13 @@ fn peer() -> PeerId {
     Keypair::ed25519_from_bytes([1; 32]).unwrap().public().to_peer_id()
 }
 
+fn sealing_key(store: &StoreKey) -> Signed<SealingKey> {
+    let key = Keypair::ed25519_from_bytes([1; 32]).unwrap();
+    let sealing =
+        SealingKey { mailbox: store.mailbox.clone(), peer: store.peer, key: [9; 32], issued: UnixTime(1) };
+    Signed::sign(&sealing, &key).unwrap()
+}
+
 /// One row of each kind, in loading order.
 fn one_of_each() -> Vec<Row> {
     let mailbox: Mailbox = "alice@example.org".parse().unwrap();
@@ -17,7 +24,7 @@ fn one_of_each() -> Vec<Row> {
     let time = UnixTime(1_800_000_000);
     vec![
         Row::Enrolment(key.clone(), EnrolmentRow { primary: true, enrolled: time, confirmed: time }),
-        Row::Registration(key, RegistrationRow::Withdrawn { sequence: 7 }),
+        Row::Registration(key.clone(), RegistrationRow::Withdrawn { sequence: 7 }),
         Row::Token(
             [1; 32],
             TokenRow {
@@ -31,6 +38,7 @@ fn one_of_each() -> Vec<Row> {
         ),
         Row::Invitation([2; 32], InvitationRow { mailbox, created: time, expires: time }),
         Row::Relay(RelayRecord { peer: peer(), addresses: vec![], retrieval_url: "http://localhost".into() }),
+        Row::SealingKey(key.clone(), sealing_key(&key)),
     ]
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use lighter_protocol::limits::ADDRESSES_MAX;
+use lighter_protocol::limits::{ADDRESSES_MAX, SEALING_KEYS_MAX};
 use lighter_protocol::time::Now;
-use lighter_protocol::{Introduction, Mailbox, PeerId, RelayRecord, Signed, UnixTime};
+use lighter_protocol::{Introduction, Mailbox, PeerId, RelayRecord, SealingKey, Signed, UnixTime};
 use lighter_transport::location::api::{IntroductionAnswer, IntroductionRequest, LookupAnswer, StoreRecord};
 use lighter_transport::location::limits::{LOOKUP_NAMES_MAX, RELAYS_TOLD_NAMES_MAX};
 use lighter_transport::location::{Presence, Scope, Secret};
@@ -83,14 +83,22 @@ impl Location {
             Caller::Token(_) => true,
             Caller::Session(session) => is_confirmed(&directory, session.store, now.wall),
         };
-        // Who helps a store to find another. Mail servers and relays wait for the store's own session instead.
-        let relays = match caller {
-            Caller::Session(_) if names.len() <= RELAYS_TOLD_NAMES_MAX => directory.relays().0,
-            _ => &[],
-        };
+        // Who helps a store to find another, and what it leaves with them. Mail servers and relays wait for the store's own
+        // session instead.
+        let tells_all = matches!(caller, Caller::Session(_)) && names.len() <= RELAYS_TOLD_NAMES_MAX;
+        let relays = if tells_all { directory.relays().0 } else { &[] };
         let answer = |name| {
             let found = find(&directory, &live, caller, may_ask, name, now.wall);
-            LookupAnswer { store: found.map(|store| StoreRecord { relays: relays.to_vec(), ..store }) }
+            let told = |store: StoreRecord| StoreRecord {
+                relays: relays.to_vec(),
+                sealing_keys: if tells_all {
+                    sealing_keys(&directory, name, &store, now.wall)
+                } else {
+                    Vec::new()
+                },
+                ..store
+            };
+            LookupAnswer { store: found.map(told) }
         };
         let answers: Vec<_> = names.iter().map(answer).collect();
         self.metrics.names.inc_by(count);
@@ -202,7 +210,21 @@ fn find(
         since,
         primary: store.primary,
         relays: Vec::new(),
+        sealing_keys: Vec::new(),
     })
+}
+
+/// What a drop for the mailbox is sealed to: a key of each of its attested stores, that of `first` in front.
+fn sealing_keys(
+    directory: &Directory,
+    name: &Mailbox,
+    first: &StoreRecord,
+    now: UnixTime,
+) -> Vec<Signed<SealingKey>> {
+    let mut stores: Vec<_> = directory.endowed(name, now).map(|(_, store)| store).collect();
+    stores.sort_by_key(|store| (store.key.peer != first.peer, !store.primary, store.enrolled));
+    let keys = stores.into_iter().filter_map(|store| store.sealing_key.as_deref().cloned());
+    keys.take(SEALING_KEYS_MAX).collect()
 }
 
 /// Of a mailbox's stores the one to go to: one that is online, and of those the primary.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lighter_protocol::limits::ADDRESSES_MAX;
 use lighter_protocol::time::Now;
-use lighter_protocol::{Attestation, PeerId, Registration, Signed};
+use lighter_protocol::{Attestation, PeerId, Registration, SealingKey, Signed};
 use lighter_transport::location::Secret;
 use lighter_transport::location::api::{EnrolAnswer, EnrolRequest, Enrolment, PingAnswer, RegisterAnswer};
 
@@ -53,12 +53,19 @@ impl Location {
     pub async fn register(
         &self,
         signed: Signed<Registration>,
+        sealing_key: Option<Signed<SealingKey>>,
         now: Now,
     ) -> Result<RegisterAnswer, CallError> {
         let registration = self.check_registration(&signed, now)?;
+        if let Some(sealing_key) = &sealing_key {
+            let verified = SealingKey::verify(sealing_key, &registration.mailbox, now.wall);
+            if !verified.is_ok_and(|key| key.peer == registration.peer) {
+                return Err(CallError::Refused);
+            }
+        }
         let store = self
             .writer
-            .write(move |directory, changes| directory.register(&registration, signed, changes))
+            .write(move |directory, changes| directory.register(&registration, signed, sealing_key, changes))
             .await?;
         let attested = self.attest(store, now)?;
         let session = self.start_session(store, attested.as_ref().map(|(_, said)| *said), now)?;

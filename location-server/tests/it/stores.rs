@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lighter_protocol::{RelayRecord, Signed, UnixTime};
+use lighter_location::AdminCommand;
+use lighter_protocol::{Mailbox, RelayRecord, SealingKey, Signed, UnixTime};
 use lighter_transport::Identity;
 use lighter_transport::location::limits::RELAYS_TOLD_NAMES_MAX;
 use lighter_transport::location::{LocationClient, LocationError, Presence, Scope, Secret};
@@ -323,4 +324,73 @@ async fn a_server_that_is_not_there_is_told_from_one_that_refuses() {
     let client = LocationClient::new(&url, None).unwrap();
     let error = client.lookup_one(&token, &mailbox("alice@example.org")).await.unwrap_err();
     assert!(matches!(error, LocationError::Unreachable(_)) && error.is_temporary());
+}
+
+// SPEC: A3
+#[tokio::test]
+async fn who_leaves_something_is_told_a_key_of_each_attested_store_the_latest_one_and_none_of_a_revoked_one()
+{
+    let world = World::start().await;
+    let (_, session) = world.online("bob@example.org").await;
+    let first = world.enrolled("alice@example.org").await;
+    let second = Store { mailbox: first.mailbox.clone(), ..Store::new("alice@example.org") };
+    second.enrol(&world).await.unwrap();
+    let say = async |store: &Store, number: u64, key: u8, issued: u64| {
+        let (mailbox, peer) = (store.mailbox.clone(), store.identity.peer());
+        let sealing = SealingKey { mailbox, peer, key: [key; 32], issued: UnixTime(issued) };
+        let sealing = Signed::sign(&sealing, store.identity.keypair()).unwrap();
+        world.client.register_sealed(&store.sign(&store.registration(number)), Some(&sealing)).await.unwrap();
+        sealing
+    };
+    let told = async || {
+        let found = world.client.lookup_one(&session, &first.mailbox).await.unwrap();
+        found.map(|store| store.sealing_keys).unwrap_or_default()
+    };
+    first.register(&world, 1).await.unwrap();
+    assert!(told().await.is_empty(), "it has said none");
+    let old = say(&first, 2, 1, 1_000).await;
+    assert_eq!(told().await, std::slice::from_ref(&old));
+    let of_second = say(&second, 1, 9, 5_000).await;
+    assert_eq!(told().await, std::slice::from_ref(&old), "the second is not confirmed");
+    let primary = first.register(&world, 3).await.unwrap().session;
+    world.client.confirm(&primary, second.identity.peer()).await.unwrap();
+    assert_eq!(told().await, [old.clone(), of_second.clone()]);
+
+    say(&first, 4, 2, 999).await;
+    assert_eq!(told().await, [old, of_second.clone()], "an older one changes nothing");
+    let new = say(&first, 5, 2, 1_001).await;
+    assert_eq!(told().await, [new.clone(), of_second.clone()]);
+    let world = world.restart().await;
+    let session = world.online("carol@example.org").await.1;
+    let told = async || {
+        let found = world.client.lookup_one(&session, &first.mailbox).await.unwrap();
+        found.map(|store| store.sealing_keys).unwrap_or_default()
+    };
+    assert_eq!(told().await, [new.clone(), of_second], "kept");
+    let (mailbox, peer) = (first.mailbox.clone(), Some(second.identity.peer()));
+    world.server.administer(AdminCommand::UserRemove { mailbox, peer }).await.unwrap();
+    assert_eq!(told().await, [new], "revoked");
+}
+
+#[tokio::test]
+async fn bad_input_34_a_sealing_key_of_somebody_else_is_refused() {
+    let world = World::start().await;
+    let alice = world.enrolled("alice@example.org").await;
+    let mallory = world.enrolled("mallory@example.org").await;
+    let key = |mailbox: &Mailbox, peer| SealingKey {
+        mailbox: mailbox.clone(),
+        peer,
+        key: [1; 32],
+        issued: UnixTime::now(),
+    };
+    let forged = [
+        Signed::sign(&key(&alice.mailbox, alice.identity.peer()), mallory.identity.keypair()).unwrap(),
+        Signed::sign(&key(&mallory.mailbox, alice.identity.peer()), alice.identity.keypair()).unwrap(),
+        Signed::sign(&key(&alice.mailbox, mallory.identity.peer()), mallory.identity.keypair()).unwrap(),
+    ];
+    for sealing in forged {
+        let registered =
+            world.client.register_sealed(&alice.sign(&alice.registration(1)), Some(&sealing)).await;
+        assert!(matches!(registered, Err(LocationError::Refused)), "{registered:?}");
+    }
 }

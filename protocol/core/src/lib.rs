@@ -5,7 +5,8 @@
 //! (DESIGN §10, rule 8), so that a whole cluster can be run from a seed.
 //!
 //! The story in order: [`ids`] name things; [`mailbox`] names people; [`signed`] makes a statement that cannot be
-//! forged; [`registration`], [`attestation`], [`introduction`] and [`receipt`] are those statements; [`wire`] holds
+//! forged; [`registration`], [`attestation`], [`introduction`],
+//! [`sealing_key`] and [`receipt`] are those statements; [`wire`] holds
 //! the messages that peers exchange and the bounded codec they travel in; [`blob`] says which bytes are verified and which
 //! are missing. Two machines take a delivery from offer to receipt: [`offer`] for the holder, [`pull`] for the store.
 //! [`ticket`] is the other way to an attachment, over HTTP.
@@ -21,6 +22,7 @@ pub mod offer;
 pub mod pull;
 pub mod receipt;
 pub mod registration;
+pub mod sealing_key;
 pub mod signed;
 pub mod ticket;
 pub mod time;
@@ -36,6 +38,7 @@ pub use libp2p_identity::{Keypair, PeerId};
 pub use mailbox::Mailbox;
 pub use receipt::{Expected, Receipt, ReceiptError, Releaser, VerifiedReceipt};
 pub use registration::{Registration, RegistrationError};
+pub use sealing_key::{SealingKey, SealingKeyError};
 pub use signed::{Signed, SignedError, Statement};
 pub use ticket::{Ticket, TicketHash, TicketKey};
 pub use time::{Day, Now, UnixTime};

@@ -20,6 +20,8 @@ pub const OFFER_BLOBS_MAX: usize = 1_000;
 pub const NAME_LEN_MAX: usize = 255;
 /// Peers named as sources in an offer.
 pub const SOURCES_MAX: usize = 16;
+/// Stores that a drop is sealed to (DESIGN §6).
+pub const SEALING_KEYS_MAX: usize = 16;
 /// Ranges in one `Get`: an interrupted pull asks for what is missing; more gaps are asked for in a further `Get`.
 pub const GET_RANGES_MAX: usize = 256;
 
@@ -45,6 +47,9 @@ pub const MEETING_MESSAGE_LEN_MAX: usize = STATEMENT_MESSAGE_LEN_MAX + 64;
 pub const GET_MESSAGE_LEN_MAX: usize = GET_RANGES_MAX * 12 + STATEMENT_MESSAGE_LEN_MAX + 64;
 /// Bytes of an encoded `Answer`: two for each blob.
 pub const ANSWER_MESSAGE_LEN_MAX: usize = OFFER_BLOBS_MAX * 2 + 8;
+/// Bytes of an encoded `Drop`: an id and a size for each blob, the recipient and an introduction.
+pub const DROP_MESSAGE_LEN_MAX: usize =
+    (OFFER_BLOBS_MAX + 1) * 40 + STATEMENT_MESSAGE_LEN_MAX + LOCAL_PART_LEN_MAX + DOMAIN_LEN_MAX + 64;
 /// Bytes of any other encoded message: a tag and a number, or an id.
 pub const SMALL_MESSAGE_LEN_MAX: usize = 64;
 /// Bytes of an Ed25519 signature (RFC 8032 §5.1.6).
@@ -96,5 +101,6 @@ const _: () = assert!(OFFER_BLOBS_MAX * (2 * NAME_LEN_MAX + 64) <= WIRE_MESSAGE_
 const _: () = assert!(RELAYS_MAX * (ADDRESSES_MAX * 20 + RETRIEVAL_URL_LEN_MAX + 48) < STATEMENT_LEN_MAX);
 const _: () =
     assert!(GET_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX && ANSWER_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX);
+const _: () = assert!(DROP_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX);
 const _: () = assert!(INTRODUCTION_CLOCK_GRACE.as_secs() < INTRODUCTION_LIFE_MAX.as_secs());
 const _: () = assert!(PORTIONS_MAX * crate::blob::PORTION_LEN == BLOB_SIZE_MAX);

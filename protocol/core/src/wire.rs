@@ -47,6 +47,11 @@ pub enum Request {
     /// The first thing on a connection that a store opened because of a [`Request::Knock`]: this is the connection that
     /// you asked for, with the introduction of this [`Introduction::number`].
     Here(u64),
+    /// From a sender's agent to a relay of the recipient's domain: take this, sealed, for a store that is not there.
+    /// Answered once it is durable, or will not be taken: the relay pulls it on the same connection meanwhile.
+    Drop(NewDrop),
+    /// What has become of what I dropped? Answered to its sender only.
+    DropState(DeliveryId),
 }
 
 /// What the other side answers.
@@ -77,6 +82,10 @@ pub enum Response {
     Met(SocketAddr),
     /// To [`Request::Knock`]: the store connects now. To [`Request::Here`]: the connection is wanted, and will be used.
     Coming,
+    /// To [`Request::Drop`].
+    Dropped(DropAnswer),
+    /// To [`Request::DropState`].
+    DropState(DropState),
 }
 
 /// Names a delivery or a blob that the store may have.
@@ -197,4 +206,73 @@ pub struct Knock {
     pub introduction: Signed<Introduction>,
     /// Where the relay sees the sender: the other end of the connection that its [`Meet`] came on.
     pub address: SocketAddr,
+}
+
+/// A delivery that is left with the recipient's domain, sealed to the recipient's stores (DESIGN §6, "drop"). Names and
+/// media types are inside; there is no room for them here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewDrop {
+    /// Drawn by the sender. On the relay it is this sender's alone: nobody else learns of it, or changes it.
+    pub delivery: DeliveryId,
+    /// For whom.
+    pub recipient: Mailbox,
+    /// What opens the rest, sealed to each store: the delivery's manifest, as far as the relay is concerned.
+    pub envelope: SealedBlob,
+    /// The message's own manifest and its attachments, sealed, in the envelope's order.
+    pub blobs: Vec<SealedBlob>,
+    /// The sender wants it kept until then; the relay may keep it for less.
+    pub expires: UnixTime,
+    /// The location server's word that this sender may offer so many (sealed) bytes to this mailbox.
+    pub introduction: Signed<Introduction>,
+}
+
+/// One sealed blob of a drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedBlob {
+    /// The hash of the sealed bytes.
+    pub id: BlobId,
+    /// How many they are.
+    pub size: u64,
+}
+
+impl NewDrop {
+    /// The media type that a relay offers an envelope with: the store knows by it that the delivery is a drop. What the
+    /// envelope is is proved by opening it.
+    pub const MEDIA_TYPE: &str = "application/vnd.lighter.drop";
+
+    /// Bytes of all blobs, the envelope's too.
+    pub fn bytes(&self) -> u64 {
+        self.parts().fold(0, |sum: u64, blob| sum.saturating_add(blob.size))
+    }
+
+    /// The envelope, then the blobs.
+    pub fn parts(&self) -> impl Iterator<Item = &SealedBlob> {
+        std::iter::once(&self.envelope).chain(&self.blobs)
+    }
+}
+
+/// What a relay says to a drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DropAnswer {
+    /// All of it is durable here, on all promised copies, until this day is over; the same answer whenever the same
+    /// sender asks again.
+    Taken {
+        /// It is kept until then.
+        until: UnixTime,
+    },
+    /// Not now.
+    Later(LaterReason),
+    /// Never.
+    No(NoReason),
+}
+
+/// What has become of a drop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DropState {
+    /// It waits for the store.
+    Waiting,
+    /// A store of the recipient's has it: its word, to be verified like any receipt. It names the envelope as the manifest.
+    Receipted(Signed<Receipt>),
+    /// Nobody fetched it in time; it is gone.
+    Expired,
 }

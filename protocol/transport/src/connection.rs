@@ -102,6 +102,11 @@ impl Connection {
         self.inner.peer
     }
 
+    /// Whether `other` is this connection.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Where the other side is now. It may move.
     pub fn remote_address(&self) -> SocketAddr {
         canonical(self.inner.quic.remote_address())
@@ -278,7 +283,9 @@ fn answers(request: &Request, response: &Response) -> bool {
         | (Request::Receipt(_), Response::Released)
         | (Request::Waiting(_), Response::Waiting(_))
         | (Request::Meet(_), Response::Met(_))
-        | (Request::Knock(_) | Request::Here(_), Response::Coming) => true,
+        | (Request::Knock(_) | Request::Here(_), Response::Coming)
+        | (Request::Drop(_), Response::Dropped(_))
+        | (Request::DropState(_), Response::DropState(_)) => true,
         (Request::Ping, _) => false,
         (_, Response::Refused | Response::Later(_)) => true,
         _ => false,

@@ -7,10 +7,10 @@
 
 use std::ops::ControlFlow;
 
-use lighter_protocol::{Day, DeliveryId, MessageId, UnixTime};
+use lighter_protocol::{Day, DeliveryId, MessageId, Receipt, Signed, UnixTime};
 
 use crate::limits::GRACE_DAYS;
-use crate::message::{Cause, Form, HandOver, Message};
+use crate::message::{Cause, Form, HandOver, Message, Recipient};
 use crate::references;
 use crate::rows::{
     Counts, Delivery, DeliveryState, HandOverState, Progress, decode, encode, hand_over_at_end,
@@ -51,10 +51,11 @@ impl<'a> Rows<'a> {
             Change::HandOverFailed { message, hand_overs, at } => {
                 self.settle_all(message, hand_overs, HandOverState::Failed { at: *at })
             }
-            Change::Receipted { delivery, receipt, release } => {
+            Change::Receipted { delivery, receipt: signed, release } => {
                 // Verified before it was written, and the log is sealed: here it is only read.
-                let Ok(receipt) = receipt.claim() else { return Ok(()) };
+                let Ok(receipt) = signed.claim() else { return Ok(()) };
                 let state = DeliveryState::Receipted { store: receipt.store, release: *release };
+                self.keep_receipt(delivery, signed)?;
                 self.receipt(delivery, state, receipt.time)
             }
             Change::Released { delivery } => self.update(delivery, |row| {
@@ -96,29 +97,41 @@ impl<'a> Rows<'a> {
         self.tables.put(Table::Messages, &message.id.0, &encode(message)?)?;
         self.tables.put(Table::Purge, &purge_key(message.expires.plus(GRACE_DAYS), &message.id), &[])?;
         self.counts.messages += 1;
-        let due = HandOverState::Due { attempts: 0, next: message.accepted };
         for (recipient, place) in message.recipients.iter().zip(0u32..) {
-            self.set_hand_over(&message.id, HandOver::first(place), None, Some(due))?;
-            if let (Form::Stub { delivery, generation, ticket }, Some(mailbox)) =
-                (&recipient.form, &recipient.mailbox)
-            {
-                let row = Delivery {
-                    id: *delivery,
-                    message: message.id,
-                    recipient: place,
-                    mailbox: mailbox.clone(),
-                    accepted: message.accepted,
-                    expires: message.expires,
-                    size: message.parts_size(),
-                    generation: *generation,
-                    ticket: Some(*ticket),
-                    noticed: false,
-                    state: DeliveryState::Waiting,
-                };
-                self.set_delivery(None, Some(&row))?;
-            }
+            self.insert_recipient(message, recipient, place)?;
         }
         Ok(())
+    }
+
+    fn insert_recipient(&mut self, message: &Message, recipient: &Recipient, place: u32) -> Result<()> {
+        let (state, generation, ticket) = match recipient.form {
+            Form::Stub { generation, ticket, .. } => (DeliveryState::Waiting, generation, Some(ticket)),
+            Form::Drop { .. } => (DeliveryState::Dropped, 0, None),
+            Form::Whole => (DeliveryState::Waiting, 0, None),
+        };
+        if state != DeliveryState::Dropped {
+            let due = HandOverState::Due { attempts: 0, next: message.accepted };
+            self.set_hand_over(&message.id, HandOver::first(place), None, Some(due))?;
+        }
+        let (Some(id), Some(mailbox)) = (recipient.delivery(), &recipient.mailbox) else { return Ok(()) };
+        // The number of a drop is its sender's choice: it takes no other delivery's place.
+        if delivery_row(self.tables, &id)?.is_some() {
+            return Ok(());
+        }
+        let row = Delivery {
+            id,
+            message: message.id,
+            recipient: place,
+            mailbox: mailbox.clone(),
+            accepted: message.accepted,
+            expires: message.expires,
+            size: message.parts_size(),
+            generation,
+            ticket,
+            noticed: false,
+            state,
+        };
+        self.set_delivery(None, Some(&row))
     }
 
     /// Puts a message as another catalog has it, with all that hangs on it; one that is there stays as it is.
@@ -127,6 +140,7 @@ impl<'a> Rows<'a> {
         message: &Message,
         hand_overs: &[(HandOver, HandOverState)],
         deliveries: &[Delivery],
+        receipts: &[(DeliveryId, Signed<Receipt>)],
     ) -> Result<()> {
         if self.tables.get(Table::Messages, &message.id.0)?.is_some() {
             return Ok(());
@@ -140,6 +154,9 @@ impl<'a> Rows<'a> {
         for delivery in deliveries {
             self.set_delivery(None, Some(delivery))?;
         }
+        for (delivery, receipt) in receipts {
+            self.tables.put(Table::Receipts, &delivery.0, &encode(receipt)?)?;
+        }
         Ok(())
     }
 
@@ -150,9 +167,11 @@ impl<'a> Rows<'a> {
             self.set_hand_over(id, hand_over.0, Some(hand_over.1), None)?;
         }
         for recipient in &message.recipients {
-            if let Form::Stub { delivery, .. } = &recipient.form
-                && let Some(row) = delivery_row(self.tables, delivery)?
+            if let Some(delivery) = recipient.delivery()
+                && let Some(row) = delivery_row(self.tables, &delivery)?
+                && row.message == *id
             {
+                self.tables.remove(Table::Receipts, &delivery.0)?;
                 self.set_delivery(Some(&row), None)?;
             }
         }
@@ -195,6 +214,9 @@ impl<'a> Rows<'a> {
 
     fn expire(&mut self, id: &DeliveryId, at: UnixTime) -> Result<()> {
         let Some(row) = delivery_row(self.tables, id)? else { return Ok(()) };
+        if row.state == DeliveryState::Dropped {
+            return self.advance(id, DeliveryState::Expired);
+        }
         if row.state != DeliveryState::Waiting {
             return Ok(());
         }
@@ -203,6 +225,17 @@ impl<'a> Rows<'a> {
         let before = hand_over_row(self.tables, &row.message, hand_over)?;
         let due = HandOverState::Due { attempts: 0, next: at };
         self.set_hand_over(&row.message, hand_over, before, Some(before.unwrap_or(due)))
+    }
+
+    /// The store's word for a drop is kept for its sender, who lets go against nothing else (DESIGN §3 rule 3); the first
+    /// one stays.
+    fn keep_receipt(&mut self, id: &DeliveryId, receipt: &Signed<Receipt>) -> Result<()> {
+        let Some(row) = delivery_row(self.tables, id)? else { return Ok(()) };
+        let is_drop = matches!(row.state, DeliveryState::Dropped | DeliveryState::Expired);
+        if is_drop && self.tables.get(Table::Receipts, &id.0)?.is_none() {
+            self.tables.put(Table::Receipts, &id.0, &encode(receipt)?)?;
+        }
+        Ok(())
     }
 
     fn receipt(&mut self, id: &DeliveryId, state: DeliveryState, at: UnixTime) -> Result<()> {

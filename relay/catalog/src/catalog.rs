@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
+use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, Receipt, Signed, TicketHash, UnixTime};
 use lighter_storage::{Sequence, StoredBlob};
 
 use crate::leases::{Claim, ClaimedDeliveries, ClaimedHandOvers, Fence};
@@ -56,6 +56,12 @@ pub trait Catalog: Send + Sync + 'static {
     /// # Errors
     /// As above.
     fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>>;
+
+    /// What the store of a delivery that was dropped here said: kept for its sender.
+    ///
+    /// # Errors
+    /// As above.
+    fn receipt_of_drop(&self, id: &DeliveryId) -> Result<Option<Signed<Receipt>>>;
 
     /// The delivery that a ticket opens.
     ///

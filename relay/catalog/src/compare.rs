@@ -201,6 +201,7 @@ fn subject(table: Table, ours: Option<&[u8]>, theirs: Option<&[u8]>) -> Subject 
         Table::HandOvers => Subject::HandOver,
         Table::Tickets => Subject::Ticket,
         Table::References => Subject::Reference,
+        Table::Receipts => Subject::Receipt,
         Table::Meta => Subject::Count,
         Table::Progress | Table::Waiting | Table::Deadlines | Table::Due | Table::Purge => Subject::Index,
     }
@@ -227,7 +228,7 @@ fn message_of(tables: &dyn Tables, table: Table, key: &[u8], row: &[u8]) -> Opti
         Table::Purge | Table::References => Some(MessageId(*key.last_chunk()?)),
         Table::Due => Some(rows::hand_over_at_end(key).ok()?.0),
         Table::Deliveries => Some(decode::<Delivery>(row).ok()?.message),
-        Table::Waiting | Table::Deadlines => of_delivery(&delivery_at_end(key).ok()?),
+        Table::Waiting | Table::Deadlines | Table::Receipts => of_delivery(&delivery_at_end(key).ok()?),
         Table::Tickets => of_delivery(&delivery_at_end(row).ok()?),
         Table::Meta => None,
     }
@@ -236,7 +237,7 @@ fn message_of(tables: &dyn Tables, table: Table, key: &[u8], row: &[u8]) -> Opti
 /// What a row is called towards people.
 fn name(table: Table, key: &[u8], row: &[u8]) -> String {
     let named = match table {
-        Table::Deliveries | Table::Waiting | Table::Deadlines => {
+        Table::Deliveries | Table::Waiting | Table::Deadlines | Table::Receipts => {
             delivery_at_end(key).ok().map(|id| id.to_string())
         }
         Table::Tickets => delivery_at_end(row).ok().map(|id| id.to_string()),

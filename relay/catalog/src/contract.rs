@@ -48,6 +48,14 @@ pub(crate) fn whole(name: &str) -> Recipient {
     Recipient { form: Form::Whole, ..stub(name, 0) }
 }
 
+/// A message that a sender's agent left here, as delivery `number` for `name`.
+pub(crate) fn dropped(number: u8, name: &str) -> Change {
+    let form = Form::Drop { delivery: delivery(number), from: key().public().to_peer_id() };
+    let sealed = Part { blob: blob("sealed", 1_000), name: String::new(), media_type: String::new() };
+    let new = message(number, vec![Recipient { form, ..stub(name, number) }]);
+    Change::Accepted(Box::new(Message { parts: vec![sealed], ..new }))
+}
+
 pub(crate) fn blob(name: &str, size: u64) -> StoredBlob {
     StoredBlob { id: BlobId::of(name.as_bytes()), size, location: BlobLocation::default() }
 }
@@ -125,12 +133,14 @@ pub(crate) fn everything(catalog: &dyn Catalog) -> String {
         .flat_map(|n| (0..4).map(move |generation| ticket(n, generation)))
         .filter_map(|ticket| catalog.by_ticket(&ticket).unwrap())
         .collect();
+    let receipts: Vec<_> =
+        (0..=u8::MAX).filter_map(|n| catalog.receipt_of_drop(&delivery(n)).unwrap()).collect();
     let due = catalog.due(far, 1_000, &BTreeSet::new()).unwrap();
     let deadlines = catalog.deadlines(far, 1_000).unwrap();
     let copies = catalog.copies(None, 1_000).unwrap();
     let counts = catalog.counts().unwrap();
     format!(
-        "{waiting:#?}{messages:#?}{hand_overs:#?}{deliveries:#?}{tickets:#?}{due:#?}{deadlines:#?}{copies:#?}{counts:#?}"
+        "{waiting:#?}{messages:#?}{hand_overs:#?}{deliveries:#?}{tickets:#?}{receipts:#?}{due:#?}{deadlines:#?}{copies:#?}{counts:#?}"
     )
 }
 
@@ -256,6 +266,65 @@ fn a_report_settles_what_it_is_about_by_being_accepted(catalog: &dyn Catalog) {
     assert_eq!(due.iter().map(|due| due.message).collect::<Vec<_>>(), [MessageId([2; 16])]);
     assert_eq!(catalog.delivery(&delivery(1)).unwrap().unwrap().state, DeliveryState::Withdrawn);
     assert_eq!(catalog.waiting_mailboxes(None, 10).unwrap(), []);
+}
+
+// SPEC: A7
+fn a_drop_waits_for_its_store_alone_and_its_receipt_is_kept_for_the_sender(catalog: &dyn Catalog) {
+    apply(catalog, 1, &[dropped(1, "alice")]);
+    let row = || catalog.delivery(&delivery(1)).unwrap().unwrap();
+    assert_eq!((row().state, row().size, row().ticket), (DeliveryState::Dropped, 1_000, None));
+    assert_eq!(catalog.waiting(&mailbox("alice"), None, 10).unwrap(), [row()]);
+    assert_eq!(catalog.claim_waiting(&mailbox("alice"), None, 10).unwrap().rows, [row()]);
+    assert_eq!(catalog.due(UnixTime(u64::MAX), 10, &BTreeSet::new()).unwrap(), [], "nothing to hand over");
+    assert_eq!(catalog.receipt_of_drop(&delivery(1)).unwrap(), None);
+    let counts = catalog.counts().unwrap();
+    assert_eq!((counts.messages, counts.waiting, counts.hand_overs, counts.copies), (1, 1, 0, 1));
+
+    let Change::Receipted { receipt, .. } = receipted(1, "alice") else { unreachable!() };
+    apply(catalog, 2, &[receipted(1, "alice"), Change::Expired { delivery: delivery(1), at: NOW }]);
+    assert!(matches!(row().state, DeliveryState::Receipted { .. }), "it does not expire any more");
+    assert_eq!(catalog.receipt_of_drop(&delivery(1)).unwrap(), Some(receipt.clone()));
+    apply(catalog, 4, &[Change::Released { delivery: delivery(1) }]);
+    assert_eq!(
+        catalog.receipt_of_drop(&delivery(1)).unwrap(),
+        Some(receipt),
+        "kept as long as the delivery is known"
+    );
+    assert_eq!(catalog.counts().unwrap().copies, 0);
+    catalog.purge(Day(u32::MAX), 10).unwrap();
+    assert_eq!(everything(catalog), everything(&MemoryCatalog::new()));
+    apply(catalog, 9, &[accepted(2, vec![stub("alice", 2)]), receipted(2, "alice")]);
+    assert_eq!(catalog.receipt_of_drop(&delivery(2)).unwrap(), None, "of mail, nobody asks");
+}
+
+fn a_drop_that_nobody_fetched_is_let_go_of_on_its_last_day_and_never_handed_over(catalog: &dyn Catalog) {
+    apply(catalog, 1, &[dropped(1, "alice")]);
+    let end = NOW.day().plus(30).end();
+    assert_eq!(catalog.deadlines(UnixTime(end.0 - 1), 10).unwrap(), [], "no notice to anybody");
+    assert_eq!(catalog.deadlines(end, 10).unwrap()[0].1, Deadline::Expire);
+    apply(catalog, 2, &[Change::Expired { delivery: delivery(1), at: end }]);
+    let state = || catalog.delivery(&delivery(1)).unwrap().unwrap().state;
+    assert_eq!(state(), DeliveryState::Expired);
+    assert!(!state().is_readable());
+    assert_eq!(catalog.due(UnixTime(u64::MAX), 10, &BTreeSet::new()).unwrap(), []);
+    assert_eq!(catalog.deadlines(UnixTime(u64::MAX), 10).unwrap(), []);
+    assert_eq!(catalog.waiting_mailboxes(None, 10).unwrap(), []);
+    assert_eq!(catalog.counts().unwrap(), Counts { messages: 1, ..Counts::default() });
+    apply(catalog, 3, &[receipted(1, "alice")]);
+    assert_eq!(state(), DeliveryState::Expired, "the blobs are not there any more");
+    assert!(catalog.receipt_of_drop(&delivery(1)).unwrap().is_some(), "but the store has them");
+}
+
+fn a_drop_takes_no_other_deliverys_place(catalog: &dyn Catalog) {
+    apply(catalog, 1, &[accepted(1, vec![stub("alice", 7)])]);
+    let before = catalog.delivery(&delivery(7)).unwrap();
+    let Change::Accepted(mut new) = dropped(7, "mallory") else { unreachable!() };
+    new.id = MessageId([9; 16]);
+    apply(catalog, 2, &[Change::Accepted(new)]);
+    assert_eq!(catalog.delivery(&delivery(7)).unwrap(), before);
+    assert_eq!(catalog.waiting_mailboxes(None, 10).unwrap(), [mailbox("alice")]);
+    apply(catalog, 3, &[Change::Voided(MessageId([9; 16]))]);
+    assert_eq!(catalog.delivery(&delivery(7)).unwrap(), before, "nor does its end touch it");
 }
 
 fn a_voided_message_leaves_nothing(catalog: &dyn Catalog) {
@@ -390,8 +459,26 @@ fn history() -> impl Strategy<Value = Vec<Change>> {
             then
         })
     };
+    let of_drop = |number: u8| {
+        let of = delivery(number);
+        let then = prop::sample::subsequence(
+            vec![
+                Change::Expired { delivery: of, at: NOW },
+                receipted(number, "alice"),
+                Change::Expired { delivery: of, at: NOW },
+                Change::Released { delivery: of },
+                Change::Voided(MessageId([number; 16])),
+            ],
+            0..=5,
+        );
+        then.prop_map(move |mut then| {
+            then.insert(0, dropped(number, "alice"));
+            then
+        })
+    };
     let each: Vec<_> = (1..4_u8).map(of_one).collect();
-    (each, any::<u64>()).prop_map(|(mut each, seed)| {
+    (each, of_drop(4), any::<u64>()).prop_map(|(mut each, drop, seed)| {
+        each.push(drop);
         let mut merged = Vec::new();
         let mut turn = seed;
         while each.iter().any(|changes| !changes.is_empty()) {
@@ -487,6 +574,9 @@ macro_rules! contract_of {
                 a_receipt_in_the_last_moment_keeps_the_message_from_going_whole,
                 a_refused_whole_message_goes_on_waiting_for_its_store,
                 a_report_settles_what_it_is_about_by_being_accepted,
+                a_drop_waits_for_its_store_alone_and_its_receipt_is_kept_for_the_sender,
+                a_drop_that_nobody_fetched_is_let_go_of_on_its_last_day_and_never_handed_over,
+                a_drop_takes_no_other_deliverys_place,
                 a_voided_message_leaves_nothing,
                 tickets_are_renewed_and_revoked_by_generation,
                 hand_overs_are_put_off_and_come_in_order,

@@ -140,6 +140,7 @@ fn definition(table: Table) -> Definition {
         Table::Due => "due",
         Table::Purge => "purge",
         Table::References => "references",
+        Table::Receipts => "receipts",
     })
 }
 

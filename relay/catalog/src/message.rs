@@ -1,7 +1,7 @@
 //! An accepted message, as the record that makes it exist tells it.
 
 use lighter_message::Totals;
-use lighter_protocol::{Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
+use lighter_protocol::{Day, DeliveryId, Mailbox, MessageId, PeerId, TicketHash, UnixTime};
 use lighter_storage::{Class, StoredBlob};
 use serde::{Deserialize, Serialize};
 
@@ -160,6 +160,24 @@ pub enum Form {
         /// What is known of the ticket: it opens nothing.
         ticket: TicketHash,
     },
+    /// Nothing, from here: a sender left sealed blobs for the store, and mailed the message itself (DESIGN §6, "drop").
+    /// The envelope stands for the manifest, the sealed blobs for the parts.
+    Drop {
+        /// As the sender drew it.
+        delivery: DeliveryId,
+        /// The sender's agent: nobody else is told what becomes of it.
+        from: PeerId,
+    },
+}
+
+impl Recipient {
+    /// The recipient's delivery, where something waits for their store.
+    pub fn delivery(&self) -> Option<DeliveryId> {
+        match self.form {
+            Form::Whole => None,
+            Form::Stub { delivery, .. } | Form::Drop { delivery, .. } => Some(delivery),
+        }
+    }
 }
 
 /// One thing to hand over to the next hop: a message to one recipient, the first time or the second.
@@ -229,8 +247,11 @@ impl Message {
         for recipient in &self.recipients {
             bound("recipient", recipient.address.len(), ADDRESS_LEN_MAX)?;
             bound("ORCPT", recipient.orcpt.as_ref().map_or(0, String::len), DSN_TEXT_LEN_MAX)?;
-            if matches!(recipient.form, Form::Stub { .. }) && recipient.mailbox.is_none() {
+            if recipient.delivery().is_some() && recipient.mailbox.is_none() {
                 return Err(OutOfBounds("mailbox of a recipient with a store"));
+            }
+            if matches!(recipient.form, Form::Drop { .. }) && self.recipients.len() != 1 {
+                return Err(OutOfBounds("recipients of a drop"));
             }
         }
         if let Some(Cause::Report { handed_over, failed, .. }) = &self.cause {

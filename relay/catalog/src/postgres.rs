@@ -28,7 +28,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
+use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, Receipt, Signed, TicketHash, UnixTime};
 use lighter_storage::{Sequence, StoredBlob};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
@@ -272,6 +272,10 @@ impl Catalog for PostgresCatalog {
 
     fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>> {
         self.wait(self.ask(async |connection| queries::delivery(connection, id).await))
+    }
+
+    fn receipt_of_drop(&self, id: &DeliveryId) -> Result<Option<Signed<Receipt>>> {
+        self.wait(self.ask(async |connection| queries::receipt_of_drop(connection, id).await))
     }
 
     fn by_ticket(&self, ticket: &TicketHash) -> Result<Option<Delivery>> {

@@ -59,33 +59,38 @@ pub enum DeliveryState {
         /// Which store has it: people who ask are told (SPEC A22).
         store: PeerId,
     },
+    /// A sender left it, sealed: it waits for its store like [`DeliveryState::Waiting`], but there is no message that the
+    /// relay could hand over instead.
+    Dropped,
+    /// It was left here, nobody fetched it in time, and the relay has let go of it: its sender is told.
+    Expired,
 }
 
 impl DeliveryState {
     /// The state's place in the order; see the type.
     pub(crate) fn rank(self) -> u8 {
         match self {
-            Self::Waiting => 0,
+            Self::Waiting | Self::Dropped => 0,
             Self::Lapsing => 1,
             Self::LastChance | Self::Lapsed | Self::Withdrawn => 2,
             Self::Receipted { .. } => 3,
-            Self::Released { .. } => 4,
+            Self::Released { .. } | Self::Expired => 4,
         }
     }
 
     /// Whether the store is still to be offered it.
     pub fn is_waiting(self) -> bool {
-        matches!(self, Self::Waiting | Self::Lapsing | Self::LastChance)
+        matches!(self, Self::Waiting | Self::Lapsing | Self::LastChance | Self::Dropped)
     }
 
     /// Whether the relay may still need the blobs: it has not let go of the delivery.
     pub(crate) fn is_kept(self) -> bool {
-        !matches!(self, Self::Released { .. })
+        !matches!(self, Self::Released { .. } | Self::Expired)
     }
 
     /// Whether the relay hands the blobs out, over QUIC and by ticket.
     pub fn is_readable(self) -> bool {
-        !matches!(self, Self::Withdrawn | Self::Released { .. })
+        !matches!(self, Self::Withdrawn | Self::Released { .. } | Self::Expired)
     }
 }
 
@@ -94,7 +99,7 @@ impl DeliveryState {
 pub enum Deadline {
     /// Tell the user that it will lapse.
     Notice,
-    /// Hand the message over whole.
+    /// Hand the message over whole; of a drop, let go.
     Expire,
     /// Let go of the relay's copy.
     Release,
@@ -123,6 +128,7 @@ impl Delivery {
             }
             DeliveryState::Waiting => Some((begin_of(self.expires, WHOLE_DAYS_BEFORE), Deadline::Expire)),
             DeliveryState::Receipted { release, .. } => Some((release, Deadline::Release)),
+            DeliveryState::Dropped => Some((self.expires.end(), Deadline::Expire)),
             _ => None,
         }
     }

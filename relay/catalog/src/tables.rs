@@ -19,6 +19,7 @@
 //! | Due | time u64, message, recipient u32, lapsed u8 | nothing: an index |
 //! | Purge | day u32, message | nothing: an index |
 //! | References | blob, deletion day u32, segment, offset u64 of its first record, message | how often it is named u32 |
+//! | Receipts | delivery | the store's word, of a drop |
 
 use std::ops::ControlFlow;
 
@@ -36,11 +37,12 @@ pub(crate) enum Table {
     Due,
     Purge,
     References,
+    Receipts,
 }
 
 impl Table {
     /// All of them.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Meta,
         Self::Messages,
         Self::Progress,
@@ -52,6 +54,7 @@ impl Table {
         Self::Due,
         Self::Purge,
         Self::References,
+        Self::Receipts,
     ];
 }
 

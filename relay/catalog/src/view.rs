@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
+use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, Receipt, Signed, TicketHash, UnixTime};
 use lighter_storage::{Sequence, StoredBlob};
 
 use crate::apply::{self, Rows};
@@ -76,6 +76,11 @@ impl<E: Engine> Catalog for View<E> {
 
     fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>> {
         self.engine.read(|tables| apply::delivery_row(tables, id))
+    }
+
+    fn receipt_of_drop(&self, id: &DeliveryId) -> Result<Option<Signed<Receipt>>> {
+        self.engine
+            .read(|tables| tables.get(Table::Receipts, &id.0)?.map(|receipt| decode(&receipt)).transpose())
     }
 
     fn by_ticket(&self, ticket: &TicketHash) -> Result<Option<Delivery>> {

@@ -5,6 +5,7 @@
 
 mod array;
 mod catalog;
+mod drops;
 mod object_store;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use array::{ArrayConfig, ArrayServerConfig, StorageConfig, StorageServerConfig};
 pub use catalog::{CatalogConfig, CatalogEngine, CatalogTls};
+pub use drops::DropsConfig;
 pub use object_store::{ObjectStoreConfig, ObjectStoreError};
 
 use crate::limits::CONFIG_LEN_MAX;
@@ -87,6 +89,8 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// How the queue behaves.
     pub queue: QueueConfig,
+    /// What senders may leave for stores that are not there.
+    pub drops: DropsConfig,
 }
 
 /// One mail listener.
@@ -273,6 +277,7 @@ impl Default for Config {
             detach: DetachConfig::default(),
             retention: RetentionConfig::default(),
             queue: QueueConfig::default(),
+            drops: DropsConfig::default(),
         }
     }
 }
@@ -353,6 +358,7 @@ impl Config {
             ));
         }
         self.catalog.check()?;
+        self.drops.check()?;
         if self.retention.days == 0 || self.retention.days > RETENTION_DAYS_MAX {
             return Err(ConfigError::Value("retention.days: 1 to 365"));
         }

@@ -4,6 +4,7 @@
 //! work, each kind in a file of its own:
 //! - `peer`: one connection: who is at the other end, and what they ask;
 //! - `pull`: the bytes of a delivery, for who has a right to them;
+//! - `drops`: what senders leave for stores that are not there;
 //! - `receipt`: the word of a store, recorded durably before it is answered;
 //! - `presence` and `probe`: who is online, and the pings of stores that may be (SPEC A18);
 //! - `keeper`: what its day has come for: notices, whole messages, copies let go, messages forgotten.
@@ -14,6 +15,7 @@
 //! Everything not allowed is answered `Refused`, after the same time, whatever the reason (DESIGN §3 rule 11).
 
 mod driver;
+mod drops;
 mod keeper;
 mod location_key;
 mod notice;
@@ -23,11 +25,11 @@ mod probe;
 mod pull;
 mod receipt;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lighter_catalog::{Change, Form, Ledger};
+use lighter_catalog::{Change, Ledger};
 use lighter_protocol::{DeliveryId, Mailbox, PeerId, TicketKey, UnixTime};
 use lighter_storage::Array;
 use lighter_transport::Endpoint;
@@ -35,6 +37,7 @@ use lighter_transport::location::{LocationClient, Secret};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::DropsConfig;
 use crate::ingest::Ingest;
 use crate::limits::{DELIVERY_EVENTS_MAX, LOCATION_ANSWER_TIME_MAX, PROBES_AT_ONCE_MAX};
 use driver::{Driver, Event};
@@ -66,6 +69,8 @@ pub struct DeliveryParts {
     pub retrieval_url: String,
     /// The relay's name, in notices.
     pub hostname: String,
+    /// What senders may leave.
+    pub drops: DropsConfig,
 }
 
 /// Tells the deliveries of changes, as the ledger's observer does; made before the ledger, since that needs it.
@@ -100,6 +105,8 @@ struct Wake {
     overran: Notify,
     /// Something may be due for the keeper.
     keeper: Notify,
+    /// How much is held of drops.
+    tally: Arc<Mutex<drops::Tally>>,
 }
 
 impl DeliverySignals {
@@ -112,10 +119,11 @@ impl DeliverySignals {
 
     /// A change is in the view. Never waits.
     pub fn observe(&self, change: &Change) {
+        drops::observe(&self.wake.tally, change);
         match change {
             Change::Accepted(message) => {
                 for recipient in &message.recipients {
-                    if let (Form::Stub { .. }, Some(mailbox)) = (&recipient.form, &recipient.mailbox) {
+                    if let (Some(_), Some(mailbox)) = (recipient.delivery(), &recipient.mailbox) {
                         self.tell(Told::Committed(mailbox.clone()));
                     }
                 }
@@ -181,6 +189,7 @@ impl DeliveryGauges {
 struct Shared {
     parts: DeliveryParts,
     location_key: LocationKey,
+    drops: drops::Drops,
     events: mpsc::Sender<Event>,
     wake: Arc<Wake>,
     probes: Semaphore,
@@ -217,9 +226,11 @@ pub async fn run(
     let (events, happened) = mpsc::channel(DELIVERY_EVENTS_MAX);
     let location_key = LocationKey::new(parts.location_key);
     let ping_interval = parts.ping_interval;
+    let drops = drops::Drops::new(parts.drops, Arc::clone(&inbox.wake.tally));
     let shared = Arc::new(Shared {
         parts,
         location_key,
+        drops,
         events,
         wake: inbox.wake,
         probes: Semaphore::new(PROBES_AT_ONCE_MAX),
@@ -229,6 +240,7 @@ pub async fn run(
         tokio::spawn(peer::accept(Arc::clone(&shared))),
         tokio::spawn(presence::watch(Arc::clone(&shared))),
         tokio::spawn(keeper::keep(Arc::clone(&shared))),
+        tokio::spawn(drops::fill(Arc::clone(&shared))),
     ];
     Driver::new(Arc::clone(&shared), ping_interval, gauges).run(happened, inbox.told).await;
     for task in tasks {

@@ -24,6 +24,7 @@ use lighter_storage::{Array, Class};
 
 pub use admit::Admit;
 pub use decide::Decide;
+pub(crate) use incoming::expires;
 pub use incoming::{Failure, IncomingMessage};
 
 use crate::intake::{Intake, MailPeer};

@@ -114,6 +114,25 @@ pub const KEEPER_PAGE_LEN: usize = 100;
 /// How often what is over is forgotten.
 pub const PURGE_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// Drops that are pulled at once; each has a portion or two in memory.
+pub const DROPS_AT_ONCE_MAX: usize = 16;
+/// Drops that have begun, and of which something may be here.
+pub const DROPS_OPEN_MAX: usize = 256;
+/// Of those, drops of one sender's agent.
+pub const DROPS_OF_PEER_MAX: usize = 8;
+/// How long a drop that broke off waits for its sender.
+pub const DROPS_OPEN_TIME: Duration = Duration::from_mins(15);
+/// Drops that one sending domain may begin in [`DROPS_PER_DOMAIN_TIME`].
+pub const DROPS_PER_DOMAIN_MAX: u32 = 120;
+/// See [`DROPS_PER_DOMAIN_MAX`].
+pub const DROPS_PER_DOMAIN_TIME: Duration = Duration::from_mins(1);
+/// Drops that are held altogether: each is counted in memory, some hundred bytes.
+pub const DROPS_HELD_MAX: usize = 200_000;
+/// Deliveries that are looked at in one go to count what is held.
+pub const DROP_FILL_PAGE_LEN: usize = 256;
+
+const _: () = assert!(DROPS_OF_PEER_MAX < DROPS_AT_ONCE_MAX && DROPS_AT_ONCE_MAX < DROPS_OPEN_MAX);
+const _: () = assert!(DROP_FILL_PAGE_LEN <= lighter_catalog::limits::PAGE_LEN_MAX);
 const _: () = assert!(PROGRESS_INTERVAL.as_secs() * 2 < lighter_protocol::limits::PULL_IDLE_MAX.as_secs());
 
 /// Downloads at once; more are told to come again. Each holds some pieces of 1 MiB, the array's reading ahead included:

@@ -141,7 +141,7 @@ fn row_seeds() -> Vec<Vec<u8>> {
     .map(|row| {
         let kind = Kind::ALL.iter().position(|kind| *kind == row.kind()).and_then(|at| u8::try_from(at).ok());
         let key = row.key().encode();
-        let head = [kind.expect("five kinds"), u8::try_from(key.len()).expect("short")];
+        let head = [kind.expect("a kind"), u8::try_from(key.len()).expect("short")];
         [&head[..], &key, &row.encode_value()].concat()
     })
     .collect()

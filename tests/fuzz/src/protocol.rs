@@ -3,13 +3,14 @@
 use lighter_protocol::blob::RangeSet;
 use lighter_protocol::limits::BLOB_SIZE_MAX;
 use lighter_protocol::wire::{
-    Answer, Decoder, Get, Have, Knock, LaterReason, Meet, Message, Offer, OfferedBlob, Request, Response,
-    Waiting, decode, encode,
+    Answer, Decoder, DropAnswer, DropState, Get, Have, Knock, LaterReason, Meet, Message, NewDrop, Offer,
+    OfferedBlob, Request, Response, SealedBlob, Waiting, decode, encode,
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Keypair, Mailbox, PeerId, Receipt, Registration,
-    RelayRecord, Signed, Statement, Ticket, TicketKey, UnixTime,
+    RelayRecord, SealingKey, Signed, Statement, Ticket, TicketKey, UnixTime,
 };
+use lighter_sealing::{ContentKey, Envelope, Part, SealingSecret, Table};
 
 use crate::Target;
 
@@ -21,6 +22,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ticket", run: ticket, seeds: ticket_seeds },
     Target { name: "range_set", run: range_set, seeds: range_set_seeds },
     Target { name: "mailbox", run: mailbox, seeds: mailbox_seeds },
+    Target { name: "drop_envelope", run: drop_envelope, seeds: envelope_seeds },
 ];
 
 /// A stream of frames with requests in them.
@@ -73,6 +75,7 @@ pub fn signed_statement(data: &[u8]) {
     statement::<Attestation>(data);
     statement::<Introduction>(data);
     statement::<Receipt>(data);
+    statement::<SealingKey>(data);
 }
 
 fn statement<T: Statement>(data: &[u8]) {
@@ -109,6 +112,43 @@ pub fn range_set(data: &[u8]) {
         whole.insert(range);
     }
     assert!(whole.is_whole(size), "what is there and what is missing are not the whole");
+}
+
+/// A drop's envelope: it opens as it was sealed, or not at all.
+pub fn drop_envelope(data: &[u8]) {
+    let Ok(envelope) = Envelope::parse(data.to_vec()) else { return };
+    assert!(envelope.as_bytes() == data, "one envelope, two encodings");
+    if let Ok(opened) = envelope.open(&sealing_secret(), &DeliveryId([3; 16]), &bob()) {
+        assert!(opened.table == table(), "opened, and not what was sealed");
+    }
+}
+
+fn sealing_secret() -> SealingSecret {
+    SealingSecret::derive(&[7; 32]).expect("a key")
+}
+
+fn sealing_key() -> SealingKey {
+    sealing_secret().statement(bob(), peer(), UnixTime(1_800_000_000))
+}
+
+fn table() -> Table {
+    let part = |number: u8, name: &str| Part {
+        id: BlobId([number; 32]),
+        size: 70_000,
+        name: name.to_owned(),
+        media_type: "application/pdf".to_owned(),
+        sealed: BlobId([number + 1; 32]),
+    };
+    Table { sender: bob(), parts: vec![part(1, ""), part(3, "Übersicht.pdf")] }
+}
+
+fn envelope_seeds() -> Vec<Vec<u8>> {
+    let key = ContentKey::generate().expect("random bytes");
+    let seal = |stores: usize| {
+        let stores = vec![sealing_key(); stores];
+        Envelope::seal(&table(), &key, &DeliveryId([3; 16]), &bob(), &stores).expect("seals")
+    };
+    [1, 2, 16].map(|stores| seal(stores).as_bytes().to_vec()).to_vec()
 }
 
 /// A mailbox's text.
@@ -210,6 +250,15 @@ fn request_seeds() -> Vec<Vec<u8>> {
         ranges: vec![(0, 16_384), (1 << 20, 1 << 21)],
         attestation: Some(signed(&attestation())),
     };
+    let sealed = |number: u8| SealedBlob { id: BlobId([number; 32]), size: 70_000 };
+    let new_drop = NewDrop {
+        delivery: DeliveryId([3; 16]),
+        recipient: bob(),
+        envelope: sealed(4),
+        blobs: (5..9).map(sealed).collect(),
+        expires: UnixTime(1_800_000_000),
+        introduction: signed(&introduction()),
+    };
     let mut seeds: Vec<_> = [
         Request::Ping,
         Request::Have(Have::Delivery(DeliveryId([3; 16]))),
@@ -218,6 +267,8 @@ fn request_seeds() -> Vec<Vec<u8>> {
         Request::Get(get),
         Request::Receipt(signed(&receipt())),
         Request::Waiting(Waiting { attestation: signed(&attestation()) }),
+        Request::Drop(new_drop),
+        Request::DropState(DeliveryId([3; 16])),
         Request::Meet(Meet { introduction: signed(&introduction()), store: peer() }),
         Request::Knock(Knock {
             introduction: signed(&introduction()),
@@ -243,6 +294,10 @@ fn response_seeds() -> Vec<Vec<u8>> {
         Response::Waiting(7),
         Response::Refused,
         Response::Later(60),
+        Response::Dropped(DropAnswer::Taken { until: UnixTime(1_800_000_000) }),
+        Response::Dropped(DropAnswer::Later(LaterReason::Quota)),
+        Response::DropState(DropState::Waiting),
+        Response::DropState(DropState::Receipted(signed(&receipt()))),
         Response::Met(([192, 0, 2, 1], 4433).into()),
         Response::Coming,
     ]
@@ -259,6 +314,7 @@ fn statement_seeds() -> Vec<Vec<u8>> {
         signed(&attestation()).to_bytes(),
         signed(&introduction()).to_bytes(),
         signed(&receipt()).to_bytes(),
+        signed(&sealing_key()).to_bytes(),
     ]
 }
 

@@ -153,6 +153,7 @@ fn api_seeds() -> Vec<Vec<u8>> {
         since: UnixTime(1_800_000_000),
         primary: true,
         relays: vec![relay.clone()],
+        sealing_keys: Vec::new(),
     };
     [
         serde_json::to_vec(&LookupAnswers { answers: vec![LookupAnswer { store: Some(store) }] }),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::limits::{
     BLOB_SIZE_MAX, INTRODUCTION_CLOCK_GRACE, INTRODUCTION_DELIVERIES_MAX, INTRODUCTIONS_MAX, OFFER_BLOBS_MAX,
 };
-use crate::wire::{Answer, Check, Invalid, Offer};
+use crate::wire::{Answer, Check, Invalid, NewDrop, Offer};
 use crate::{
     Attestation, AttestationError, DeliveryId, Introduction, IntroductionError, PeerId, Signed, UnixTime,
     blob,
@@ -128,6 +128,28 @@ impl Door {
         let introduction = Introduction::verify(signed, own.location, peer, &offer.mailbox, bytes, now)?;
         self.count(signed, &introduction, offer.delivery, bytes, now)?;
         Ok(Standing::Introduced(introduction))
+    }
+
+    /// Whether `peer`, the other end of the connection, may leave `new` with a relay of the domain whose location server
+    /// is `location`: it has an introduction that covers it.
+    ///
+    /// # Errors
+    /// The first reason why not.
+    pub fn admit_drop(
+        &mut self,
+        new: &NewDrop,
+        peer: &PeerId,
+        location: &PeerId,
+        now: UnixTime,
+    ) -> Result<Introduction, NotAdmitted> {
+        new.check()?;
+        if new.expires <= now {
+            return Err(NotAdmitted::Expired);
+        }
+        let (signed, bytes) = (&new.introduction, new.bytes());
+        let introduction = Introduction::verify(signed, location, peer, &new.recipient, bytes, now)?;
+        self.count(signed, &introduction, new.delivery, bytes, now)?;
+        Ok(introduction)
     }
 
     fn count(

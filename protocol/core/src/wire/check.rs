@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::{Get, Offer, OfferedBlob, Request, Response};
+use super::{DropState, Get, NewDrop, Offer, OfferedBlob, Request, Response};
 use crate::BlobId;
 use crate::limits::{
     BLOB_SIZE_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, SIGNATURE_LEN, SOURCES_MAX,
@@ -76,13 +76,14 @@ impl std::error::Error for Invalid {}
 impl Check for Request {
     fn check(&self) -> Result<(), Invalid> {
         match self {
-            Self::Ping | Self::Have(_) | Self::Here(_) => Ok(()),
+            Self::Ping | Self::Have(_) | Self::Here(_) | Self::DropState(_) => Ok(()),
             Self::Offer(offer) => offer.check(),
             Self::Get(get) => get.check(),
             Self::Receipt(receipt) => signed(receipt, "receipt"),
             Self::Waiting(waiting) => signed(&waiting.attestation, "waiting.attestation"),
             Self::Meet(meet) => signed(&meet.introduction, "meet.introduction"),
             Self::Knock(knock) => signed(&knock.introduction, "knock.introduction"),
+            Self::Drop(new) => new.check(),
         }
     }
 }
@@ -92,6 +93,7 @@ impl Check for Response {
         match self {
             Self::Answer(answers) => count(answers.len(), OFFER_BLOBS_MAX, "answer"),
             Self::Data { size } => within(*size, "data.size", 0),
+            Self::DropState(DropState::Receipted(receipt)) => signed(receipt, "drop-state.receipt"),
             Self::Pong
             | Self::Have(_)
             | Self::Released
@@ -99,7 +101,9 @@ impl Check for Response {
             | Self::Refused
             | Self::Later(_)
             | Self::Met(_)
-            | Self::Coming => Ok(()),
+            | Self::Coming
+            | Self::Dropped(_)
+            | Self::DropState(DropState::Waiting | DropState::Expired) => Ok(()),
         }
     }
 }
@@ -117,6 +121,21 @@ impl Check for Offer {
         }
         count(self.sources.len(), SOURCES_MAX, "offer.sources")?;
         self.introduction.as_ref().map_or(Ok(()), |statement| signed(statement, "offer.introduction"))
+    }
+}
+
+impl Check for NewDrop {
+    fn check(&self) -> Result<(), Invalid> {
+        within(self.envelope.size, "drop.envelope", 0)?;
+        count(self.blobs.len(), OFFER_BLOBS_MAX, "drop.blobs")?;
+        let mut sizes: HashMap<BlobId, u64> = HashMap::from([(self.envelope.id, self.envelope.size)]);
+        for (index, sealed) in self.blobs.iter().enumerate() {
+            within(sealed.size, "drop.blobs", index)?;
+            if *sizes.entry(sealed.id).or_insert(sealed.size) != sealed.size {
+                return Err(Invalid::new(InvalidKind::SizeConflict, "drop.blobs", index));
+            }
+        }
+        signed(&self.introduction, "drop.introduction")
     }
 }
 

@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use super::check::{Check, Invalid};
 use super::{Request, Response};
 use crate::limits::{
-    ANSWER_MESSAGE_LEN_MAX, GET_MESSAGE_LEN_MAX, MEETING_MESSAGE_LEN_MAX, OFFER_MESSAGE_LEN_MAX,
-    SMALL_MESSAGE_LEN_MAX, STATEMENT_MESSAGE_LEN_MAX, WIRE_MESSAGE_LEN_MAX,
+    ANSWER_MESSAGE_LEN_MAX, DROP_MESSAGE_LEN_MAX, GET_MESSAGE_LEN_MAX, MEETING_MESSAGE_LEN_MAX,
+    OFFER_MESSAGE_LEN_MAX, SMALL_MESSAGE_LEN_MAX, STATEMENT_MESSAGE_LEN_MAX, WIRE_MESSAGE_LEN_MAX,
 };
 
 /// Bytes of the length in front of each message.
@@ -33,11 +33,12 @@ pub trait Message: Serialize + DeserializeOwned + Check {
 impl Message for Request {
     fn len_max(tag: u8) -> Option<usize> {
         Some(match tag {
-            0 | 1 | 8 => SMALL_MESSAGE_LEN_MAX,
+            0 | 1 | 8 | 10 => SMALL_MESSAGE_LEN_MAX,
             2 => OFFER_MESSAGE_LEN_MAX,
             3 => GET_MESSAGE_LEN_MAX,
             4 | 5 => STATEMENT_MESSAGE_LEN_MAX,
             6 | 7 => MEETING_MESSAGE_LEN_MAX,
+            9 => DROP_MESSAGE_LEN_MAX,
             _ => return None,
         })
     }
@@ -47,7 +48,8 @@ impl Message for Response {
     fn len_max(tag: u8) -> Option<usize> {
         Some(match tag {
             2 => ANSWER_MESSAGE_LEN_MAX,
-            0 | 1 | 3..=9 => SMALL_MESSAGE_LEN_MAX,
+            0 | 1 | 3..=10 => SMALL_MESSAGE_LEN_MAX,
+            11 => STATEMENT_MESSAGE_LEN_MAX,
             _ => return None,
         })
     }

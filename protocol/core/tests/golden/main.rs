@@ -31,6 +31,8 @@ const ATTESTATION_SIGNATURE: &str = "047df229e435a7f22e06a6d8af0c55367e399a7344a
     2dd3e3043a3cf768f7116c3e2e83d66a2752872845e39b01ae4e375be0819707";
 const INTRODUCTION_SIGNATURE: &str = "19a72059ad2497a34c5898e01d12cbb10c4daf6e85004bd4c6ce99c3935955c7\
     e699a8f11a0369f965ddaaf404edd042895122be81a402f20e5cfca5b2ff070e";
+const SEALING_KEY_SIGNATURE: &str = "b12b96090bff75c2226f3f43a879073a9847bdb38e2c39d61b2cbe17fb5f5150\
+    9bf5c68d20c2bfcc882a0980aa06b0ddf22ef203907c4eb3cf7659f1def79605";
 const RECEIPT_SIGNATURE: &str = "734d2495f647cb3c5b8ff063a0e762cca723824f4f6e3e5a654731f76f80cc62\
     6197be672238610955abc7bbd888b69f72d526e0058a896c5880e67c72ae5002";
 
@@ -82,6 +84,15 @@ fn receipt_payload() -> Vec<u8> {
     ])
 }
 
+fn sealing_key_payload() -> Vec<u8> {
+    bytes(&[
+        BOB,          // mailbox
+        STORE_PEER,   // peer
+        BLOB,         // key: 32 bytes, as they are
+        "80a4a7da06", // issued: 1,800,000,000
+    ])
+}
+
 /// The bytes that these lines of hexadecimal digits stand for.
 fn bytes(lines: &[&str]) -> Vec<u8> {
     let digits: String = lines.concat().split_whitespace().collect();
@@ -124,14 +135,26 @@ fn golden_statements() {
     check_statement(&attestation(), LOCATION, ATTESTATION_SIGNATURE, &attestation_payload());
     check_statement(&introduction(), LOCATION, INTRODUCTION_SIGNATURE, &introduction_payload());
     check_statement(&receipt(), STORE, RECEIPT_SIGNATURE, &receipt_payload());
+    check_statement(&sealing_key(), STORE, SEALING_KEY_SIGNATURE, &sealing_key_payload());
 }
 
 #[test]
 fn golden_contexts() {
-    use lighter_protocol::{Attestation, Introduction, Receipt, Registration};
-    let contexts = [Registration::CONTEXT, Attestation::CONTEXT, Introduction::CONTEXT, Receipt::CONTEXT];
-    let expected =
-        ["lighter registration 1", "lighter attestation 1", "lighter introduction 1", "lighter receipt 1"];
+    use lighter_protocol::{Attestation, Introduction, Receipt, Registration, SealingKey};
+    let contexts = [
+        Registration::CONTEXT,
+        Attestation::CONTEXT,
+        Introduction::CONTEXT,
+        Receipt::CONTEXT,
+        SealingKey::CONTEXT,
+    ];
+    let expected = [
+        "lighter registration 1",
+        "lighter attestation 1",
+        "lighter introduction 1",
+        "lighter receipt 1",
+        "lighter sealing key 1",
+    ];
     assert_eq!(contexts, expected);
     // What is signed: the context, a zero byte, the payload.
     let signed = [b"lighter receipt 1\0".to_vec(), receipt_payload()].concat();
@@ -233,6 +256,38 @@ fn golden_meeting() {
     check_message(&Request::Knock(samples::knock()), &knock);
     check_message(&Request::Here(300), &bytes(&["08", "ac02"])); // kind 8; the introduction's number
     check_message(&Response::Coming, &bytes(&["09"])); // kind 9
+}
+
+#[test]
+fn golden_drop() {
+    let new = bytes(&[
+        "09",         // kind 9
+        DELIVERY,     // delivery
+        BOB,          // recipient
+        MANIFEST,     // envelope: id
+        "8827",       //   size 5,000
+        "01",         // blobs: one
+        BLOB,         //   id
+        "c0f0f50b",   //   size 25,000,000
+        "80bec5db06", // expires: 1,802,592,000
+    ]);
+    let introduction = within(INTRODUCTION_SIGNATURE, &introduction_payload());
+    check_message(&Request::Drop(new_drop()), &[new, introduction].concat());
+    let answers = drop_answers();
+    check_message(&Response::Dropped(answers[0]), &bytes(&["0a", "00", "80bec5db06"])); // kind 10; taken; until
+    check_message(&Response::Dropped(answers[1]), &bytes(&["0a", "01", "00"])); // kind 10; later: quota
+    check_message(&Response::Dropped(answers[2]), &bytes(&["0a", "02", "01"])); // kind 10; no: not accepted
+}
+
+#[test]
+fn golden_drop_state() {
+    use lighter_protocol::wire::DropState;
+    check_message(&Request::DropState(offer().delivery), &bytes(&["0a", DELIVERY])); // kind 10; delivery
+    check_message(&Response::DropState(DropState::Waiting), &bytes(&["0b", "00"])); // kind 11; waiting
+    let receipt = within(RECEIPT_SIGNATURE, &receipt_payload());
+    let receipted = DropState::Receipted(signed(&samples::receipt(), STORE));
+    check_message(&Response::DropState(receipted), &[bytes(&["0b", "01"]), receipt].concat()); // kind 11; the receipt
+    check_message(&Response::DropState(DropState::Expired), &bytes(&["0b", "02"])); // kind 11; expired
 }
 
 #[test]

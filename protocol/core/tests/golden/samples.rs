@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use lighter_protocol::wire::{
-    Answer, Get, Have, Knock, LaterReason, Meet, NoReason, Offer, OfferedBlob, Waiting,
+    Answer, DropAnswer, Get, Have, Knock, LaterReason, Meet, NewDrop, NoReason, Offer, OfferedBlob,
+    SealedBlob, Waiting,
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Keypair, Mailbox, PeerId, Receipt, Registration,
-    RelayRecord, Signed, Statement, UnixTime,
+    RelayRecord, SealingKey, Signed, Statement, UnixTime,
 };
 
 /// The keys are made of this byte, 32 times.
@@ -135,5 +136,29 @@ pub(crate) fn answers() -> Vec<Answer> {
         Answer::Later(LaterReason::Paused),
         Answer::No(NoReason::TooLarge),
         Answer::No(NoReason::NotAccepted),
+    ]
+}
+
+pub(crate) fn sealing_key() -> SealingKey {
+    SealingKey { mailbox: bob(), peer: peer(STORE), key: [0xbb; 32], issued: UnixTime(1_800_000_000) }
+}
+
+pub(crate) fn new_drop() -> NewDrop {
+    let blob = |id: u8, size| SealedBlob { id: BlobId([id; 32]), size };
+    NewDrop {
+        delivery: DeliveryId([0xdd; 16]),
+        recipient: bob(),
+        envelope: blob(0xaa, 5_000),
+        blobs: vec![blob(0xbb, 25_000_000)],
+        expires: UnixTime(1_802_592_000),
+        introduction: signed(&introduction(), LOCATION),
+    }
+}
+
+pub(crate) fn drop_answers() -> [DropAnswer; 3] {
+    [
+        DropAnswer::Taken { until: UnixTime(1_802_592_000) },
+        DropAnswer::Later(LaterReason::Quota),
+        DropAnswer::No(NoReason::NotAccepted),
     ]
 }

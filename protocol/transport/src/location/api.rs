@@ -7,11 +7,12 @@
 use std::net::SocketAddr;
 
 use lighter_protocol::{
-    Attestation, Introduction, Mailbox, PeerId, Registration, RelayRecord, Signed, Statement, UnixTime,
+    Attestation, Introduction, Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed, Statement,
+    UnixTime,
 };
 use serde::{Deserialize, Serialize};
 
-use super::encoding::{signed, signed_option};
+use super::encoding::{signed, signed_list, signed_option};
 
 /// What a store signs to enrol: this key wants to act for this mailbox, on the strength of this token. Without it,
 /// whoever has a token could enrol somebody else's key.
@@ -84,6 +85,10 @@ pub struct RegisterRequest {
     #[serde(with = "signed")]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub registration: Signed<Registration>,
+    /// What drops for this store are sealed to, signed with the store's key. Absent: what was said before stays.
+    #[serde(default, with = "signed_option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub sealing_key: Option<Signed<SealingKey>>,
 }
 
 /// The answer to [`RegisterRequest`].
@@ -172,6 +177,11 @@ pub struct StoreRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<RelayRequest>))]
     pub relays: Vec<RelayRecord>,
+    /// What a drop for the mailbox is sealed to: a key of each of its attested stores that has said one, this one's first.
+    /// Told as `relays` are; at most [`lighter_protocol::limits::SEALING_KEYS_MAX`]. Absent: none.
+    #[serde(default, with = "signed_list", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub sealing_keys: Vec<Signed<SealingKey>>,
 }
 
 /// Whether a store can be reached now.

@@ -10,7 +10,9 @@ use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use lighter_protocol::signed::SignedError;
-use lighter_protocol::{Introduction, Keypair, Mailbox, PeerId, Registration, RelayRecord, Signed};
+use lighter_protocol::{
+    Introduction, Keypair, Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -93,7 +95,20 @@ impl LocationClient {
         &self,
         registration: &Signed<Registration>,
     ) -> Result<RegisterAnswer, LocationError> {
-        let request = RegisterRequest { registration: registration.clone() };
+        self.register_sealed(registration, None).await
+    }
+
+    /// As [`LocationClient::register`]; says also what drops for this store are sealed to.
+    ///
+    /// # Errors
+    /// As with [`LocationClient::register`]; [`LocationError::Refused`] also where the sealing key is another store's.
+    pub async fn register_sealed(
+        &self,
+        registration: &Signed<Registration>,
+        sealing_key: Option<&Signed<SealingKey>>,
+    ) -> Result<RegisterAnswer, LocationError> {
+        let request =
+            RegisterRequest { registration: registration.clone(), sealing_key: sealing_key.cloned() };
         self.ask(Method::POST, "/v1/register", None, Some(&request)).await
     }
 

@@ -52,3 +52,33 @@ pub(super) mod signed_option {
         Ok(Option::<Text<T>>::deserialize(deserializer)?.map(|text| text.0))
     }
 }
+
+/// Signed statements, each as one text.
+pub(super) mod signed_list {
+    use lighter_protocol::{Signed, Statement};
+    use serde::ser::SerializeSeq;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::signed;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent, bound = "")]
+    struct Text<T: Statement>(#[serde(with = "signed")] Signed<T>);
+
+    pub(in super::super) fn serialize<T: Statement + Clone, S: Serializer>(
+        statements: &[Signed<T>],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(statements.len()))?;
+        for statement in statements {
+            list.serialize_element(&Text(statement.clone()))?;
+        }
+        list.end()
+    }
+
+    pub(in super::super) fn deserialize<'de, T: Statement, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Signed<T>>, D::Error> {
+        Ok(Vec::<Text<T>>::deserialize(deserializer)?.into_iter().map(|text| text.0).collect())
+    }
+}

@@ -2,7 +2,7 @@ use lighter_protocol::UnixTime;
 use proptest::prelude::*;
 
 use super::*;
-use crate::contract::{accepted, delivery, handed_over, receipted, stub, ticket, whole};
+use crate::contract::{accepted, delivery, dropped, handed_over, receipted, stub, ticket, whole};
 use crate::{HandOver, Notify};
 
 /// Golden bytes: variant by variant, with a word for each field. A test that fails here means that logs on disk can
@@ -63,6 +63,14 @@ fn golden_hash_of_large_changes() {
     assert_eq!(hash.as_str(), GOLDEN_HASH, "{} bytes", bytes.len());
 }
 
+#[test]
+fn golden_hash_of_a_drop() {
+    let bytes = dropped(1, "alice").encode().unwrap();
+    assert_eq!(blake3::hash(&bytes).to_hex().as_str(), GOLDEN_DROP, "{} bytes", bytes.len());
+    assert_eq!(Change::decode(&bytes), Ok(dropped(1, "alice")));
+}
+
+const GOLDEN_DROP: &str = "13d94589e0f126d5f86cdb0021616985d3aafc24f6205b180d0bfb529f7fede2";
 const GOLDEN_HASH: &str = "abf6220bbe841b9950e09454f3c4cee2b6bb616de78873dedbe50c6b93c39d18";
 
 #[test]

@@ -14,7 +14,7 @@ use super::queries;
 use super::working_set::WorkingSet;
 use crate::catalog::Purged;
 use crate::leases::Fence;
-use crate::message::{Cause, Message};
+use crate::message::{Cause, Form, Message, Recipient};
 use crate::references::CopyKey;
 use crate::rows::encode;
 use crate::{CatalogError, Change};
@@ -283,6 +283,9 @@ impl Touched {
             Change::Accepted(message) => {
                 self.messages.insert(message.id);
                 self.blobs.extend(message.parts.iter().map(|part| part.blob.id));
+                // The number of a drop is its sender's choice: what has it already is looked at.
+                let drops = message.recipients.iter().filter(|to| matches!(to.form, Form::Drop { .. }));
+                self.deliveries.extend(drops.filter_map(Recipient::delivery));
                 match &message.cause {
                     Some(Cause::Report { message, .. }) => {
                         self.messages.insert(*message);

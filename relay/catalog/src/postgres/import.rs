@@ -4,7 +4,7 @@
 //! there, and must not see a message that was handed over long ago as due. How far it came is noted with each page, so an
 //! import that was broken off goes on where it stopped; done once, it does nothing.
 
-use lighter_protocol::MessageId;
+use lighter_protocol::{DeliveryId, MessageId, Receipt, Signed};
 
 use super::PostgresCatalog;
 use super::error::DbError;
@@ -14,7 +14,7 @@ use super::pool::Connection;
 use super::working_set::WorkingSet;
 use crate::catalog::Catalog;
 use crate::limits::IMPORT_PAGE_LEN;
-use crate::message::{Form, HandOver, Message};
+use crate::message::{HandOver, Message, Recipient};
 use crate::rows::{Delivery, HandOverState, decode, encode};
 use crate::tables::Result;
 
@@ -37,17 +37,17 @@ struct Item {
     message: Message,
     hand_overs: Vec<(HandOver, HandOverState)>,
     deliveries: Vec<Delivery>,
+    receipts: Vec<(DeliveryId, Signed<Receipt>)>,
 }
 
 impl Item {
     fn read(catalog: &dyn Catalog, message: Message) -> Result<Self> {
-        let mut deliveries = Vec::new();
-        for recipient in &message.recipients {
-            if let Form::Stub { delivery, .. } = &recipient.form {
-                deliveries.extend(catalog.delivery(delivery)?);
-            }
+        let (mut deliveries, mut receipts) = (Vec::new(), Vec::new());
+        for delivery in message.recipients.iter().filter_map(Recipient::delivery) {
+            deliveries.extend(catalog.delivery(&delivery)?);
+            receipts.extend(catalog.receipt_of_drop(&delivery)?.map(|receipt| (delivery, receipt)));
         }
-        Ok(Self { hand_overs: catalog.hand_overs(&message.id)?, deliveries, message })
+        Ok(Self { hand_overs: catalog.hand_overs(&message.id)?, deliveries, receipts, message })
     }
 }
 
@@ -116,7 +116,11 @@ async fn put(
         for part in &item.message.parts {
             set.add_copy(&part.blob);
         }
-        set.change(|rows| rows.restore(&item.message, &item.hand_overs, &item.deliveries))?;
+        for (delivery, receipt) in &item.receipts {
+            set.add_receipt(*delivery, encode(receipt)?);
+        }
+        let Item { message, hand_overs, deliveries, receipts } = item;
+        set.change(|rows| rows.restore(message, hand_overs, deliveries, receipts))?;
     }
     set.store(connection, holder).await?;
     connection.execute(PUT, &[&name(holder), &encode(&last)?]).await?;

@@ -20,7 +20,6 @@ use super::leases::Holder;
 use super::pool::{Connection, Pool};
 use crate::change::Change;
 use crate::limits::{DATABASE_RETRY_MAX_MS, NEWS_LEN_MAX};
-use crate::message::Form;
 
 type Result<T> = std::result::Result<T, DbError>;
 
@@ -72,8 +71,8 @@ impl News {
         for change in changes {
             match change {
                 Change::Accepted(message) => {
-                    let stubs = message.recipients.iter().filter(|to| matches!(to.form, Form::Stub { .. }));
-                    mailboxes.extend(stubs.filter_map(|to| to.mailbox.clone()));
+                    let endowed = message.recipients.iter().filter(|to| to.delivery().is_some());
+                    mailboxes.extend(endowed.filter_map(|to| to.mailbox.clone()));
                 }
                 Change::Receipted { delivery, .. } => news.push(Self::Ended(*delivery)),
                 _ => {}

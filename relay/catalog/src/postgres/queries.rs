@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, PeerId, TicketHash, UnixTime};
+use lighter_protocol::{
+    BlobId, Day, DeliveryId, Mailbox, MessageId, PeerId, Receipt, Signed, TicketHash, UnixTime,
+};
 use lighter_storage::StoredBlob;
 use tokio_postgres::Row;
 
@@ -11,7 +13,7 @@ use super::leases::Holder;
 use super::pool::Connection;
 use crate::Checkpoint;
 use crate::catalog::{DueHandOver, KeptCopy};
-use crate::message::{HandOver, Message};
+use crate::message::{Form, HandOver, Message};
 use crate::references::CopyKey;
 use crate::rows::{Counts, Deadline, Delivery, DeliveryState, HandOverState, Position, decode, encode};
 use crate::tables::CatalogError;
@@ -86,6 +88,22 @@ pub(super) async fn delivery(connection: &mut Connection, id: &DeliveryId) -> Re
     const SELECT: &str = concat!("SELECT ", delivery_columns!(), " FROM lighter.deliveries WHERE id = $1");
     let rows = connection.query(SELECT, &[&id.0.as_slice()]).await?;
     rows.first().map(delivery_of).transpose()
+}
+
+/// Every store's word is kept here; that of a drop is asked for.
+pub(super) async fn receipt_of_drop(
+    connection: &mut Connection,
+    id: &DeliveryId,
+) -> Result<Option<Signed<Receipt>>> {
+    const SELECT: &str = "SELECT receipt, body FROM lighter.deliveries
+         JOIN lighter.messages ON messages.id = deliveries.message
+         WHERE deliveries.id = $1 AND receipt IS NOT NULL";
+    let rows = connection.query(SELECT, &[&id.0.as_slice()]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let is_drop = |message: Message| {
+        message.recipients.iter().any(|to| matches!(to.form, Form::Drop { delivery, .. } if delivery == *id))
+    };
+    if is_drop(message_of(row, 1)?) { Ok(Some(decode(row.try_get(0)?)?)) } else { Ok(None) }
 }
 
 pub(super) async fn by_ticket(connection: &mut Connection, ticket: &TicketHash) -> Result<Option<Delivery>> {
@@ -313,6 +331,9 @@ pub(super) fn delivery_of(row: &Row) -> Result<Delivery> {
             release: time(row.try_get::<_, Option<i64>>(12)?.unwrap_or_default())?,
         },
         6 => DeliveryState::Released { store: store()? },
+        // Below the others: what waits is `state <= 2` in the tables' indexes.
+        -1 => DeliveryState::Dropped,
+        7 => DeliveryState::Expired,
         _ => return Err(CatalogError::Damaged("state of a delivery").into()),
     };
     let ticket: Option<&[u8]> = row.try_get(8)?;
@@ -342,6 +363,8 @@ pub(super) fn state_columns(state: DeliveryState) -> (i16, Option<PeerId>, Optio
         DeliveryState::Withdrawn => (4, None, None),
         DeliveryState::Receipted { store, release } => (5, Some(store), Some(release)),
         DeliveryState::Released { store } => (6, Some(store), None),
+        DeliveryState::Dropped => (-1, None, None),
+        DeliveryState::Expired => (7, None, None),
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lighter_catalog::{Catalog, CatalogError, Delivery as Row, Message, Position};
+use lighter_catalog::{Catalog, CatalogError, Delivery as Row, Form, Message, Position};
 use lighter_protocol::offer::Delivery;
-use lighter_protocol::wire::{Offer, OfferedBlob, Request, Response};
+use lighter_protocol::wire::{NewDrop, Offer, OfferedBlob, Request, Response};
 use lighter_protocol::{DeliveryId, Mailbox, Now, PeerId, UnixTime};
 use lighter_queue::{Command, Cursor, Deliveries, Presence, Probed};
 use lighter_storage::StoredBlob;
@@ -254,8 +254,9 @@ async fn give_back(shared: Arc<Shared>, mailbox: Mailbox) {
     }
 }
 
-/// A delivery as it is offered.
+/// A delivery as it is offered; a drop is marked as one.
 pub(super) fn facts(row: &Row, message: &Message) -> Delivery {
+    let is_drop = message.recipients.iter().any(|to| matches!(to.form, Form::Drop { .. }));
     let blob = |stored: &StoredBlob, name: &str, media_type: &str| OfferedBlob {
         id: stored.id,
         size: stored.size,
@@ -265,10 +266,10 @@ pub(super) fn facts(row: &Row, message: &Message) -> Delivery {
     Delivery {
         id: row.id,
         mailbox: row.mailbox.clone(),
-        manifest: blob(&message.manifest, "", ""),
+        manifest: blob(&message.manifest, "", if is_drop { NewDrop::MEDIA_TYPE } else { "" }),
         blobs: message.parts.iter().map(|part| blob(&part.blob, &part.name, &part.media_type)).collect(),
         sources: Vec::new(),
-        expires: readable_until(row),
+        expires: if is_drop { row.expires.end() } else { readable_until(row) },
     }
 }
 

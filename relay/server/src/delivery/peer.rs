@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::driver::Event;
-use super::{Shared, pull, receipt};
+use super::{Shared, drops, pull, receipt};
 use crate::limits::{CONNECTION_MAILBOXES_MAX, LATER_SECONDS, REFUSAL_TIME, WAITING_COUNT_MAX};
 
 /// What a peer has proved about one mailbox.
@@ -121,9 +121,11 @@ impl Peer {
                     Response::Later(LATER_SECONDS)
                 }
             },
-            // A relay pulls from nobody; the transport answers pings.
+            // A relay pulls nothing but drops; the transport answers pings.
             Request::Offer(_) | Request::Ping | Request::Knock(_) | Request::Here(_) => Response::Refused,
             Request::Meet(_) => Response::Refused,
+            Request::Drop(new) => drops::take(self, responder.connection(), new).await,
+            Request::DropState(delivery) => drops::state(self, delivery).await,
         };
         if response == Response::Refused {
             refuse(responder, began).await;

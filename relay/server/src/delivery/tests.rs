@@ -9,6 +9,7 @@ use lighter_transport::{Connection, PullError};
 use super::*;
 use crate::limits::REFUSAL_TIME;
 
+mod drops;
 mod one_copy;
 mod world;
 

@@ -96,7 +96,7 @@ fn form(message: &Message, hand_over: HandOver) -> Option<(DeliveryId, u32)> {
     let recipient = message.recipients.get(usize::try_from(hand_over.recipient).ok()?)?;
     match recipient.form {
         Form::Stub { delivery, generation, .. } if !hand_over.lapsed => Some((delivery, generation)),
-        Form::Stub { .. } | Form::Whole => None,
+        Form::Stub { .. } | Form::Whole | Form::Drop { .. } => None,
     }
 }
 

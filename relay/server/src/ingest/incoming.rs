@@ -190,7 +190,7 @@ impl IncomingMessage {
 
 /// The last day of the promise: as many days as the class has, and not more than what was stored yesterday, before
 /// midnight, is readable for. So a message never outlives what it names.
-fn expires<'b>(class: Class, today: Day, blobs: impl Iterator<Item = &'b StoredBlob>) -> Day {
+pub(crate) fn expires<'b>(class: Class, today: Day, blobs: impl Iterator<Item = &'b StoredBlob>) -> Day {
     let days = blobs.filter_map(|blob| blob.location.deletion_day());
     let readable = days.map(|day| Day(day.0.saturating_sub(GRACE_DAYS)));
     readable.min().unwrap_or(Day(u32::MAX)).min(today.plus(class.days()))
@@ -207,10 +207,7 @@ struct Taken {
 
 impl Taken {
     fn of(message: &Message) -> Self {
-        let deliveries = message.recipients.iter().filter_map(|recipient| match recipient.form {
-            Form::Stub { delivery, .. } => Some(delivery),
-            Form::Whole => None,
-        });
+        let deliveries = message.recipients.iter().filter_map(Recipient::delivery);
         Self {
             id: message.id,
             bytes: message.original.length,

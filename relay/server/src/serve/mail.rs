@@ -128,6 +128,7 @@ impl Mail {
             tickets,
             retrieval_url,
             hostname: config.hostname.clone(),
+            drops: config.drops,
         };
         let gauges = DeliveryGauges::default();
         if let Some(listener) = web {

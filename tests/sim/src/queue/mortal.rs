@@ -9,7 +9,7 @@ use lighter_catalog::{
     DueHandOver, EmbeddedCatalog, HandOver, HandOverState, KeptCopy, Ledger, Log, LogError, MemoryCatalog,
     Message, Position, Purged,
 };
-use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, TicketHash, UnixTime};
+use lighter_protocol::{BlobId, Day, DeliveryId, Mailbox, MessageId, Receipt, Signed, TicketHash, UnixTime};
 use lighter_storage::{Array, Class, PlacedBlob, ReplayAlarms, Sequence, StoredBlob};
 use tokio::sync::watch;
 
@@ -123,6 +123,10 @@ impl Catalog for MortalView {
 
     fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, CatalogError> {
         self.view.delivery(id)
+    }
+
+    fn receipt_of_drop(&self, id: &DeliveryId) -> Result<Option<Signed<Receipt>>, CatalogError> {
+        self.view.receipt_of_drop(id)
     }
 
     fn by_ticket(&self, ticket: &TicketHash) -> Result<Option<Delivery>, CatalogError> {

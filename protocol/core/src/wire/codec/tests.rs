@@ -1,10 +1,10 @@
 use proptest::prelude::*;
 
-use super::super::{Answer, Get, Have, Offer, OfferedBlob};
+use super::super::{Answer, Get, Have, NewDrop, Offer, OfferedBlob, SealedBlob};
 use super::*;
 use crate::limits::{BLOB_SIZE_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, SOURCES_MAX};
 use crate::wire::InvalidKind;
-use crate::{BlobId, DeliveryId, Keypair, PeerId, UnixTime};
+use crate::{BlobId, DeliveryId, Introduction, Keypair, PeerId, Signed, UnixTime};
 
 fn offered(size: u64) -> OfferedBlob {
     OfferedBlob {
@@ -91,7 +91,7 @@ fn bad_input_35_a_length_that_lies_is_refused_as_soon_as_it_shows() {
         Err(WireError::Length { len: 65, max: SMALL_MESSAGE_LEN_MAX }),
         "a long ping"
     );
-    assert_eq!(feed(&[1, 0, 0, 0, 9]), Err(WireError::UnknownKind(9)));
+    assert_eq!(feed(&[1, 0, 0, 0, 11]), Err(WireError::UnknownKind(11)));
     assert_eq!(feed(&[2, 0, 0, 0, 0, 0]), Err(WireError::LeftOver(1)), "a ping and a byte");
     assert_eq!(feed(&[2, 0, 0, 0, 1, 9]), Err(WireError::Malformed));
     assert_eq!(decode::<Request>(&[]), Err(WireError::CutOff));
@@ -135,6 +135,40 @@ fn bad_input_35_an_offer_beyond_its_bounds_is_refused_with_kind_and_place() {
     assert_eq!(twice, (InvalidKind::SizeConflict, "offer.blobs", 1));
     let sources = case(&|offer| offer.sources = vec![peer(); SOURCES_MAX + 1]);
     assert_eq!(sources, (InvalidKind::TooMany, "offer.sources", SOURCES_MAX));
+}
+
+#[test]
+fn bad_input_35_a_drop_beyond_its_bounds_is_refused_with_kind_and_place() {
+    let case = |change: &dyn Fn(&mut NewDrop)| {
+        let sealed = |number: u8| SealedBlob { id: BlobId([number; 32]), size: 5 };
+        let key = Keypair::ed25519_from_bytes([9; 32]).unwrap();
+        let introduction = Introduction {
+            sender: peer(),
+            sender_mailbox: "alice@example.org".parse().unwrap(),
+            recipient: "bob@example.org".parse().unwrap(),
+            bytes_max: 1,
+            expires: UnixTime(0),
+            number: 0,
+        };
+        let mut new = NewDrop {
+            delivery: DeliveryId([1; 16]),
+            recipient: "bob@example.org".parse().unwrap(),
+            envelope: sealed(1),
+            blobs: vec![sealed(2), sealed(3)],
+            expires: UnixTime(0),
+            introduction: Signed::sign(&introduction, &key).unwrap(),
+        };
+        change(&mut new);
+        refused(&Request::Drop(new))
+    };
+    let many = case(&|new| new.blobs = vec![new.blobs[0]; OFFER_BLOBS_MAX + 1]);
+    assert_eq!(many, (InvalidKind::TooMany, "drop.blobs", OFFER_BLOBS_MAX));
+    let size = case(&|new| new.blobs[1].size = BLOB_SIZE_MAX + 1);
+    assert_eq!(size, (InvalidKind::TooLarge, "drop.blobs", 1));
+    let envelope = case(&|new| new.envelope.size = u64::MAX);
+    assert_eq!(envelope, (InvalidKind::TooLarge, "drop.envelope", 0));
+    let twice = case(&|new| new.blobs[1] = SealedBlob { size: 9, ..new.blobs[0] });
+    assert_eq!(twice, (InvalidKind::SizeConflict, "drop.blobs", 1));
 }
 
 #[test]

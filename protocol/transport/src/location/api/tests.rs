@@ -24,6 +24,7 @@ fn a_store_record_reads_as_documented() {
         since: UnixTime(1_700_000_000),
         primary: true,
         relays: Vec::new(),
+        sealing_keys: Vec::new(),
     };
     let peer = record.peer.to_string();
     let json = format!(
@@ -73,4 +74,41 @@ fn a_secret_shows_itself_only_when_asked() {
     let secret = Secret::new("lapi_very-secret");
     assert!(!format!("{secret:?}").contains("very"));
     assert_eq!(secret.expose(), "lapi_very-secret");
+}
+
+#[test]
+fn sealing_keys_travel_as_texts_and_one_that_is_not_there_leaves_the_form_of_before() {
+    let key = keypair();
+    let peer = key.public().to_peer_id();
+    let mailbox: Mailbox = "alice@example.org".parse().unwrap();
+    let registration = Registration {
+        mailbox: mailbox.clone(),
+        peer,
+        addresses: Vec::new(),
+        sequence: 1,
+        expires: UnixTime(1),
+    };
+    let registration = Signed::sign(&registration, &key).unwrap();
+    let before = RegisterRequest { registration: registration.clone(), sealing_key: None };
+    let json = serde_json::to_string(&before).unwrap();
+    assert!(!json.contains("sealing_key"));
+    assert_eq!(serde_json::from_str::<RegisterRequest>(&json).unwrap(), before);
+
+    let sealing = SealingKey { mailbox: mailbox.clone(), peer, key: [1; 32], issued: UnixTime(1) };
+    let sealing = Signed::sign(&sealing, &key).unwrap();
+    let now = RegisterRequest { registration, sealing_key: Some(sealing.clone()) };
+    let back: RegisterRequest = serde_json::from_str(&serde_json::to_string(&now).unwrap()).unwrap();
+    assert_eq!(back, now);
+    let record = StoreRecord {
+        peer,
+        addresses: Vec::new(),
+        presence: Presence::Offline,
+        since: UnixTime(1),
+        primary: true,
+        relays: Vec::new(),
+        sealing_keys: vec![sealing.clone(), sealing],
+    };
+    let json = serde_json::to_string(&record).unwrap();
+    assert!(json.contains(r#""sealing_keys":["Q"#), "{json}");
+    assert_eq!(serde_json::from_str::<StoreRecord>(&json).unwrap(), record);
 }

@@ -35,6 +35,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::DropsConfig;
 use crate::delivery::{DeliveryGauges, DeliveryParts, DeliverySignals, run};
 use crate::ingest::{Admit, Decide, Ingest, IngestParts};
 use crate::intake::{Incoming, Intake, MailPeer, Summary, Verdict};
@@ -56,6 +57,7 @@ pub(super) struct World {
     pub(super) keep_after_receipt: Duration,
     /// Networks whose mail servers have answered their senders already.
     pub(super) trusted: Vec<Network>,
+    pub(super) drops: DropsConfig,
 }
 
 /// A relay that runs, on a runtime of its own, so that it can be killed.
@@ -92,7 +94,16 @@ impl World {
         }
         let location = Location::start().await;
         let (array_key, keep_after_receipt, trusted) = ([7; 32], Duration::ZERO, Vec::new());
-        Self { folder, servers, location, relay, array_key, keep_after_receipt, trusted }
+        Self {
+            folder,
+            servers,
+            location,
+            relay,
+            array_key,
+            keep_after_receipt,
+            trusted,
+            drops: DropsConfig::default(),
+        }
     }
 
     /// Where the storage server with this number keeps its segments.
@@ -116,7 +127,7 @@ impl World {
         let (relay, folder) = (self.relay.clone(), self.catalog_folder());
         let (location, token) = (self.location.client(), Secret::new("token"));
         let (array_key, keep_after_receipt) = (self.array_key, self.keep_after_receipt);
-        let trusted = self.trusted.clone();
+        let (trusted, drops) = (self.trusted.clone(), self.drops);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let started = runtime.spawn(async move {
@@ -163,6 +174,7 @@ impl World {
                 tickets,
                 retrieval_url: "http://127.0.0.1:1".into(),
                 hostname: "relay.example.org".into(),
+                drops,
             };
             tokio::spawn(run(parts, inbox, gauges.clone(), stopped));
             (address, array, ledger, ingest, gauges)
@@ -184,6 +196,11 @@ impl World {
 }
 
 impl Relay {
+    /// Who it is.
+    pub(super) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
     /// Kills it: nothing of it runs any more, nothing was told.
     pub(super) fn kill(mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -422,6 +439,7 @@ impl Location {
             since: UnixTime::now(),
             primary: true,
             relays: Vec::new(),
+            sealing_keys: Vec::new(),
         };
         self.stores.lock().unwrap_or_else(PoisonError::into_inner).insert(store.mailbox.clone(), record);
     }
