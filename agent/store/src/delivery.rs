@@ -123,6 +123,8 @@ pub enum OutgoingState {
         /// Why, in words for the user.
         reason: String,
     },
+    /// No store took it in its time: its message went whole by mail then, and the copy here was let go of.
+    MailedWhole(UnixTime),
 }
 
 impl Outgoing {
@@ -138,7 +140,7 @@ impl Outgoing {
 
     /// Whether the blobs are still kept for it.
     pub fn is_held(&self) -> bool {
-        !matches!(self.state, OutgoingState::Released(_))
+        !matches!(self.state, OutgoingState::Released(_) | OutgoingState::MailedWhole(_))
     }
 }
 

@@ -51,11 +51,12 @@ const META_USED: &str = "used";
 /// The index, shared.
 #[derive(Debug)]
 pub(crate) struct Index {
+    /// `None` after the disk failed: opened anew by the next call. First, so that it is closed, which writes to it, while
+    /// `disk` still holds the folder's lock.
+    database: Mutex<Option<Arc<Database>>>,
     disk: Arc<dyn Disk>,
     /// Set by the backend when a sync of the file failed.
     sync_failed: Arc<AtomicBool>,
-    /// `None` after the disk failed: opened anew by the next call.
-    database: Mutex<Option<Arc<Database>>>,
 }
 
 /// A blob that lost its last reference with a change, or lay in `partial/` for nobody.

@@ -52,8 +52,9 @@ pub struct Store(pub(crate) Arc<Inner>);
 /// What all handles share.
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) index: Index,
+    /// Behind the index: the folder's lock ends with it, and the index's file is still written to while that is closed.
+    pub(crate) disk: Arc<dyn Disk>,
     settings: Settings,
     /// Blobs on their way in that somebody holds: one handle each, shared.
     partials: Mutex<HashMap<(BlobId, u64), Weak<Partial>>>,

@@ -362,3 +362,27 @@ fn a_receipt_is_not_kept_for_what_is_no_longer_held() {
     assert!(matches!(store.settle(durable, receipt), Err(StoreError::NoBlob(_))));
     assert!(store.incoming(offer.delivery).unwrap().unwrap().receipt().is_none());
 }
+
+#[test]
+fn who_waits_for_the_lock_finds_the_index_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = Source::new(1, 100);
+    let mut store = Store::open(folder.path(), Settings::default()).unwrap();
+    for number in 0..60 {
+        store.admit(&offer(number, &manifest, &[]), key().public().to_peer_id(), NOW).unwrap();
+        let next = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                loop {
+                    match Store::open(folder.path(), Settings::default()) {
+                        Err(crate::error::OpenError::InUse) => std::hint::spin_loop(),
+                        opened => return opened,
+                    }
+                }
+            });
+            drop(store);
+            waiting.join().unwrap()
+        });
+        store = next.unwrap();
+        assert_eq!(store.all_incoming().unwrap().len(), usize::from(number) + 1);
+    }
+}
