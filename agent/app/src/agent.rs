@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lighter_protocol::UnixTime;
-use lighter_store::{OutgoingState, Store, StoreError};
+use lighter_store::{Store, StoreError};
 use lighter_transport::location::{LocationClient, LocationSetupError};
 use lighter_transport::{BindError, Endpoint, EndpointConfig, Identity};
 use tokio::net::UnixListener;
@@ -103,6 +103,7 @@ impl Agent {
             self.registration.abort();
         }
         self.tasks.shutdown().await;
+        self.shared.offers.stop();
         self.shared.endpoint.close().await;
     }
 }
@@ -114,7 +115,7 @@ async fn tidy(shared: Handle) {
             .blocking(|store| {
                 let now = UnixTime::now();
                 for outgoing in store.all_outgoing()? {
-                    let is_over = matches!(outgoing.state, OutgoingState::Released(_));
+                    let is_over = !outgoing.is_held();
                     if is_over && outgoing.created.plus(OUTGOING_LISTED) < now {
                         store.remove_outgoing(outgoing.delivery)?;
                     }

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use lighter_protocol::Mailbox;
+use lighter_protocol::{DeliveryId, Mailbox};
 use lighter_transport::location::Secret;
 
 use crate::address_books::recipients::Recipient;
+use crate::limits::RETRY_HOURS_MAX;
+use crate::send::unreachable::Unreachable;
 
 /// Keeps your mail's attachments in a store of your own.
 #[derive(Debug, Parser)]
@@ -44,6 +46,14 @@ pub enum Command {
     },
     /// Mail files: to recipients' stores where they can be reached, else whole
     Send(SendArgs),
+    /// Give up what waits for a recipient's store; `status` lists it
+    Cancel {
+        /// The delivery's number, as `status` shows it
+        delivery: DeliveryId,
+        /// Send the message whole by mail instead
+        #[arg(long)]
+        whole: bool,
+    },
     /// Show the address books' groups, who is in them, and what is wrong
     Groups {
         /// One group's name, or nickname [default: all]
@@ -96,6 +106,13 @@ pub struct SendArgs {
     /// The text; `-` reads it from standard input
     #[arg(long, default_value = "")]
     pub body: String,
+    /// What happens where a recipient has a store that cannot be reached now: `retry` sends the message at once and keeps
+    /// the attachments here until the store takes them [default: as configured]
+    #[arg(long, value_enum)]
+    pub unreachable: Option<Unreachable>,
+    /// How long they are kept for it; then the message goes whole by mail [default: as configured]
+    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..=i64::from(RETRY_HOURS_MAX)))]
+    pub retry_hours: Option<u32>,
     /// Files to attach
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,

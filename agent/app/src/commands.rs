@@ -17,9 +17,10 @@ use crate::config::{Config, Paths};
 use crate::failure::Failure;
 use crate::progress::SendView;
 use crate::send::SendRequest;
+use crate::send::unreachable::Wanted;
 use crate::setup::SetupRequest;
 use crate::views::{List, harmless};
-use crate::{get, key, lookup, registration, restore, send, setup, status};
+use crate::{get, key, lookup, offers, registration, restore, send, setup, status};
 
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> Exit {
@@ -89,6 +90,20 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
                 }
             };
             print(&found, cli.json)
+        }
+        Command::Cancel { delivery, whole } => {
+            let paths = paths?;
+            let config = Config::read(&paths.config)?;
+            let cancelled = match Access::open(&config, &paths).await? {
+                Access::Running(mut client) => client.cancel(delivery, whole).await?,
+                Access::Alone(store) => {
+                    let agent = start(config, &paths, store).await?;
+                    let cancelled = offers::cancel(agent.shared(), delivery, whole).await;
+                    agent.stop().await;
+                    cancelled?
+                }
+            };
+            print(&cancelled, cli.json)
         }
         Command::Groups { name } => {
             let paths = paths?;
@@ -211,7 +226,8 @@ fn request(args: SendArgs, recipients: Recipients) -> Result<SendRequest, Failur
         std::fs::canonicalize(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
     };
     let files = args.files.iter().map(absolute).collect::<Result<_, _>>()?;
-    Ok(SendRequest { to: recipients.to, cc: recipients.cc, subject: args.subject, body, files })
+    let wanted = Wanted { unreachable: args.unreachable, retry_hours: args.retry_hours };
+    Ok(SendRequest { to: recipients.to, cc: recipients.cc, subject: args.subject, body, files, wanted })
 }
 
 /// Prints an answer, for people or for scripts.

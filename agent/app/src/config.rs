@@ -1,6 +1,7 @@
 //! The agent's configuration (TOML) and its folders. `setup` writes the file; everything in it but mailbox and location
 //! server has a default.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -13,8 +14,9 @@ use lighter_protocol::{Mailbox, PeerId};
 use lighter_store::Settings;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::CONFIG_LEN_MAX;
+use crate::limits::{CONFIG_LEN_MAX, RETRY_HOURS_DEFAULT, RETRY_HOURS_MAX};
 use crate::outbox::{self, Outbox};
+use crate::send::unreachable::{Rules, Unreachable};
 
 /// Why there is no usable configuration.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +94,7 @@ impl AddressBooksConfig {
 }
 
 /// How `send` decides what goes to a recipient's store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SendConfig {
     /// Smaller attachments stay in the message.
@@ -100,11 +102,50 @@ pub struct SendConfig {
     /// Whether the location server's word that a store is online is enough; otherwise the store itself is pinged first
     /// (SPEC A4).
     pub trust_presence: bool,
+    /// What happens to attachments whose recipient has a store that cannot be reached now (SPEC A7, A8).
+    pub unreachable: Unreachable,
+    /// How many hours such attachments wait here; then the message goes whole by mail. At most [`RETRY_HOURS_MAX`].
+    #[serde(deserialize_with = "retry_hours")]
+    pub retry_hours: u32,
+    /// Bytes of one message's attachments that may wait here; with more, the message goes whole at once. Absent: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_bytes_max: Option<u64>,
+    /// `unreachable` for single recipients.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub to: BTreeMap<Mailbox, Unreachable>,
 }
 
 impl Default for SendConfig {
     fn default() -> Self {
-        Self { size_bytes_min: lighter_message::Policy::default().min_size, trust_presence: false }
+        Self {
+            size_bytes_min: lighter_message::Policy::default().min_size,
+            trust_presence: false,
+            unreachable: Unreachable::default(),
+            retry_hours: RETRY_HOURS_DEFAULT,
+            retry_bytes_max: None,
+            to: BTreeMap::new(),
+        }
+    }
+}
+
+impl SendConfig {
+    /// What it says of recipients whose store cannot be reached.
+    pub fn rules(&self) -> Rules<'_> {
+        Rules {
+            general: self.unreachable,
+            to: &self.to,
+            retry_hours: self.retry_hours,
+            retry_bytes_max: self.retry_bytes_max.unwrap_or(u64::MAX),
+        }
+    }
+}
+
+fn retry_hours<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let hours = u32::deserialize(deserializer)?;
+    if (1..=RETRY_HOURS_MAX).contains(&hours) {
+        Ok(hours)
+    } else {
+        Err(serde::de::Error::custom(format!("retry_hours is 1 to {RETRY_HOURS_MAX}, not {hours}")))
     }
 }
 

@@ -13,7 +13,7 @@ pub use server::{listen, run};
 
 use crate::get::{Places, Wish};
 use crate::send::{SendEvent, SendRequest};
-use crate::views::{Lookup, Status};
+use crate::views::{Cancelled, Lookup, Status};
 
 /// What a command asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub enum Question {
     Places,
     /// Fetch an attachment from the mailbox's store on another machine.
     Fetch(Wish),
+    /// Give up a delivery that waits; whether its message goes whole by mail instead.
+    Cancel(DeliveryId, bool),
     /// Send a message: `Answer::Sending` until `Answer::End`.
     Send(Box<SendRequest>),
 }
@@ -49,6 +51,7 @@ pub(crate) enum Answer {
     /// The manifest, and the attachments; none where the delivery is not known.
     Parts(Option<(BlobId, Vec<BlobId>)>),
     Lookup(Box<Lookup>),
+    Cancelled(Box<Cancelled>),
     Places(Box<Places>),
     /// Whether it was to be had.
     Fetched(bool),

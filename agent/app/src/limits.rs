@@ -47,6 +47,10 @@ pub const STOP_TIME_MAX: Duration = Duration::from_secs(8);
 pub const EXPIRE_INTERVAL: Duration = Duration::from_hours(1);
 /// How long an outgoing delivery is offered before it counts as failed.
 pub const OUTGOING_LIFE: Duration = Duration::from_hours(24 * 30);
+/// How long attachments wait here for a store that cannot be reached, where nothing else is said: a long weekend.
+pub const RETRY_HOURS_DEFAULT: u32 = 72;
+/// The longest that may be said: as long as anything is offered.
+pub const RETRY_HOURS_MAX: u32 = 24 * 30;
 /// How long a finished outgoing delivery is listed.
 pub const OUTGOING_LISTED: Duration = Duration::from_hours(24 * 30);
 
@@ -136,6 +140,9 @@ pub const HTTP_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Times that a broken download is taken up again where it stopped, without a byte of progress in between.
 pub const HTTP_RESUMES_MAX: u32 = 5;
 
+const _: () = assert!(
+    RETRY_HOURS_DEFAULT <= RETRY_HOURS_MAX && RETRY_HOURS_MAX as u64 * 3600 == OUTGOING_LIFE.as_secs()
+);
 const _: () = assert!(BODY_LEN_MAX * 2 <= CONTROL_LINE_LEN_MAX);
 const _: () = assert!(BOOK_FILE_LEN_MAX <= BOOKS_LEN_MAX);
 const _: () = assert!(RECIPIENTS_MAX < GROUP_MEMBERS_MAX);

@@ -3,6 +3,7 @@
 //! runs next goes on with them.
 
 mod driver;
+mod whole;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use tokio::task::AbortHandle;
 use crate::shared::{Handle, now};
 
 pub use driver::{Attempt, reach};
+pub use whole::cancel;
 
 /// Seconds after which a store whose receipt could not be recorded is asked to send it again.
 const LATER_S: u32 = 5;
@@ -73,6 +75,11 @@ impl Offers {
         }
     }
 
+    /// Stops offering anything: what is on record is gone on with by the next start.
+    pub fn stop(&self) {
+        self.lock().drain().for_each(|(_, running)| running.task.abort());
+    }
+
     /// Why a delivery waits, if it is being offered and does.
     pub fn waits_for(&self, delivery: &DeliveryId) -> Option<String> {
         match &self.lock().get(delivery)?.progress.borrow().attempt {
@@ -97,7 +104,7 @@ pub async fn resume(shared: &Handle) -> Result<(), StoreError> {
             OutgoingState::Preparing => {
                 shared.blocking(move |store| store.remove_outgoing(outgoing.delivery)).await?;
             }
-            OutgoingState::Released(_) | OutgoingState::Failed { .. } => {}
+            OutgoingState::Released(_) | OutgoingState::Failed { .. } | OutgoingState::MailedWhole(_) => {}
         }
     }
     Ok(())

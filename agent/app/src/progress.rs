@@ -8,7 +8,7 @@ use lighter_protocol::Mailbox;
 use lighter_shell::Exit;
 
 use crate::send::SendEvent;
-use crate::views::{harmless, size};
+use crate::views::{harmless, size, when};
 
 /// Shows a message's way, and sums up how it ended.
 #[derive(Debug)]
@@ -50,6 +50,15 @@ impl SendView {
                 let bar = self.bars.as_ref().map(|bars| bars.add(bar(recipient, *bytes)));
                 self.pulls.insert(recipient.clone(), Pull { bytes: *bytes, bar });
                 self.say(&format!("{recipient}: {} go to their store", size(*bytes)));
+            }
+            SendEvent::Kept { recipient, bytes, until, why } => {
+                let bar = self.bars.as_ref().map(|bars| bars.add(bar(recipient, *bytes)));
+                self.pulls.insert(recipient.clone(), Pull { bytes: *bytes, bar });
+                self.say(&format!(
+                    "{recipient}: {why}: {} wait here for it until {}, then the message goes whole by mail",
+                    size(*bytes),
+                    when(*until)
+                ));
             }
             SendEvent::Whole { recipient, why } => {
                 self.say(&format!("{recipient}: goes whole by mail, because {why}"));

@@ -10,11 +10,14 @@ mod compose;
 mod identity;
 mod mail;
 mod spool;
+pub mod unreachable;
 mod words;
 
 use std::collections::{BTreeSet, HashMap};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lighter_message::Policy;
 use lighter_protocol::{DeliveryId, Mailbox, PeerId, UnixTime};
@@ -37,6 +40,8 @@ use compose::Draft;
 pub use identity::{FileFacts, Identity, Sameness};
 use mail::{Content, Fate};
 use spool::Spooled;
+pub(crate) use spool::write_original;
+use unreachable::{Next, Wanted};
 
 /// Events that wait for the command to show them.
 pub const EVENTS_MAX: usize = 64;
@@ -54,6 +59,9 @@ pub struct SendRequest {
     pub body: String,
     /// Its attachments: absolute paths.
     pub files: Vec<PathBuf>,
+    /// What happens where a recipient's store cannot be reached, if not what is configured.
+    #[serde(default)]
+    pub wanted: Wanted,
 }
 
 /// What happens to a message on its way.
@@ -68,6 +76,17 @@ pub enum SendEvent {
         recipient: Mailbox,
         /// Bytes of the attachments.
         bytes: u64,
+    },
+    /// The recipient's store cannot be reached now: the attachments wait here, their message goes with placeholders.
+    Kept {
+        /// Who.
+        recipient: Mailbox,
+        /// Bytes of the attachments.
+        bytes: u64,
+        /// What is not taken until then goes whole by mail.
+        until: UnixTime,
+        /// Why it cannot be reached.
+        why: String,
     },
     /// All of it goes by mail.
     Whole {
@@ -190,7 +209,8 @@ pub async fn run_same(
         unique: same.identity.unique(),
     };
     let recipients = recipients.into_iter().filter(|recipient| !same.done.contains(recipient)).collect();
-    let sending = Arc::new(Sending { shared, smtp, draft, identity: same.identity, events });
+    let (identity, wanted) = (same.identity, request.wanted);
+    let sending = Arc::new(Sending { shared, smtp, draft, identity, wanted, events });
     sending.run(recipients).await;
     Ok(())
 }
@@ -201,13 +221,33 @@ struct Sending {
     smtp: SmtpConfig,
     draft: Draft,
     identity: Identity,
+    wanted: Wanted,
     events: mpsc::Sender<SendEvent>,
+}
+
+/// A recipient's store.
+struct Found {
+    peer: PeerId,
+    /// Why it cannot be relied on now.
+    unreached: Option<String>,
 }
 
 /// How a recipient's message goes.
 enum Way {
-    Store { delivery: DeliveryId, stages: watch::Receiver<Stage> },
-    Whole { why: String },
+    Store {
+        delivery: DeliveryId,
+        stages: watch::Receiver<Stage>,
+    },
+    /// The attachments wait here until their store takes them.
+    Kept {
+        delivery: DeliveryId,
+        stages: watch::Receiver<Stage>,
+        until: UnixTime,
+        why: String,
+    },
+    Whole {
+        why: String,
+    },
 }
 
 /// What became of a message that was handed to the mail server: the worst over all recipients.
@@ -224,7 +264,9 @@ impl Sending {
     async fn run(self: Arc<Self>, recipients: Vec<Mailbox>) {
         let earlier = self.earlier(&recipients).await;
         let stores = self.look_up(&recipients).await;
-        let spooled = if stores.is_empty() && earlier.is_empty() { None } else { self.spool().await };
+        let is_for_stores =
+            !earlier.is_empty() || stores.iter().any(|(recipient, store)| self.may_go_to(recipient, store));
+        let spooled = if is_for_stores { self.spool().await } else { None };
         // Offers first, all at once; who is not offered to, or does not take it, is told why.
         let mut offering = JoinSet::new();
         for recipient in recipients {
@@ -236,15 +278,19 @@ impl Sending {
                 continue;
             }
             let way = match (&spooled, stores.get(&recipient)) {
-                (Some(Ok(spooled)), Some(store)) => Ok((Arc::clone(spooled), *store)),
+                (Some(Ok(spooled)), Some(store)) => {
+                    Ok((Arc::clone(spooled), store.peer, store.unreached.clone()))
+                }
                 (Some(Err(why)), Some(_)) => Err(why.clone()),
+                (None, Some(Found { unreached: Some(why), .. })) => Err(why.clone()),
                 _ if self.draft.files.is_empty() => Err("it has no attachments".to_owned()),
                 _ => Err("the recipient has no store that can be reached from here".to_owned()),
             };
             let sending = Arc::clone(&self);
             offering.spawn(async move {
                 let way = match way {
-                    Ok((spooled, store)) => sending.offer(&recipient, store, &spooled).await,
+                    Ok((spooled, store, None)) => sending.offer(&recipient, store, &spooled).await,
+                    Ok((spooled, store, Some(why))) => sending.keep(&recipient, store, &spooled, why).await,
                     Err(why) => Way::Whole { why },
                 };
                 (recipient, way)
@@ -257,10 +303,23 @@ impl Sending {
             match (way, &spooled) {
                 (Way::Store { delivery, stages }, Some(Ok(spooled))) => {
                     let (sending, spooled) = (Arc::clone(&self), Arc::clone(spooled));
-                    following
-                        .spawn(async move { sending.deliver(recipient, delivery, stages, &spooled).await });
+                    following.spawn(async move {
+                        let bytes = spooled.bytes();
+                        sending.tell(SendEvent::ToStore { recipient: recipient.clone(), bytes }).await;
+                        sending.deliver(recipient, delivery, stages, &spooled).await;
+                    });
                 }
-                (Way::Store { .. }, _) => {}
+                (Way::Kept { delivery, stages, until, why }, Some(Ok(spooled))) => {
+                    let (sending, spooled) = (Arc::clone(&self), Arc::clone(spooled));
+                    following.spawn(async move {
+                        let bytes = spooled.bytes();
+                        sending
+                            .tell(SendEvent::Kept { recipient: recipient.clone(), bytes, until, why })
+                            .await;
+                        sending.deliver(recipient, delivery, stages, &spooled).await;
+                    });
+                }
+                (Way::Store { .. } | Way::Kept { .. }, _) => {}
                 (Way::Whole { why }, _) => {
                     self.tell(SendEvent::Whole { recipient: recipient.clone(), why }).await;
                     whole.push(recipient);
@@ -318,9 +377,19 @@ impl Sending {
         Way::Store { delivery, stages }
     }
 
-    /// The stores of those recipients who have one that can be relied on now (SPEC A2 to A4). Whatever fails, the
-    /// message goes whole (DESIGN §3 rule 5).
-    async fn look_up(&self, recipients: &[Mailbox]) -> HashMap<Mailbox, PeerId> {
+    /// Whether the attachments may go to a recipient's store, now or later.
+    fn may_go_to(&self, recipient: &Mailbox, store: &Found) -> bool {
+        store.unreached.is_none() || matches!(self.decide(recipient, 0), Next::Retry(_))
+    }
+
+    /// What is done where a recipient's store cannot be reached.
+    fn decide(&self, recipient: &Mailbox, bytes: u64) -> Next {
+        unreachable::decide(&self.shared.config.send.rules(), self.wanted, recipient, bytes)
+    }
+
+    /// The recipients' stores, and which of them can be relied on now (SPEC A2 to A4). Whatever fails, the message goes
+    /// whole (DESIGN §3 rule 5).
+    async fn look_up(&self, recipients: &[Mailbox]) -> HashMap<Mailbox, Found> {
         let mut found = HashMap::new();
         if self.draft.files.is_empty() {
             return found;
@@ -340,7 +409,7 @@ impl Sending {
         for (recipient, record) in recipients.iter().zip(records) {
             let Some(record) = record else { continue };
             if self.shared.config.send.trust_presence && record.presence == Presence::Online {
-                found.insert(recipient.clone(), record.peer);
+                found.insert(recipient.clone(), Found { peer: record.peer, unreached: None });
                 continue;
             }
             let (shared, recipient) = (self.shared.clone(), recipient.clone());
@@ -353,10 +422,11 @@ impl Sending {
             match pinged {
                 Ok((recipient, peer, Ok(connection))) => {
                     connection.close();
-                    found.insert(recipient, peer);
+                    found.insert(recipient, Found { peer, unreached: None });
                 }
-                Ok((recipient, _, Err(why))) => {
+                Ok((recipient, peer, Err(why))) => {
                     tracing::info!(%recipient, %why, "the store is not relied on");
+                    found.insert(recipient, Found { peer, unreached: Some(why.to_string()) });
                 }
                 Err(_) => {}
             }
@@ -379,13 +449,22 @@ impl Sending {
         }
     }
 
-    /// Offers to one recipient's store, and waits for its answer.
-    async fn offer(&self, recipient: &Mailbox, store: PeerId, spooled: &Arc<Spooled>) -> Way {
+    /// Puts a delivery on record, not mailed yet.
+    ///
+    /// # Errors
+    /// Why it goes whole.
+    async fn prepare(
+        &self,
+        recipient: &Mailbox,
+        store: PeerId,
+        spooled: &Spooled,
+        life: Duration,
+    ) -> Result<Outgoing, String> {
         // The same for each try: a store that took an earlier one goes on with it.
         let delivery = self.identity.delivery(recipient);
         let known = self.shared.blocking(move |store| store.outgoing(delivery)).await;
         if !matches!(known, Ok(None)) {
-            return Way::Whole { why: "an earlier try of it did not get to their store".to_owned() };
+            return Err("an earlier try of it did not get to their store".to_owned());
         }
         let now = UnixTime::now();
         let outgoing = Outgoing {
@@ -398,13 +477,22 @@ impl Sending {
             introduction: None,
             subject: self.draft.subject.clone(),
             created: now,
-            expires: now.plus(OUTGOING_LIFE),
+            expires: now.plus(life),
             state: OutgoingState::Preparing,
         };
         let recorded = outgoing.clone();
-        if let Err(error) = self.shared.blocking(move |store| store.put_outgoing(&recorded)).await {
-            return Way::Whole { why: format!("it could not be recorded: {error}") };
-        }
+        let put = self.shared.blocking(move |store| store.put_outgoing(&recorded)).await;
+        put.map_err(|error| format!("it could not be recorded: {error}"))?;
+        Ok(outgoing)
+    }
+
+    /// Offers to one recipient's store, and waits for its answer.
+    async fn offer(&self, recipient: &Mailbox, store: PeerId, spooled: &Arc<Spooled>) -> Way {
+        let outgoing = match self.prepare(recipient, store, spooled, OUTGOING_LIFE).await {
+            Ok(outgoing) => outgoing,
+            Err(why) => return Way::Whole { why },
+        };
+        let delivery = outgoing.delivery;
         let mut stages = offers::begin(&self.shared, outgoing);
         let answered = stages.wait_for(|stage| stage.attempt != Attempt::Looking);
         let attempt = match timeout(DIAL_TIME_MAX + OFFER_ANSWER_TIME_MAX, answered).await {
@@ -416,9 +504,49 @@ impl Sending {
         match attempt {
             Attempt::Pulling | Attempt::Released => Way::Store { delivery, stages },
             Attempt::Looking => {
-                self.withdraw(delivery, "the recipient's store did not answer".to_owned()).await
+                self.keep_on(recipient, delivery, spooled, "the recipient's store did not answer".to_owned())
+                    .await
             }
-            Attempt::Waiting { why } | Attempt::Failed { why } => self.withdraw(delivery, why).await,
+            Attempt::Waiting { why } => self.keep_on(recipient, delivery, spooled, why).await,
+            Attempt::Failed { why } | Attempt::MailedWhole { why } => self.withdraw(delivery, why).await,
+        }
+    }
+
+    /// For a recipient whose store cannot be reached: the attachments wait here, if they may (SPEC A7).
+    async fn keep(&self, recipient: &Mailbox, store: PeerId, spooled: &Spooled, why: String) -> Way {
+        let life = match self.decide(recipient, spooled.bytes()) {
+            Next::Retry(life) => life,
+            Next::Whole { too_large } => return Way::Whole { why: because(why, too_large) },
+        };
+        match self.prepare(recipient, store, spooled, life).await {
+            Ok(outgoing) => {
+                let (delivery, until) = (outgoing.delivery, outgoing.expires);
+                Way::Kept { delivery, stages: offers::begin(&self.shared, outgoing), until, why }
+            }
+            Err(why) => Way::Whole { why },
+        }
+    }
+
+    /// The same for a delivery that was offered, and not answered.
+    async fn keep_on(
+        &self,
+        recipient: &Mailbox,
+        delivery: DeliveryId,
+        spooled: &Spooled,
+        why: String,
+    ) -> Way {
+        let life = match self.decide(recipient, spooled.bytes()) {
+            Next::Retry(life) => life,
+            Next::Whole { too_large } => return self.withdraw(delivery, because(why, too_large)).await,
+        };
+        self.shared.offers.cancel(&delivery);
+        let until = UnixTime::now().plus(life);
+        let changed = move |store: &lighter_store::Store| {
+            store.change_outgoing(delivery, |outgoing| outgoing.expires = until)
+        };
+        match self.shared.blocking(changed).await {
+            Ok(outgoing) => Way::Kept { delivery, stages: offers::begin(&self.shared, outgoing), until, why },
+            Err(error) => Way::Whole { why: format!("it could not be recorded: {error}") },
         }
     }
 
@@ -451,8 +579,6 @@ impl Sending {
             self.mail(&[recipient], self.whole_content(Some(spooled))).await;
             return;
         }
-        let bytes = spooled.blobs.iter().map(|blob| blob.size).sum();
-        self.tell(SendEvent::ToStore { recipient: recipient.clone(), bytes }).await;
         let (store, of) = (self.shared.store.clone(), Arc::clone(spooled));
         let stub = mail::content(move |writer| spool::write_stub(&store, &of, delivery, writer));
         match self.mail(std::slice::from_ref(&recipient), stub).await {
@@ -482,6 +608,11 @@ impl Sending {
                     self.tell(SendEvent::Waiting { recipient, why }).await;
                     return;
                 }
+                Attempt::MailedWhole { why } => {
+                    self.tell(SendEvent::Whole { recipient: recipient.clone(), why }).await;
+                    self.tell(SendEvent::Mailed { recipient }).await;
+                    return;
+                }
                 Attempt::Failed { why } => {
                     self.tell(SendEvent::Whole { recipient: recipient.clone(), why }).await;
                     self.mail(&[recipient], self.whole_content(Some(spooled))).await;
@@ -503,7 +634,7 @@ impl Sending {
         match spooled {
             Some(spooled) => {
                 let (store, spooled) = (self.shared.store.clone(), Arc::clone(spooled));
-                mail::content(move |writer| spool::write_original(&store, &spooled, writer))
+                mail::content(move |writer| write_original(&store, spooled.manifest.id, writer))
             }
             None => {
                 let draft = self.draft.clone();
@@ -563,5 +694,31 @@ impl Sending {
         if let Err(error) = cleaned {
             tracing::warn!(%error, "what was not offered stays until the next start");
         }
+    }
+}
+
+/// Why a message goes whole whose recipient's store cannot be reached.
+fn because(why: String, too_large: bool) -> String {
+    if too_large { format!("{why}, and its attachments are larger than may wait for it") } else { why }
+}
+
+/// Hands one message to the user's mail server for one recipient, outside of any sending.
+///
+/// # Errors
+/// Temporary where trying again may help.
+pub(crate) async fn mail_one(
+    shared: &Handle,
+    from: &Mailbox,
+    to: &Mailbox,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()> + Send + 'static,
+) -> Result<(), Failure> {
+    let smtp = shared.config.smtp.as_ref();
+    let smtp = smtp.ok_or_else(|| Failure::wrong_use("no mail server is set: [smtp]"))?;
+    let fates = mail::send(smtp, from, std::slice::from_ref(to), mail::content(write)).await?;
+    match fates.into_iter().next() {
+        Some(Fate::Taken) => Ok(()),
+        Some(Fate::Refused(failure)) => Err(failure),
+        Some(Fate::Unknown(failure)) => Err(Failure::temporary(failure)),
+        None => Err(Failure::failed("the mail server said nothing of it")),
     }
 }

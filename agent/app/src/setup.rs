@@ -90,7 +90,7 @@ pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Fa
             (None, None) => None,
         },
         quic: known.as_ref().map_or_else(|| default_quic(&request.location), |known| known.quic.clone()),
-        send: known.as_ref().map_or_else(SendConfig::default, |known| known.send),
+        send: known.as_ref().map_or_else(SendConfig::default, |known| known.send.clone()),
         outbox: known.as_ref().map_or_else(OutboxConfig::default, |known| known.outbox.clone()),
         store: known.as_ref().map_or_else(StoreConfig::default, |known| known.store),
         address_books: known.map_or_else(AddressBooksConfig::default, |known| known.address_books),

@@ -13,7 +13,7 @@ use crate::outbox::status::OutboxStatus;
 mod ids;
 mod tables;
 
-pub(crate) use tables::size;
+pub(crate) use tables::{size, when};
 
 /// Text for a terminal: line ends stay, what else controls it, or changes the order of what is read, does not.
 pub(crate) fn harmless(text: &str) -> String {
@@ -92,10 +92,24 @@ pub struct OutgoingStatus {
     pub bytes: u64,
     /// When it was sent.
     pub created: UnixTime,
-    /// `waiting`, `released` or `failed`.
+    /// What is not taken until then goes whole by mail.
+    pub expires: UnixTime,
+    /// `waiting`, `released`, `mailed-whole` or `failed`.
     pub state: String,
     /// Why it waits or failed.
     pub reason: Option<String>,
+}
+
+/// Something that was sent from here and is not offered any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// Its number.
+    #[serde(with = "ids::text")]
+    pub delivery: DeliveryId,
+    /// For whom it was.
+    pub recipient: Mailbox,
+    /// Whether its message went whole by mail instead.
+    pub mailed_whole: bool,
 }
 
 /// What is in the store.
@@ -256,6 +270,7 @@ impl OutgoingStatus {
             OutgoingState::Preparing | OutgoingState::Waiting => ("waiting", None),
             OutgoingState::Released(_) => ("released", None),
             OutgoingState::Failed { reason } => ("failed", Some(reason.clone())),
+            OutgoingState::MailedWhole(_) => ("mailed-whole", None),
         };
         Self {
             delivery: outgoing.delivery,
@@ -263,6 +278,7 @@ impl OutgoingStatus {
             subject: outgoing.subject.clone(),
             bytes: outgoing.blobs.iter().map(|blob| blob.size).sum(),
             created: outgoing.created,
+            expires: outgoing.expires,
             state: state.to_owned(),
             reason,
         }

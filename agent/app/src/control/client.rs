@@ -12,7 +12,7 @@ use super::{Answer, Question};
 use crate::failure::Failure;
 use crate::get::{Places, Wish};
 use crate::send::{SendEvent, SendRequest};
-use crate::views::{List, Lookup, Status};
+use crate::views::{Cancelled, List, Lookup, Status};
 
 /// A connection to the agent that runs.
 #[derive(Debug)]
@@ -110,6 +110,17 @@ impl Client {
     pub async fn lookup(&mut self, mailbox: Mailbox) -> Result<Lookup, Failure> {
         match self.ask(&Question::Lookup(mailbox)).await? {
             Answer::Lookup(lookup) => Ok(*lookup),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Gives up a delivery that waits.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub(crate) async fn cancel(&mut self, delivery: DeliveryId, whole: bool) -> Result<Cancelled, Failure> {
+        match self.ask(&Question::Cancel(delivery, whole)).await? {
+            Answer::Cancelled(cancelled) => Ok(*cancelled),
             _ => Err(unexpected()),
         }
     }

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::limits::CONTROL_CONNECTIONS_MAX;
 use crate::shared::Handle;
 use crate::views::DeliveryRow;
-use crate::{get, lookup, send, status};
+use crate::{get, lookup, offers, send, status};
 
 /// Listens at `path`. The store's lock says that no other agent does: a socket that is there was left by one that was
 /// killed.
@@ -124,6 +124,9 @@ async fn answer(shared: &Handle, question: Question, writer: &mut OwnedWriteHalf
                 }))
             }
             Question::Lookup(mailbox) => Answer::Lookup(Box::new(lookup::ask(shared, mailbox).await?)),
+            Question::Cancel(delivery, whole) => {
+                Answer::Cancelled(Box::new(offers::cancel(shared, delivery, whole).await?))
+            }
             Question::Places => Answer::Places(Box::new(get::places(shared).await?)),
             Question::Fetch(wish) => Answer::Fetched(get::fetch(shared, wish).await?),
             Question::Send(request) => return send(shared, *request, writer).await,

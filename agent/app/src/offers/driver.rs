@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lighter_protocol::offer::{Command, GiveUp, Offering, State};
 use lighter_protocol::wire::{NoReason, Offer, Request, Response};
 use lighter_protocol::{PeerId, UnixTime};
-use lighter_store::{Outgoing, OutgoingState};
+use lighter_store::{Outgoing, OutgoingState, StoreError};
 use lighter_transport::Connection;
 use lighter_transport::location::{LocationError, Presence, StoreRecord};
 use rand::RngExt;
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until};
 
-use super::{Event, Stage, facts};
+use super::{Event, Stage, facts, whole};
 use crate::limits::{DIAL_TIME_MAX, STORE_PING_TIME_MAX};
 use crate::serve;
 use crate::shared::{Handle, now};
@@ -39,6 +39,11 @@ pub enum Attempt {
         /// Why, in words for the user.
         why: String,
     },
+    /// The store did not take it in its time, or at all: its message, which had gone with placeholders, went whole by mail.
+    MailedWhole {
+        /// Why, in words for the user.
+        why: String,
+    },
 }
 
 /// How long a store that is offline is left alone between two look-ups, at first and at most. Agents do not listen to
@@ -54,26 +59,40 @@ pub(super) async fn run(
     progress: watch::Sender<Stage>,
 ) {
     let machine = Offering::new(facts(&outgoing), outgoing.introduction.clone(), rand::rng().random());
-    let mut driver = Driver { shared, outgoing, machine, progress, link: None, deadline: None };
+    let mut driver =
+        Driver { shared, outgoing, machine, progress, link: None, deadline: None, refused: None };
     let mut look_again = LOOK_AGAIN_MIN;
     loop {
-        if driver.expire().await {
-            return;
-        }
         let mut wakes = shared.wakes.subscribe();
         let mut membership = shared.membership.subscribe();
-        let why = match driver.find().await {
-            Ok(connection) => {
-                look_again = LOOK_AGAIN_MIN;
-                match driver.offer(connection, &mut events).await {
-                    Outcome::Over => return,
-                    Outcome::Lost => "the recipient's store went away".to_owned(),
+        if driver.given_up(UnixTime::now()).is_none() {
+            match driver.find().await {
+                Ok(connection) => {
+                    look_again = LOOK_AGAIN_MIN;
+                    match driver.offer(connection, &mut events).await {
+                        Outcome::Over => return,
+                        Outcome::GivenUp => {}
+                        Outcome::Lost => {
+                            driver.stage(Attempt::Waiting {
+                                why: "the recipient's store went away".to_owned(),
+                            });
+                        }
+                    }
+                }
+                Err(why) => driver.stage(Attempt::Waiting { why: why.to_string() }),
+            }
+        }
+        let now = UnixTime::now();
+        let mut pause = look_again.mul_f64(rand::rng().random_range(0.7..=1.0));
+        match driver.given_up(now) {
+            Some(reason) => {
+                if driver.give_up(reason).await {
+                    return;
                 }
             }
-            Err(why) => why.to_string(),
-        };
-        driver.stage(Attempt::Waiting { why });
-        let pause = look_again.mul_f64(rand::rng().random_range(0.7..=1.0));
+            // Its end is not slept through.
+            None => pause = pause.min(driver.outgoing.expires.since(now)),
+        }
         look_again = (look_again * 2).min(LOOK_AGAIN_MAX);
         // Without a session nothing can be looked up: having one again is worth a try at once.
         let had_session = shared.session().is_some();
@@ -135,8 +154,10 @@ pub async fn reach(shared: &Handle, store: &StoreRecord) -> Result<Connection, N
 }
 
 enum Outcome {
-    /// Receipted, refused or expired.
+    /// Receipted.
     Over,
+    /// The store does not take it, or its time is over.
+    GivenUp,
     /// The store is gone; the delivery waits.
     Lost,
 }
@@ -149,6 +170,8 @@ struct Driver<'a> {
     /// The connection to the store, and the task that answers what it asks on it.
     link: Option<Link>,
     deadline: Option<Instant>,
+    /// The store said that it will never take it.
+    refused: Option<NoReason>,
 }
 
 struct Link {
@@ -226,8 +249,11 @@ impl Driver<'_> {
                     command
                 }
                 Command::GiveUp(reason) => {
-                    self.fail(reason).await;
-                    return Outcome::Over;
+                    if let GiveUp::No(reason) = reason {
+                        self.refused = Some(reason);
+                    }
+                    self.link = None;
+                    return Outcome::GivenUp;
                 }
                 Command::Wait(until) => {
                     self.deadline = Some(until);
@@ -310,24 +336,62 @@ impl Driver<'_> {
         }
     }
 
-    /// Whether its time has run out.
-    async fn expire(&mut self) -> bool {
-        let expired = UnixTime::now() >= self.outgoing.expires;
-        if expired {
-            self.fail(GiveUp::Expired).await;
-        }
-        expired
+    /// Why it is not offered any more.
+    fn given_up(&self, now: UnixTime) -> Option<GiveUp> {
+        let is_over = now >= self.outgoing.expires;
+        self.refused.map(GiveUp::No).or(is_over.then_some(GiveUp::Expired))
     }
 
-    async fn fail(&mut self, reason: GiveUp) {
+    /// No store takes it: a message that went with placeholders goes whole. Gives whether nothing is left to be done.
+    async fn give_up(&mut self, reason: GiveUp) -> bool {
         let why = match reason {
-            GiveUp::Expired => "its time ran out".to_owned(),
+            GiveUp::Expired => "their store did not take it in time".to_owned(),
             GiveUp::No(NoReason::TooLarge) => {
                 "the recipient's store does not take files that large".to_owned()
             }
             GiveUp::No(NoReason::NotAccepted) => "the recipient's store does not accept it".to_owned(),
         };
-        tracing::warn!(delivery = %self.outgoing.delivery, %why, "not delivered");
+        let attempt = match self.state_at_end(&why).await {
+            Ok(Some(OutgoingState::Waiting)) => match whole::mail(self.shared, &self.outgoing).await {
+                Ok(()) => Attempt::MailedWhole { why },
+                Err(failure) => {
+                    let why = format!("{why}, and the message could not be mailed whole: {failure}");
+                    if failure.is_temporary() { Attempt::Waiting { why } } else { self.fail(why).await }
+                }
+            },
+            Ok(Some(OutgoingState::Released(_))) => Attempt::Released,
+            Ok(Some(OutgoingState::MailedWhole(_))) => Attempt::MailedWhole { why },
+            // Whoever prepares it sends it whole.
+            Ok(Some(OutgoingState::Failed { .. } | OutgoingState::Preparing) | None) => {
+                Attempt::Failed { why }
+            }
+            Err(error) => Attempt::Waiting { why: format!("{why}; it could not be recorded: {error}") },
+        };
+        tracing::warn!(delivery = %self.outgoing.delivery, ?attempt, "given up");
+        let is_over = !matches!(attempt, Attempt::Waiting { .. });
+        self.stage(attempt);
+        is_over
+    }
+
+    /// What is on record now that it is given up: one whose message was not mailed yet has failed from now on.
+    async fn state_at_end(&self, why: &str) -> Result<Option<OutgoingState>, StoreError> {
+        let (delivery, reason) = (self.outgoing.delivery, why.to_owned());
+        let changed = self.shared.blocking(move |store| {
+            store.change_outgoing(delivery, |outgoing| {
+                if outgoing.state == OutgoingState::Preparing {
+                    outgoing.state = OutgoingState::Failed { reason };
+                }
+            })
+        });
+        match changed.await {
+            Ok(outgoing) => Ok(Some(outgoing.state)),
+            Err(StoreError::NoDelivery(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// It can neither be delivered nor mailed: what is kept for it stays until the user cancels it (rule 3).
+    async fn fail(&self, why: String) -> Attempt {
         let reason = why.clone();
         self.change(|outgoing| {
             // A receipt that came in the meantime says more.
@@ -336,7 +400,7 @@ impl Driver<'_> {
             }
         })
         .await;
-        self.stage(Attempt::Failed { why });
+        Attempt::Failed { why }
     }
 }
 

@@ -40,6 +40,9 @@ fn learn(store: &Store, record: &mut Record) -> Result<bool, StoreError> {
             Some(OutgoingState::Waiting | OutgoingState::Preparing) => continue,
             Some(OutgoingState::Released(_)) => Fate::InStore,
             Some(OutgoingState::Failed { reason }) => Fate::NotTaken { why: reason },
+            Some(OutgoingState::MailedWhole(_)) => {
+                Fate::Whole { why: "their store did not take it in time".to_owned() }
+            }
             None => Fate::NotTaken { why: "it is not offered to them any more".to_owned() },
         };
         *fate = now;

@@ -13,6 +13,7 @@ use lighter_protocol::Mailbox;
 use tokio::sync::mpsc;
 
 use super::record::{Fate, Ledger, Record};
+use crate::send::unreachable::Wanted;
 use crate::send::{self, Sameness, SendEvent, SendRequest};
 use crate::shared::Handle;
 use crate::{lookup, send::EVENTS_MAX};
@@ -34,6 +35,7 @@ pub(crate) async fn send(
         subject: record.subject.clone(),
         body: record.body.clone(),
         files: record.files(root),
+        wanted: Wanted::default(),
     };
     let same = Sameness {
         identity: record.identity.clone(),
@@ -85,7 +87,7 @@ impl Story {
     /// Takes note; gives whether the record changed.
     fn hear(&mut self, event: SendEvent) -> bool {
         match event {
-            SendEvent::ToStore { recipient, .. } => {
+            SendEvent::ToStore { recipient, .. } | SendEvent::Kept { recipient, .. } => {
                 self.ways.insert(recipient, Fate::ToStore);
                 false
             }

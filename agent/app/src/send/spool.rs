@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use lighter_message::drive::{self, BlobSink, DriveError};
-use lighter_message::{Policy, StubContext, Summary};
+use lighter_message::{FromManifest, Policy, StubContext, Summary};
 use lighter_protocol::wire::OfferedBlob;
 use lighter_protocol::{BlobId, DeliveryId, UnixTime};
 use lighter_store::{Hold, Import, Outgoing, Store, StoreError};
@@ -23,6 +23,11 @@ pub(super) struct Spooled {
 }
 
 impl Spooled {
+    /// Bytes of its attachments.
+    pub(super) fn bytes(&self) -> u64 {
+        self.blobs.iter().fold(0, |sum, blob| sum.saturating_add(blob.size))
+    }
+
     /// Whether a delivery is of this very message.
     pub(super) fn is_of(&self, outgoing: &Outgoing) -> bool {
         outgoing.manifest == self.manifest && outgoing.blobs == self.blobs
@@ -71,14 +76,22 @@ pub(super) fn write_stub(
     drive::write_stub(&mut manifest, context, spooled.summary.totals, stub).map_err(io::Error::other)
 }
 
-/// Writes the whole message. Blocks on the disk.
-pub(super) fn write_original(store: &Store, spooled: &Spooled, original: &mut dyn Write) -> io::Result<()> {
-    let mut manifest = store.open_blob(spooled.manifest.id).map_err(io::Error::other)?.reader();
+/// Writes the whole message of a manifest, from the blobs that are kept for it. Blocks on the disk.
+///
+/// # Errors
+/// Also where it is not the message that was taken in: what was written then is none.
+pub(crate) fn write_original(store: &Store, manifest: BlobId, original: &mut dyn Write) -> io::Result<()> {
+    let mut manifest = store.open_blob(manifest).map_err(io::Error::other)?.reader();
     let mut open = |blob: BlobId| -> io::Result<Box<dyn Read>> {
         Ok(Box::new(store.open_blob(blob).map_err(io::Error::other)?.reader()))
     };
-    drive::write_original(&mut manifest, &mut open, original).map_err(io::Error::other)?;
-    Ok(())
+    match drive::write_original(&mut manifest, &mut open, original).map_err(io::Error::other)? {
+        FromManifest::Verified { .. } => Ok(()),
+        other => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("not the message that was taken in: {other:?}"),
+        )),
+    }
 }
 
 /// Takes attachments as the detacher gives them.

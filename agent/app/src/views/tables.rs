@@ -6,7 +6,7 @@ use lighter_protocol::UnixTime;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::{DeliveryState, List, Lookup, OutboxStatus, Status};
+use super::{Cancelled, DeliveryState, List, Lookup, OutboxStatus, Status};
 
 impl fmt::Display for DeliveryState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,11 +66,28 @@ impl fmt::Display for Status {
                 sent.recipient,
                 sent.subject
             )?;
+            if sent.state == "waiting" {
+                writeln!(f, "           delivery {}, until {}", sent.delivery, when(sent.expires))?;
+            }
         }
         if let Some(outbox) = &self.outbox {
             write!(f, "{outbox}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Cancelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let recipient = &self.recipient;
+        if self.mailed_whole {
+            writeln!(f, "{recipient}: not offered any more; the message went whole by mail")
+        } else {
+            writeln!(
+                f,
+                "{recipient}: not offered any more: their message keeps its placeholders; nothing is kept here for it"
+            )
+        }
     }
 }
 
@@ -147,6 +164,14 @@ pub(crate) fn size(bytes: u64) -> String {
 }
 
 /// A time, in UTC, to the minute.
+/// A time to the minute, in UTC.
+pub(crate) fn when(time: UnixTime) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
+    let seconds = i64::try_from(time.0).unwrap_or(i64::MAX);
+    let time = OffsetDateTime::from_unix_timestamp(seconds).ok().and_then(|time| time.format(&format).ok());
+    time.unwrap_or_else(|| "the end of time".to_owned())
+}
+
 fn day(time: UnixTime) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]");
     let seconds = i64::try_from(time.0).unwrap_or(i64::MAX);

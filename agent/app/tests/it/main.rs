@@ -10,3 +10,4 @@ mod outbox;
 mod pulls;
 mod sends;
 mod support;
+mod unreachable;

@@ -374,7 +374,7 @@ fn who_waits_for_the_lock_finds_the_index_closed() {
             let waiting = scope.spawn(|| {
                 loop {
                     match Store::open(folder.path(), Settings::default()) {
-                        Err(crate::error::OpenError::InUse) => std::hint::spin_loop(),
+                        Err(OpenError::InUse) => std::hint::spin_loop(),
                         opened => return opened,
                     }
                 }

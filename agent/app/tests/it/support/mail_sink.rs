@@ -25,6 +25,8 @@ pub(crate) enum Hold {
     Greeting,
     /// Once it has the message, before it says so.
     Answer,
+    /// Nowhere, and it takes nothing for now.
+    Refuse,
 }
 
 /// A mail server on loopback.
@@ -73,6 +75,7 @@ async fn session(
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         let reply: &[u8] = match text.split_at_checked(4).map_or("", |(verb, _)| verb) {
             "EHLO" => b"250-sink\r\n250-PIPELINING\r\n250 8BITMIME\r\n",
+            "MAIL" if *hold.borrow() == Hold::Refuse => b"451 4.3.0 not now\r\n",
             "MAIL" => {
                 mail.from = path(&text);
                 b"250 ok\r\n"
