@@ -75,11 +75,15 @@ async fn session(
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         let reply: &[u8] = match text.split_at_checked(4).map_or("", |(verb, _)| verb) {
             "EHLO" => b"250-sink\r\n250-PIPELINING\r\n250 8BITMIME\r\n",
-            "MAIL" if *hold.borrow() == Hold::Refuse => b"451 4.3.0 not now\r\n",
+            "MAIL" if *hold.borrow() == Hold::Refuse => {
+                mail.from.clear();
+                b"451 4.3.0 not now\r\n"
+            }
             "MAIL" => {
                 mail.from = path(&text);
                 b"250 ok\r\n"
             }
+            "RCPT" if mail.from.is_empty() => b"503 5.5.1 from whom?\r\n",
             "RCPT" if text.contains("nobody@") => b"550 5.1.1 nobody here\r\n",
             "RCPT" => {
                 mail.to.push(path(&text));
