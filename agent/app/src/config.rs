@@ -62,6 +62,9 @@ pub struct Config {
     /// The endpoint for other peers.
     #[serde(default)]
     pub quic: QuicConfig,
+    /// Ways to other peers.
+    #[serde(default, skip_serializing_if = "NetworkConfig::is_default")]
+    pub network: NetworkConfig,
     /// Where `send` hands mail to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smtp: Option<SmtpConfig>,
@@ -217,6 +220,26 @@ pub struct QuicConfig {
 impl Default for QuicConfig {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([0_u16; 8], 0)), advertise: Vec::new() }
+    }
+}
+
+/// Ways to other peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// Whether peers on the local network are found by multicast DNS, and find this one.
+    pub mdns: bool,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self { mdns: true }
+    }
+}
+
+impl NetworkConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -413,6 +436,7 @@ mod tests {
             },
             key: KeyConfig::Keyring { entry: "alice@example.org 1".to_owned() },
             quic: QuicConfig { advertise: vec!["192.0.2.1:7443".parse().unwrap()], ..QuicConfig::default() },
+            network: NetworkConfig { mdns: false },
             smtp: Some(SmtpConfig { server: "mx.example.org:25".to_owned(), tls: SmtpTls::Required }),
             send: SendConfig { trust_presence: true, ..SendConfig::default() },
             outbox: OutboxConfig {

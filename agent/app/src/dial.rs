@@ -21,6 +21,16 @@ pub fn is_allowed(address: &SocketAddr, own: &[IpAddr]) -> bool {
     }
 }
 
+/// Whether everybody can route to it.
+pub fn is_global(ip: IpAddr) -> bool {
+    scope(ip.to_canonical()) == Scope::Global
+}
+
+/// Whether it is of a private network (RFC 1918, RFC 4193).
+pub fn is_private(ip: IpAddr) -> bool {
+    scope(ip.to_canonical()) == Scope::Private
+}
+
 /// The addresses that this machine would use towards the location server at `url`, and towards the internet: found by
 /// asking the routing table, without sending anything.
 pub fn route_addresses(url: &str) -> Vec<IpAddr> {

@@ -43,5 +43,6 @@ pub mod shared;
 pub mod status;
 pub mod views;
 pub mod wake;
+pub mod ways;
 
 pub use commands::run;

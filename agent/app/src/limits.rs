@@ -25,6 +25,42 @@ pub const PULL_EVENTS_MAX: usize = 256;
 
 /// How long a peer that is dialled may take: three tries of a lost first packet.
 pub const DIAL_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long it is tried to reach a store on all ways together: three first packets at an address, or a helper and the
+/// hole behind it.
+pub const REACH_TIME_MAX: Duration = Duration::from_secs(6);
+/// What addresses have before helpers are asked: a way that needs nobody's help is better, where there is one.
+pub const HELPER_HEAD_START: Duration = Duration::from_millis(500);
+/// Helpers that are asked for one peer.
+pub const HELPERS_TRIED_MAX: usize = 3;
+/// Helpers that are asked at a time, for all peers together: each is a connection to a relay, which allows this agent
+/// [`lighter_transport::limits::CONNECTIONS_PER_PEER_MAX`].
+pub const MEETINGS_AT_ONCE_MAX: usize = 4;
+/// How long a helper may take until it is connected, and until it has answered.
+pub const HELPER_TIME_MAX: Duration = Duration::from_secs(3);
+/// How long both sides try to open a hole: of those that ever open, nearly all do at the first try (arXiv 2510.27500).
+pub const HOLE_TIME_MAX: Duration = Duration::from_secs(3);
+/// Senders towards whom a hole is opened at a time.
+pub const KNOCKS_AT_ONCE_MAX: usize = 16;
+/// Knocks of one sender at once …
+pub const KNOCKS_BURST: u32 = 8;
+/// … and then one each time that this has passed.
+pub const KNOCKS_INTERVAL: Duration = Duration::from_secs(4);
+/// The same for all senders together.
+pub const ALL_KNOCKS_BURST: u32 = 64;
+/// See [`ALL_KNOCKS_BURST`].
+pub const ALL_KNOCKS_INTERVAL: Duration = Duration::from_millis(500);
+/// Senders that are remembered for the rate.
+pub const KNOCKERS_MAX: usize = 1_024;
+/// Announcements of peers on the local network that are remembered.
+pub const NEARBY_PEERS_MAX: usize = 256;
+/// Addresses of one such peer: each that leads nowhere costs a quarter of a second.
+pub const NEARBY_ADDRESSES_MAX: usize = 4;
+/// How long an announcement counts: as long as multicast DNS keeps one (RFC 6762 §10).
+pub const NEARBY_LIFE: Duration = Duration::from_mins(75);
+/// How often it is looked whether anything comes from a store that pulls: two such times without a word, and it is gone.
+pub const SILENCE_LOOK_INTERVAL: Duration = Duration::from_secs(4);
+/// The same for a store that is connected and does nothing now: also what keeps such a connection alive.
+pub const QUIET_LOOK_INTERVAL: Duration = Duration::from_secs(20);
 /// How long a sender waits for the store's own answer to a ping before the message goes by mail (SPEC A4, A8).
 pub const STORE_PING_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a store may take to answer an offer to the `send` command.
@@ -37,6 +73,8 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(60);
 pub const SESSION_GOOD_AFTER: Duration = Duration::from_secs(30);
 /// How often the clocks are compared and the own addresses looked at: what tells a wake and a change of network.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the network has to settle after the kernel told of a change: they come in groups.
+pub const NETWORK_SETTLE: Duration = Duration::from_millis(250);
 /// The wall clock is this far ahead of the monotonic one: the machine slept (CLOCK_MONOTONIC stands still meanwhile).
 pub const SLEPT_MIN: Duration = Duration::from_secs(10);
 /// How long a registration is good for; renewed by registering again, long before.
@@ -143,6 +181,8 @@ pub const HTTP_RESUMES_MAX: u32 = 5;
 const _: () = assert!(
     RETRY_HOURS_DEFAULT <= RETRY_HOURS_MAX && RETRY_HOURS_MAX as u64 * 3600 == OUTGOING_LIFE.as_secs()
 );
+const _: () = assert!(MEETINGS_AT_ONCE_MAX < lighter_transport::limits::CONNECTIONS_PER_PEER_MAX);
+const _: () = assert!(QUIET_LOOK_INTERVAL.as_secs() * 2 < lighter_transport::limits::IDLE_TIME_MAX.as_secs());
 const _: () = assert!(BODY_LEN_MAX * 2 <= CONTROL_LINE_LEN_MAX);
 const _: () = assert!(BOOK_FILE_LEN_MAX <= BOOKS_LEN_MAX);
 const _: () = assert!(RECIPIENTS_MAX < GROUP_MEMBERS_MAX);

@@ -7,9 +7,9 @@ use lighter_transport::location::{Presence, StoreRecord};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
-use crate::offers;
 use crate::shared::Handle;
 use crate::views::{LookedUp, Lookup};
+use crate::ways;
 
 /// How long a freshly started agent waits for its session with the location server.
 const SESSION_TIME_MAX: Duration = Duration::from_secs(15);
@@ -23,13 +23,20 @@ pub async fn ask(shared: &Handle, mailbox: Mailbox) -> Result<Lookup, Failure> {
     let Some(store) = shared.location.lookup_one(&session, &mailbox).await? else {
         return Ok(Lookup { mailbox, store: None });
     };
-    Ok(Lookup { mailbox, store: Some(looked_up(shared, store).await) })
+    let store = looked_up(shared, &mailbox, store).await;
+    Ok(Lookup { mailbox, store: Some(store) })
 }
 
 /// What is known of a store, and whether it answers.
-pub(crate) async fn looked_up(shared: &Handle, store: StoreRecord) -> LookedUp {
-    let reached = offers::reach(shared, &store).await;
-    let answers = reached.as_ref().inspect(|connection| connection.close()).is_ok();
+pub(crate) async fn looked_up(shared: &Handle, mailbox: &Mailbox, store: StoreRecord) -> LookedUp {
+    let reached = ways::reach(shared, mailbox, &store).await;
+    let (way, problem) = match reached {
+        Ok(reached) => {
+            reached.connection.close();
+            (Some(reached.way), None)
+        }
+        Err(why) => (None, Some(why.to_string())),
+    };
     let presence = match store.presence {
         Presence::Online => "online",
         Presence::Offline => "offline",
@@ -40,7 +47,9 @@ pub(crate) async fn looked_up(shared: &Handle, store: StoreRecord) -> LookedUp {
         addresses: store.addresses,
         presence: presence.to_owned(),
         since: store.since,
-        answers,
+        answers: way.is_some(),
+        way,
+        problem,
     }
 }
 

@@ -16,8 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::shared::{Handle, now};
+use crate::ways::Way;
 
-pub use driver::{Attempt, reach};
+pub use driver::Attempt;
 pub use whole::cancel;
 
 /// Seconds after which a store whose receipt could not be recorded is asked to send it again.
@@ -54,6 +55,8 @@ pub struct Stage {
     pub served: HashMap<BlobId, u64>,
     /// Where it is.
     pub attempt: Attempt,
+    /// How its store is reached, while it is connected.
+    pub way: Option<Way>,
 }
 
 impl Offers {
@@ -78,6 +81,11 @@ impl Offers {
     /// Stops offering anything: what is on record is gone on with by the next start.
     pub fn stop(&self) {
         self.lock().drain().for_each(|(_, running)| running.task.abort());
+    }
+
+    /// How a delivery's store is reached, if it is connected.
+    pub fn way_of(&self, delivery: &DeliveryId) -> Option<Way> {
+        self.lock().get(delivery)?.progress.borrow().way
     }
 
     /// Why a delivery waits, if it is being offered and does.

@@ -22,7 +22,7 @@ pub const SEQUENCE: &str = "registration";
 /// Stays registered until the agent is to stop; then says offline.
 pub async fn run(shared: Handle) {
     let stop = shared.stop.clone();
-    let mut member = Member { shared, sequence_min: 1, hidden: false, wait: RECONNECT_MIN };
+    let mut member = Member { shared, sequence_min: 1, shown: Shown::All, wait: RECONNECT_MIN };
     tokio::select! {
         () = stop.cancelled() => {}
         () = member.stay() => {}
@@ -46,12 +46,34 @@ pub fn addresses(shared: &Handle) -> Vec<SocketAddr> {
     }
 }
 
+/// Which of the own addresses the location server is told of: it refuses a registration with one that it does not let
+/// others dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    All,
+    /// Those that everybody can route to.
+    Global,
+    /// The store is reached with the help of its relays, and on its own sessions.
+    None,
+}
+
+impl Shown {
+    fn of(self, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        addresses.retain(|address| match self {
+            Self::All => true,
+            Self::Global => dial::is_global(address.ip()),
+            Self::None => false,
+        });
+        addresses
+    }
+}
+
 struct Member {
     shared: Handle,
     /// The location server knows registrations up to here.
     sequence_min: u64,
-    /// The addresses were not accepted: registered without any, the store is offered things on its own sessions only.
-    hidden: bool,
+    /// Which addresses are registered.
+    shown: Shown,
     wait: Duration,
 }
 
@@ -80,7 +102,7 @@ impl Member {
         let registration = Registration {
             mailbox: self.shared.mailbox().clone(),
             peer: self.shared.identity.peer(),
-            addresses: if self.hidden { Vec::new() } else { addresses(&self.shared) },
+            addresses: self.shown.of(addresses(&self.shared)),
             sequence,
             expires: UnixTime::now().plus(REGISTRATION_LIFE),
         };
@@ -89,13 +111,10 @@ impl Member {
         let answer = self.shared.location.register(&signed).await?;
         tracing::info!(addresses = ?registration.addresses, sequence, "registered");
         let attestation = self.believe(answer.attestation.as_ref());
-        let problem = match (&attestation, self.hidden) {
-            (None, _) => Some("the location server has not attested this store yet".to_owned()),
-            (_, true) => {
-                Some("the own addresses cannot be reached by others: only own relays deliver".to_owned())
-            }
-            _ => None,
-        };
+        let problem = attestation
+            .is_none()
+            .then(|| "the location server has not attested this store yet".to_owned())
+            .or_else(|| self.no_way_in(&registration.addresses, attestation.as_ref()));
         let session = Some(answer.session.clone());
         self.shared.membership.send_replace(Membership { session, attestation, problem });
         Ok(answer)
@@ -119,7 +138,8 @@ impl Member {
                     if let Some(attested) = self.believe(pong.attestation.as_ref()) {
                         self.shared.membership.send_modify(|membership| {
                             membership.attestation = Some(attested);
-                            membership.problem = membership.problem.take().filter(|_| self.hidden);
+                            membership.problem =
+                                membership.problem.take().filter(|_| self.shown == Shown::None);
                         });
                     }
                 }
@@ -148,6 +168,15 @@ impl Member {
         }
     }
 
+    /// What is wrong where nobody can dial this store, nor is helped to reach it: one behind a home router, whose domain
+    /// has a relay, is well.
+    fn no_way_in(&self, addresses: &[SocketAddr], attested: Option<&Attested>) -> Option<String> {
+        let has_helper = attested.is_some_and(|attested| !attested.attestation.relays.is_empty());
+        let is_cut_off = addresses.is_empty() && self.shown != Shown::All && !has_helper;
+        is_cut_off
+            .then(|| "the own addresses cannot be reached by others, and the domain has no relay".to_owned())
+    }
+
     /// Notes what went wrong; gives how long to wait before trying again.
     fn failed(&mut self, error: &LocationError) -> Duration {
         match error {
@@ -156,8 +185,8 @@ impl Member {
                 self.sequence_min = sequence.saturating_add(1);
                 return Duration::ZERO;
             }
-            LocationError::Address if !self.hidden => {
-                self.hidden = true;
+            LocationError::Address if self.shown != Shown::None => {
+                self.shown = if self.shown == Shown::All { Shown::Global } else { Shown::None };
                 return Duration::ZERO;
             }
             _ => {}

@@ -414,14 +414,14 @@ impl Sending {
             }
             let (shared, recipient) = (self.shared.clone(), recipient.clone());
             pings.spawn(async move {
-                let reached = offers::reach(&shared, &record).await;
+                let reached = crate::ways::reach(&shared, &recipient, &record).await;
                 (recipient, record.peer, reached)
             });
         }
         while let Some(pinged) = pings.join_next().await {
             match pinged {
-                Ok((recipient, peer, Ok(connection))) => {
-                    connection.close();
+                Ok((recipient, peer, Ok(reached))) => {
+                    reached.connection.close();
                     found.insert(recipient, Found { peer, unreached: None });
                 }
                 Ok((recipient, peer, Err(why))) => {
@@ -598,7 +598,7 @@ impl Sending {
     /// Follows a pull until the receipt; a store that will not take it after all gets the message whole.
     async fn follow(&self, recipient: Mailbox, mut stages: watch::Receiver<Stage>, spooled: &Arc<Spooled>) {
         loop {
-            let Stage { served, attempt } = stages.borrow_and_update().clone();
+            let Stage { served, attempt, .. } = stages.borrow_and_update().clone();
             match attempt {
                 Attempt::Released => {
                     self.tell(SendEvent::Receipted { recipient }).await;

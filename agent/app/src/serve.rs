@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::limits::REQUESTS_PER_CONNECTION_MAX;
 use crate::shared::Handle;
-use crate::{offers, pulls};
+use crate::{offers, pulls, ways};
 
 /// Seconds after which somebody whom this agent cannot answer now is asked to come back.
 const LATER_S: u32 = 10;
@@ -67,12 +67,27 @@ async fn answer(shared: &Handle, request: Request, responder: Responder) {
         Request::Get(get) => return serve(shared, get, responder).await,
         Request::Have(have) => self::have(shared, have, &peer).await,
         Request::Receipt(receipt) => offers::receipted(shared, &receipt, &peer).await,
-        // Only relays have something waiting, and take drops. Pings are answered by the connection itself.
-        Request::Waiting(_) | Request::Drop(_) | Request::DropState(_) | Request::Ping => Response::Refused,
-        Request::Meet(_) | Request::Knock(_) | Request::Here(_) => Response::Refused,
+        Request::Knock(knock) => ways::knock::knocked(shared, &knock, peer),
+        Request::Here(number) => here(shared, number, responder.connection()),
+        // Only relays have something waiting, take drops and help others to meet. Pings are answered by the connection
+        // itself.
+        Request::Waiting(_)
+        | Request::Meet(_)
+        | Request::Drop(_)
+        | Request::DropState(_)
+        | Request::Ping => Response::Refused,
     };
     if let Err(error) = responder.respond(&response).await {
         tracing::debug!(%peer, %error, "could not answer");
+    }
+}
+
+/// A store opened this connection because a helper told it to: it is used, or not wanted any more.
+fn here(shared: &Handle, number: u64, connection: &Connection) -> Response {
+    if shared.ways.expected.arrived(number, connection.clone()) {
+        Response::Coming
+    } else {
+        Response::Refused
     }
 }
 

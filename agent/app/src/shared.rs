@@ -18,6 +18,7 @@ use crate::links::Links;
 use crate::offers::Offers;
 use crate::outbox::status::OutboxStatus;
 use crate::pulls::Pulls;
+use crate::ways::Ways;
 
 /// A handle to all of it.
 pub type Handle = Arc<Shared>;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub wakes: watch::Sender<u64>,
     /// Who is connected.
     pub links: Links,
+    /// Ways to peers: who is expected, who knocked.
+    pub ways: Ways,
     /// Deliveries being pulled.
     pub pulls: Pulls,
     /// Deliveries being offered to others.
@@ -94,6 +97,7 @@ impl Shared {
             membership: watch::Sender::default(),
             wakes: watch::Sender::default(),
             links: Links::default(),
+            ways: Ways::default(),
             pulls: Pulls::default(),
             offers: Offers::default(),
             outbox: watch::Sender::default(),
@@ -138,12 +142,17 @@ impl Shared {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those of `addresses` that this agent may dial.
-    pub fn dialable(&self, addresses: &[std::net::SocketAddr]) -> Vec<std::net::SocketAddr> {
-        let own: Vec<IpAddr> = match self.endpoint.local_addr() {
+    /// The addresses that this machine has on its ways to others.
+    pub fn own_addresses(&self) -> Vec<IpAddr> {
+        match self.endpoint.local_addr() {
             Ok(local) if !local.ip().is_unspecified() => vec![local.ip()],
             _ => dial::route_addresses(self.location.url()),
-        };
+        }
+    }
+
+    /// Those of `addresses` that this agent may dial.
+    pub fn dialable(&self, addresses: &[std::net::SocketAddr]) -> Vec<std::net::SocketAddr> {
+        let own = self.own_addresses();
         addresses.iter().copied().filter(|address| dial::is_allowed(address, &own)).collect()
     }
 

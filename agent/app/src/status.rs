@@ -19,6 +19,7 @@ pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
         if sent.reason.is_none() && sent.state == "waiting" {
             sent.reason = shared.offers.waits_for(&sent.delivery);
         }
+        sent.way = shared.offers.way_of(&sent.delivery);
     }
     let membership = shared.membership.borrow().clone();
     let attestation = membership.attestation.map(|attested| attested.attestation);

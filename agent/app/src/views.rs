@@ -9,6 +9,7 @@ use lighter_store::{Incoming, IncomingState, Outgoing, OutgoingState, Store, Sto
 use serde::{Deserialize, Serialize};
 
 use crate::outbox::status::OutboxStatus;
+use crate::ways::Way;
 
 mod ids;
 mod tables;
@@ -98,6 +99,9 @@ pub struct OutgoingStatus {
     pub state: String,
     /// Why it waits or failed.
     pub reason: Option<String>,
+    /// How its recipient's store is reached, while it is connected.
+    #[serde(default)]
+    pub way: Option<Way>,
 }
 
 /// Something that was sent from here and is not offered any more.
@@ -195,6 +199,12 @@ pub struct LookedUp {
     pub since: UnixTime,
     /// Whether the store itself answered a ping just now.
     pub answers: bool,
+    /// How it was reached.
+    #[serde(default)]
+    pub way: Option<Way>,
+    /// Why it was not.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 impl From<&OfferedBlob> for BlobRow {
@@ -281,6 +291,7 @@ impl OutgoingStatus {
             expires: outgoing.expires,
             state: state.to_owned(),
             reason,
+            way: None,
         }
     }
 }

@@ -1,22 +1,43 @@
 //! Notices that the machine slept, or is on another network: everything that waits to try again then tries at once.
 
+mod network;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lighter_protocol::UnixTime;
 use tokio::time::sleep;
 
-use crate::limits::{SLEPT_MIN, WATCH_INTERVAL};
+use crate::limits::{NETWORK_SETTLE, SLEPT_MIN, WATCH_INTERVAL};
 use crate::registration;
 use crate::shared::Handle;
 
-/// Looks every few seconds until the agent stops.
+/// Looks when the kernel tells of a change, and every few seconds, until the agent stops.
 pub async fn run(shared: Handle) {
+    let mut changes = network::Changes::listen()
+        .inspect_err(|error| tracing::info!(%error, "changes of network are noticed by looking only"))
+        .ok();
     let mut watch = Watch::begin(Instant::now(), UnixTime::now(), registration::addresses(&shared));
     loop {
-        sleep(WATCH_INTERVAL).await;
+        let changed = async {
+            match &changes {
+                Some(changes) => changes.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep(WATCH_INTERVAL) => {}
+            told = changed => match told {
+                Ok(()) => sleep(NETWORK_SETTLE).await,
+                Err(error) => {
+                    tracing::info!(%error, "changes of network are noticed by looking only");
+                    changes = None;
+                }
+            },
+        }
         if let Some(why) = watch.look(Instant::now(), UnixTime::now(), registration::addresses(&shared)) {
             tracing::info!(?why, "connections are looked after at once");
+            shared.location.forget_connections();
             shared.wakes.send_modify(|count| *count += 1);
         }
     }

@@ -117,6 +117,9 @@ pub enum Stop {
 pub enum StreamEnd {
     /// As it should, or broken: what it brought counts.
     Over,
+    /// Given up here: the source offers on another connection now, where the rest of it is asked for. What it brought
+    /// counts, and that it brought nothing does not.
+    Moved,
     /// The source said [`crate::wire::Response::Refused`].
     Refused,
     /// The source said [`crate::wire::Response::Later`], after so many seconds.
@@ -286,6 +289,7 @@ impl Pull {
         let Some(Open { from, plan, fruitful, .. }) = self.streams.remove(&stream) else { return Vec::new() };
         self.plans[plan].ended(stream);
         match end {
+            StreamEnd::Moved => {}
             StreamEnd::Over if fruitful => {}
             StreamEnd::Over => self.sources.fruitless(&from),
             StreamEnd::Refused => self.sources.drop(&from),

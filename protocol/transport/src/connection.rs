@@ -58,6 +58,7 @@ pub struct Connection {
 struct Inner {
     quic: quinn::Connection,
     peer: PeerId,
+    first_address: SocketAddr,
     patience: Patience,
     requests: Mutex<mpsc::Receiver<(Request, SendStream)>>,
     reader: JoinHandle<()>,
@@ -93,8 +94,9 @@ impl Connection {
         let (sender, receiver) = mpsc::channel(STREAMS_MAX as usize);
         let reader = RequestReader { quic: quic.clone(), peer, patience, large, sender, _permit: permit };
         let reader = tokio::spawn(reader.run());
-        let requests = Mutex::new(receiver);
-        Self { inner: Arc::new(Inner { quic, peer, patience, requests, reader, pulls: Default::default() }) }
+        let (requests, pulls) = (Mutex::new(receiver), Default::default());
+        let first_address = canonical(quic.remote_address());
+        Self { inner: Arc::new(Inner { quic, peer, first_address, patience, requests, reader, pulls }) }
     }
 
     /// Who the other side is: proved in the handshake.
@@ -110,6 +112,21 @@ impl Connection {
     /// Where the other side is now. It may move.
     pub fn remote_address(&self) -> SocketAddr {
         canonical(self.inner.quic.remote_address())
+    }
+
+    /// Where the other side was when the connection was opened: the handshake proved that it could be reached there.
+    pub fn first_address(&self) -> SocketAddr {
+        self.inner.first_address
+    }
+
+    /// How many datagrams have come in: while it grows, the other side is there.
+    pub fn datagrams_received(&self) -> u64 {
+        self.inner.quic.stats().udp_rx.datagrams
+    }
+
+    /// Whether both are the same connection.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// Asks, and waits for the whole answer.

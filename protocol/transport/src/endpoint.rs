@@ -25,7 +25,7 @@ use tracing::{debug, info};
 
 pub use admission::ConnectionLimits;
 pub(crate) use admission::Permit;
-pub use quic::Congestion;
+pub use quic::{Congestion, Manner};
 
 use crate::connection::{self, Connection, Patience};
 use crate::error::{CloseCode, ExchangeError, PeerError};
@@ -217,6 +217,20 @@ impl Endpoint {
         timeout(limit, self.race(expected, addresses)).await.unwrap_or(Err(ConnectError::TimedOut))
     }
 
+    /// An open connection to `expected` at one address, opened in this manner, within `limit`.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub async fn connect_to(
+        &self,
+        expected: PeerId,
+        address: SocketAddr,
+        manner: Manner,
+        limit: Duration,
+    ) -> Result<Connection, ConnectError> {
+        timeout(limit, self.attempt(expected, address, manner)).await.unwrap_or(Err(ConnectError::TimedOut))
+    }
+
     /// The next connection that another peer opened; `None` when the endpoint is closed. It may be called by several
     /// tasks.
     pub async fn accept(&self) -> Option<Connection> {
@@ -242,7 +256,8 @@ impl Endpoint {
                 match waiting.next() {
                     Some(address) => {
                         let endpoint = self.clone();
-                        attempts.spawn(async move { endpoint.attempt(expected, address).await });
+                        attempts
+                            .spawn(async move { endpoint.attempt(expected, address, Manner::Usual).await });
                     }
                     None => more = false,
                 }
@@ -261,9 +276,14 @@ impl Endpoint {
     }
 
     /// One address: handshake, then Ping and Pong.
-    async fn attempt(&self, expected: PeerId, address: SocketAddr) -> Result<Connection, ConnectError> {
+    async fn attempt(
+        &self,
+        expected: PeerId,
+        address: SocketAddr,
+        manner: Manner,
+    ) -> Result<Connection, ConnectError> {
         let inner = &self.inner;
-        let config = quic::client(&inner.identity, expected, address.ip(), &inner.config);
+        let config = quic::client(&inner.identity, expected, address.ip(), manner, &inner.config);
         let config = config.map_err(|_| ConnectError::Unreachable)?;
         // An address as the name: it is not sent, and the certificate proves a PeerId, not a name.
         let name = address.ip().to_string();

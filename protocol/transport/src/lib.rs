@@ -35,6 +35,7 @@ pub mod error;
 pub mod identity;
 pub mod limits;
 pub mod location;
+pub mod meeting;
 mod message;
 pub mod progress;
 pub mod pull;
@@ -43,7 +44,7 @@ pub mod tcp;
 pub mod tls;
 
 pub use connection::{Connection, IncomingRequest, Patience, Responder};
-pub use endpoint::{BindError, ConnectError, ConnectionLimits, Endpoint, EndpointConfig};
+pub use endpoint::{BindError, ConnectError, ConnectionLimits, Endpoint, EndpointConfig, Manner};
 pub use error::{ExchangeError, GiveUp, Misbehaviour, PeerError};
 pub use identity::{Identity, IdentityError};
 pub use pull::{Piece, Pull, PullError, Pulled, VerifiedSink};

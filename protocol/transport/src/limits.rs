@@ -49,6 +49,25 @@ pub const ADDRESSES_TRIED_MAX: usize = lighter_protocol::limits::ADDRESSES_MAX;
 /// How long one address is given before the next is tried beside it (RFC 8305 §5 recommends 250 ms).
 pub const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
 
+/// What is taken for the round-trip time until it is known, where a hole is opened: a first packet is repeated after three
+/// times as long (RFC 9002 §6.2.2), then after twice as long each time: six of them in three seconds.
+pub const HOLE_INITIAL_RTT: Duration = Duration::from_millis(33);
+
+/// Requests to meet a store that one sender may make of a helper at once: it may try several times in a row, …
+pub const MEETS_BURST: u32 = 8;
+/// … and then one each time that this has passed.
+pub const MEETS_INTERVAL: Duration = Duration::from_secs(4);
+/// The same for all senders together: an office that comes online sends at once, …
+pub const ALL_MEETS_BURST: u32 = 512;
+/// … and then 100 a second: each is three small messages.
+pub const ALL_MEETS_INTERVAL: Duration = Duration::from_millis(10);
+/// Senders that are remembered for the rate.
+pub const MEETERS_MAX: usize = 16_384;
+/// Stores that are knocked at and have not answered yet.
+pub const KNOCKS_AT_ONCE_MAX: usize = 256;
+/// How long a store may take to answer a knock: it looks nothing up.
+pub const KNOCK_ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Silence after which a connection counts as dead. More than two keep-alives.
 pub const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often a sign of life is sent. It also holds the NAT's mapping, which many drop after 30 s.

@@ -6,6 +6,7 @@
 //! - `pull`: the bytes of a delivery, for who has a right to them;
 //! - `drops`: what senders leave for stores that are not there;
 //! - `receipt`: the word of a store, recorded durably before it is answered;
+//! - `meeting`: senders who want to find a store that has a session here;
 //! - `presence` and `probe`: who is online, and the pings of stores that may be (SPEC A18);
 //! - `keeper`: what its day has come for: notices, whole messages, copies let go, messages forgotten.
 //!
@@ -18,6 +19,7 @@ mod driver;
 mod drops;
 mod keeper;
 mod location_key;
+mod meeting;
 mod notice;
 mod peer;
 mod presence;
@@ -42,6 +44,7 @@ use crate::ingest::Ingest;
 use crate::limits::{DELIVERY_EVENTS_MAX, LOCATION_ANSWER_TIME_MAX, PROBES_AT_ONCE_MAX};
 use driver::{Driver, Event};
 use location_key::LocationKey;
+use meeting::Meetings;
 
 /// What handing over to stores needs.
 pub struct DeliveryParts {
@@ -190,6 +193,7 @@ struct Shared {
     parts: DeliveryParts,
     location_key: LocationKey,
     drops: drops::Drops,
+    meetings: Meetings,
     events: mpsc::Sender<Event>,
     wake: Arc<Wake>,
     probes: Semaphore,
@@ -231,6 +235,7 @@ pub async fn run(
         parts,
         location_key,
         drops,
+        meetings: Meetings::default(),
         events,
         wake: inbox.wake,
         probes: Semaphore::new(PROBES_AT_ONCE_MAX),

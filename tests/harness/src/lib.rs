@@ -4,6 +4,7 @@
 //! handle is dropped. Nothing here sleeps and hopes: a program is up when it says so (the `READY=1` of `sd_notify`),
 //! and what a program does later is waited for by the event that shows it.
 
+pub mod homes;
 pub mod imap;
 pub mod isolated;
 pub mod mail;

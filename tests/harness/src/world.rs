@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::Process;
+use crate::homes::HomeHost;
 use crate::mail::TestMessage;
 use crate::programs::{program, run, run_ok};
 
@@ -25,6 +26,8 @@ pub struct Options {
     pub storage: Vec<StorageOptions>,
     /// Where mail goes on to, as the relay's configuration says it (`[next_hop]`); None: Maildirs.
     pub next_hop: Option<Value>,
+    /// Where location server and relay listen, on ports from the kernel: loopback.
+    pub address: IpAddr,
     /// Days that a copy stays after its receipt.
     pub keep_after_receipt_days: u32,
     /// More of the relay's configuration: tables, whose fields are put into those of the world. None: nothing more.
@@ -38,6 +41,7 @@ impl Default for Options {
             storage_servers: 2,
             storage: Vec::new(),
             next_hop: None,
+            address: Ipv4Addr::LOCALHOST.into(),
             keep_after_receipt_days: 0,
             more: None,
         }
@@ -195,7 +199,7 @@ impl World {
     pub async fn start_with(options: &Options) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("lighter-").tempdir()?;
         let root = folder.path();
-        let (location, location_url, token_file) = start_location(root).await?;
+        let (location, location_url, token_file) = start_location(root, options.address).await?;
         let relay_config = root.join("relay.toml");
         let mut relay = Member::new("relay", "lighter-relay", root, ["serve"])?;
         // The relay's PeerId does not depend on its array, so the storage servers can be told of it first.
@@ -313,6 +317,22 @@ impl World {
         Ok(agent)
     }
 
+    /// As [`World::agent`], on a host in a home: it listens on the port of that host, and finds others there by multicast
+    /// DNS or does not.
+    ///
+    /// # Errors
+    /// As [`World::agent`].
+    pub async fn agent_at_home(&self, name: &str, host: &HomeHost, has_mdns: bool) -> Result<Agent> {
+        let mut agent = self.agent(name).await?;
+        agent.member.through = host.through();
+        let path = self.folder().join(format!("{name}.toml"));
+        let mut config: Value = toml::from_str(&std::fs::read_to_string(&path)?)?;
+        config["quic"] = json!({ "listen": SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), host.port) });
+        config["network"] = json!({ "mdns": has_mdns });
+        write_config(&path, &config)?;
+        Ok(agent)
+    }
+
     /// Runs a `lighter-location` command against the running server; its JSON answer.
     ///
     /// # Errors
@@ -411,10 +431,10 @@ impl Member {
 }
 
 /// Starts the location server; returns it, its URL, and the file with the relay's token.
-async fn start_location(root: &Path) -> Result<(Member, String, PathBuf)> {
+async fn start_location(root: &Path, at: IpAddr) -> Result<(Member, String, PathBuf)> {
     let config_path = root.join("location.toml");
     let mut location = Member::new("location", "lighter-location", root, ["serve"])?;
-    let mut config = json!({ "listen": "127.0.0.1:0", "domains": [DOMAIN] });
+    let mut config = json!({ "listen": SocketAddr::new(at, 0), "domains": [DOMAIN] });
     write_config(&config_path, &config)?;
     location.start().await?;
     let address = location.address("/http")?.to_string();
@@ -477,14 +497,15 @@ async fn relay_values(
         let addresses = member.addresses()?;
         servers.push(addresses.pointer("/storage/0").context("no storage server")?.clone());
     }
+    let listen = SocketAddr::new(options.address, 0);
     let mut config = json!({
         "data": relay.data(),
         "hostname": format!("mx.{DOMAIN}"),
         "roles": ["smtp", "lmtp", "web"],
-        "smtp": { "listen": ["127.0.0.1:0"] },
-        "lmtp": { "listen": ["127.0.0.1:0"] },
-        "quic": { "listen": "127.0.0.1:0" },
-        "web": { "listen": "127.0.0.1:0" },
+        "smtp": { "listen": [listen] },
+        "lmtp": { "listen": [listen] },
+        "quic": { "listen": listen },
+        "web": { "listen": listen },
         "location": { "url": location_url, "token_file": token_file },
         "array": { "servers": servers },
         "retention": { "keep_after_receipt_days": options.keep_after_receipt_days },

@@ -15,7 +15,7 @@ use super::Wish;
 use crate::failure::Failure;
 use crate::shared::Handle;
 use crate::views::LookedUp;
-use crate::{lookup, offers};
+use crate::{lookup, ways};
 
 /// Where an attachment can be, besides the store on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ pub(crate) async fn places(shared: &Handle) -> Result<Places, Failure> {
     let is_further = attestation.as_ref().is_some_and(|attestation| !attestation.primary);
     let relays = attestation.map(|attestation| attestation.relays).unwrap_or_default();
     let store = match other_store(shared).await {
-        Some(store) => Some(lookup::looked_up(shared, store).await),
+        Some(store) => Some(lookup::looked_up(shared, shared.mailbox(), store).await),
         None => None,
     };
     Ok(Places {
@@ -93,7 +93,8 @@ pub(crate) async fn fetch(shared: &Handle, wish: Wish) -> Result<bool, Failure> 
     let (Some(store), Some(attested)) = (other_store(shared).await, shared.attested()) else {
         return Ok(false);
     };
-    let Ok(connection) = offers::reach(shared, &store).await else { return Ok(false) };
+    let Ok(reached) = ways::reach(shared, shared.mailbox(), &store).await else { return Ok(false) };
+    let connection = reached.connection;
     let pull = Pull { attestation: Some(attested.signed), ..Pull::of(delivery, blob, size) };
     let pulled = connection.pull(&pull, &Arc::new(FileSink(Arc::new(file)))).await;
     connection.close();

@@ -8,16 +8,17 @@ use lighter_protocol::wire::{NoReason, Offer, Request, Response};
 use lighter_protocol::{PeerId, UnixTime};
 use lighter_store::{Outgoing, OutgoingState, StoreError};
 use lighter_transport::Connection;
-use lighter_transport::location::{LocationError, Presence, StoreRecord};
+use lighter_transport::location::Presence;
 use rand::RngExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until};
 
 use super::{Event, Stage, facts, whole};
-use crate::limits::{DIAL_TIME_MAX, STORE_PING_TIME_MAX};
+use crate::limits::{QUIET_LOOK_INTERVAL, SILENCE_LOOK_INTERVAL};
 use crate::serve;
 use crate::shared::{Handle, now};
+use crate::ways::{self, NotFound, Reached};
 
 /// Where an outgoing delivery is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +51,9 @@ pub enum Attempt {
 /// presence: that is for relays.
 const LOOK_AGAIN_MIN: Duration = Duration::from_secs(15);
 const LOOK_AGAIN_MAX: Duration = Duration::from_mins(10);
+/// The same for one whose connection was lost, where it had been a steady one.
+const LOST_AGAIN: Duration = Duration::from_millis(500);
+const STEADY: Duration = Duration::from_secs(3);
 
 /// Offers the delivery until nothing is to be done for it any more.
 pub(super) async fn run(
@@ -67,12 +71,17 @@ pub(super) async fn run(
         let mut membership = shared.membership.subscribe();
         if driver.given_up(UnixTime::now()).is_none() {
             match driver.find().await {
-                Ok(connection) => {
-                    look_again = LOOK_AGAIN_MIN;
-                    match driver.offer(connection, &mut events).await {
+                Ok(reached) => {
+                    let began = Instant::now();
+                    let outcome = driver.offer(reached, &mut events).await;
+                    driver.progress.send_modify(|stage| stage.way = None);
+                    match outcome {
                         Outcome::Over => return,
-                        Outcome::GivenUp => {}
+                        Outcome::GivenUp => look_again = LOOK_AGAIN_MIN,
                         Outcome::Lost => {
+                            // It was there a moment ago, and may only be elsewhere now: on another network, or started
+                            // again.
+                            look_again = if began.elapsed() < STEADY { LOOK_AGAIN_MIN } else { LOST_AGAIN };
                             driver.stage(Attempt::Waiting {
                                 why: "the recipient's store went away".to_owned(),
                             });
@@ -93,7 +102,7 @@ pub(super) async fn run(
             // Its end is not slept through.
             None => pause = pause.min(driver.outgoing.expires.since(now)),
         }
-        look_again = (look_again * 2).min(LOOK_AGAIN_MAX);
+        look_again = (look_again * 2).clamp(LOOK_AGAIN_MIN, LOOK_AGAIN_MAX);
         // Without a session nothing can be looked up: having one again is worth a try at once.
         let had_session = shared.session().is_some();
         tokio::select! {
@@ -107,50 +116,6 @@ pub(super) async fn run(
             },
         }
     }
-}
-
-/// Why a store is not offered to now.
-#[derive(Debug, thiserror::Error)]
-pub enum NotFound {
-    /// This agent is not registered, so it has nobody to ask.
-    #[error("this agent is not registered with its location server now")]
-    NoSession,
-    /// The location server did not answer.
-    #[error("{0}")]
-    Location(#[from] LocationError),
-    /// No store, or none for this sender.
-    #[error("the recipient has no store that takes things from here")]
-    None,
-    /// It is known to be offline.
-    #[error("the recipient's store is offline")]
-    Offline,
-    /// It did not answer.
-    #[error("the recipient's store cannot be reached: {0}")]
-    NotReached(lighter_transport::ConnectError),
-    /// It has no address that may be dialled.
-    #[error("the recipient's store has no address that can be dialled from here")]
-    NoAddress,
-    /// It answered the connection and then not the ping.
-    #[error("the recipient's store does not answer")]
-    NoPong,
-}
-
-/// Connects to a store that the location server named, and pings it (SPEC A4). The connection is the caller's to close.
-///
-/// # Errors
-/// The reason says why the store cannot be relied on now.
-pub async fn reach(shared: &Handle, store: &StoreRecord) -> Result<Connection, NotFound> {
-    if store.presence == Presence::Offline {
-        return Err(NotFound::Offline);
-    }
-    let addresses = shared.dialable(&store.addresses);
-    if addresses.is_empty() {
-        return Err(NotFound::NoAddress);
-    }
-    let connected = shared.endpoint.connect(store.peer, &addresses, DIAL_TIME_MAX).await;
-    let connection = connected.map_err(NotFound::NotReached)?;
-    connection.ping(STORE_PING_TIME_MAX).await.map_err(|_| NotFound::NoPong)?;
-    Ok(connection)
 }
 
 enum Outcome {
@@ -178,12 +143,34 @@ struct Link {
     shared: Handle,
     connection: Connection,
     serving: JoinHandle<()>,
+    watching: JoinHandle<()>,
+}
+
+/// Closes a connection that nothing comes on any more, though it is asked: the other side has moved to where nobody knows
+/// it, or was killed. (QUIC alone would notice after [`lighter_transport::limits::IDLE_TIME_MAX`].)
+async fn watch(connection: Connection, stages: watch::Receiver<Stage>, mut wakes: watch::Receiver<u64>) {
+    let mut received = connection.datagrams_received();
+    loop {
+        let pulls = stages.borrow().attempt == Attempt::Pulling;
+        let interval = if pulls { SILENCE_LOOK_INTERVAL } else { QUIET_LOOK_INTERVAL };
+        // On another network, what came a moment ago says nothing.
+        let is_elsewhere = tokio::select! {
+            () = sleep(interval) => false,
+            woken = wakes.changed() => woken.is_ok(),
+        };
+        let before = std::mem::replace(&mut received, connection.datagrams_received());
+        if (received == before || is_elsewhere) && connection.ping(SILENCE_LOOK_INTERVAL).await.is_err() {
+            tracing::info!(store = %connection.peer(), "nothing comes from there any more");
+            return connection.close();
+        }
+    }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
         self.connection.close();
         self.serving.abort();
+        self.watching.abort();
         self.shared.links.sweep(&self.connection.peer());
     }
 }
@@ -194,7 +181,7 @@ impl Driver<'_> {
     }
 
     /// Looks the recipient up, gets an introduction, connects and pings.
-    async fn find(&mut self) -> Result<Connection, NotFound> {
+    async fn find(&mut self) -> Result<Reached, NotFound> {
         let shared = self.shared;
         let session = shared.session().ok_or(NotFound::NoSession)?;
         let recipient = self.outgoing.recipient.clone();
@@ -211,7 +198,7 @@ impl Driver<'_> {
             self.outgoing.store = store.peer;
             self.change(move |outgoing| outgoing.store = store.peer).await;
         }
-        reach(shared, &store).await
+        ways::reach(shared, &recipient, &store).await
     }
 
     async fn change(&self, change: impl FnOnce(&mut Outgoing) + Send + 'static) {
@@ -222,11 +209,16 @@ impl Driver<'_> {
     }
 
     /// Offers on an open connection, and follows the pull until it is receipted or the connection is gone.
-    async fn offer(&mut self, connection: Connection, events: &mut mpsc::Receiver<Event>) -> Outcome {
+    async fn offer(&mut self, reached: Reached, events: &mut mpsc::Receiver<Event>) -> Outcome {
         let Ok(_permit) = self.shared.offering.acquire().await else { return Outcome::Lost };
+        let Reached { connection, way } = reached;
+        self.progress.send_modify(|stage| stage.way = Some(way));
         let peer = connection.peer();
+        let (stages, wakes) = (self.progress.subscribe(), self.shared.wakes.subscribe());
+        let watching = tokio::spawn(watch(connection.clone(), stages, wakes));
         let serving = tokio::spawn(serve::connection(self.shared.clone(), connection.clone()));
-        self.link = Some(Link { shared: self.shared.clone(), connection: connection.clone(), serving });
+        let shared = self.shared.clone();
+        self.link = Some(Link { shared, connection: connection.clone(), serving, watching });
         let mut command = self.machine.handle_online(peer, now());
         loop {
             command = match command {

@@ -17,7 +17,7 @@ use lighter_transport::error::PeerError;
 use lighter_transport::pull::PullError;
 use lighter_transport::{Connection, Responder};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
 
 use super::finisher::{Finisher, FinisherQueue};
@@ -152,6 +152,7 @@ async fn pull(
         events: events.clone(),
         work: JoinSet::new(),
         answering: JoinSet::new(),
+        streams: HashMap::new(),
         watched: JoinSet::new(),
         responders: HashMap::from([(from, responder)]),
         holders: HashMap::new(),
@@ -212,6 +213,8 @@ struct Driver<'a> {
     work: JoinSet<()>,
     /// Answers on their way: they are sent though the pull is over, since most are when it says that nothing is pulled.
     answering: JoinSet<()>,
+    /// The streams that run, and the connection that each is on.
+    streams: HashMap<StreamId, (AbortHandle, Connection)>,
     /// Who waits for the end of a holder's connection.
     watched: JoinSet<()>,
     /// Offers that are not answered yet.
@@ -281,10 +284,12 @@ impl Driver<'_> {
     async fn offered_again(&mut self, offered: Offered) -> Vec<Command> {
         let from = offered.responder.peer();
         match self.machine.handle_offer(&offered.offer, from, now()) {
-            Ok(commands) => {
-                self.holders.insert(from, offered.responder.connection().clone());
+            Ok(mut commands) => {
+                let connection = offered.responder.connection().clone();
+                self.holders.insert(from, connection.clone());
                 self.watch(from);
                 self.responders.insert(from, offered.responder);
+                commands.extend(self.leave_older(from, &connection).await);
                 commands
             }
             Err(reason) => {
@@ -295,8 +300,26 @@ impl Driver<'_> {
         }
     }
 
+    /// A holder offers on a new connection: the one before is dead, though nobody here knows yet (the holder was killed
+    /// and came back, or changed networks), or a worse way. Its streams go on over there.
+    async fn leave_older(&mut self, from: PeerId, newest: &Connection) -> Vec<Command> {
+        let is_left = |(stream, (_, connection)): (&StreamId, &(AbortHandle, Connection))| {
+            (connection.peer() == from && !connection.is_same(newest)).then_some(*stream)
+        };
+        let left: Vec<_> = self.streams.iter().filter_map(is_left).collect();
+        let mut commands = Vec::new();
+        for stream in left {
+            if let Some((task, _)) = self.streams.remove(&stream) {
+                task.abort();
+            }
+            commands.extend(self.ended(stream, StreamEnd::Moved).await);
+        }
+        commands
+    }
+
     /// A stream is over. A blob that is whole now goes to its final place.
     async fn ended(&mut self, stream: StreamId, end: StreamEnd) -> Vec<Command> {
+        self.streams.remove(&stream);
         let whole = self.machine.blob_of(stream).and_then(|blob| match self.partials.get(&blob) {
             Some((partial, _)) if partial.is_complete() => Some(blob),
             _ => None,
@@ -356,7 +379,8 @@ impl Driver<'_> {
         let connection = self.holders.get(&from).filter(|connection| !connection.is_closed()).cloned();
         let connection = connection.or_else(|| self.shared.links.get(&from));
         let target = self.target(pull.blob, pull.size).await;
-        self.work.spawn(async move {
+        let on = connection.clone();
+        let task = self.work.spawn(async move {
             let end = match (connection, target) {
                 (_, Target::Held) => {
                     // Another delivery brought it in the meantime.
@@ -378,6 +402,9 @@ impl Driver<'_> {
             };
             let _ = events.send(Event::Ended { stream, end }).await;
         });
+        if let Some(connection) = on {
+            self.streams.insert(stream, (task, connection));
+        }
     }
 
     /// Where a stream writes to.

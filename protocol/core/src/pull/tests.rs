@@ -334,6 +334,20 @@ fn a_broken_stream_is_asked_for_again_but_for_what_it_brought() {
     assert!(pull.handle_verified(stream, 0..1, now()).is_empty(), "a stream that is over says nothing");
 }
 
+#[test]
+fn streams_that_a_holder_left_on_an_older_connection_are_asked_for_again_and_do_not_count_against_it() {
+    let (mut pull, mut streams) = after_manifest();
+    for _ in 0..10 {
+        assert!(!streams.is_empty());
+        let left = std::mem::take(&mut streams);
+        for (stream, _, _) in left {
+            let (more, others) = gets(pull.handle_end(stream, StreamEnd::Moved, now()));
+            assert!(others.iter().all(|command| !matches!(command, Command::Stop(_))), "{others:?}");
+            streams.extend(more);
+        }
+    }
+}
+
 /// A whole number of groups.
 const GROUP_STEP: u64 = 10 * crate::blob::GROUP_LEN;
 

@@ -20,8 +20,8 @@ use zeroize::Zeroizing;
 use super::{BindError, EndpointConfig};
 use crate::identity::Identity;
 use crate::limits::{
-    CONNECTION_WINDOW, DATAGRAM_LEN_INTERNET_MAX, DATAGRAM_LEN_MAX, HANDSHAKES_MAX, INCOMING_BUFFER_LEN,
-    INCOMING_BUFFERS_LEN, SEND_WINDOW, SOCKET_BUFFER_LEN, STREAM_WINDOW, STREAMS_MAX,
+    CONNECTION_WINDOW, DATAGRAM_LEN_INTERNET_MAX, DATAGRAM_LEN_MAX, HANDSHAKES_MAX, HOLE_INITIAL_RTT,
+    INCOMING_BUFFER_LEN, INCOMING_BUFFERS_LEN, SEND_WINDOW, SOCKET_BUFFER_LEN, STREAM_WINDOW, STREAMS_MAX,
 };
 use crate::tls::{self, ALPN, TlsError};
 
@@ -33,6 +33,19 @@ pub enum Congestion {
     Cubic,
     /// For lines that lose packets without being full; quinn calls its own experimental.
     Bbr,
+}
+
+/// How a connection is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// As QUIC does.
+    #[default]
+    Usual,
+    /// Through routers on both sides, towards somebody who does the same at this moment: the first packets only open
+    /// the way, so they are repeated at once, not after a second (RFC 9002 §6.2.2).
+    Hole,
+    /// As [`Manner::Hole`], for the other side to use: nothing is done here to keep it alive.
+    Knock,
 }
 
 /// The server's side, for both kinds of path.
@@ -54,7 +67,7 @@ pub(super) fn server(identity: &Identity, config: &EndpointConfig) -> Result<Ser
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
         // Whoever opened a connection keeps it alive; one sign of life does for both sides.
         let quiet = EndpointConfig { keep_alive: None, ..config.clone() };
-        server.transport_config(Arc::new(transport(&quiet, datagram_len_max)));
+        server.transport_config(Arc::new(transport(&quiet, datagram_len_max, Manner::Usual)));
         server.max_incoming(HANDSHAKES_MAX);
         server.incoming_buffer_size(INCOMING_BUFFER_LEN);
         server.incoming_buffer_size_total(INCOMING_BUFFERS_LEN);
@@ -67,6 +80,7 @@ pub(super) fn client(
     identity: &Identity,
     expected: PeerId,
     remote: IpAddr,
+    manner: Manner,
     config: &EndpointConfig,
 ) -> Result<quinn::ClientConfig, TlsError> {
     let tls = tls::client_config(identity, Some(expected), ALPN)?;
@@ -74,7 +88,7 @@ pub(super) fn client(
         .map_err(|_| rustls::Error::General("no cipher suite for QUIC's first packets".into()))?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
     let datagram_len_max = if is_near(remote) { DATAGRAM_LEN_MAX } else { DATAGRAM_LEN_INTERNET_MAX };
-    client.transport_config(Arc::new(transport(config, datagram_len_max)));
+    client.transport_config(Arc::new(transport(config, datagram_len_max, manner)));
     Ok(client)
 }
 
@@ -123,7 +137,7 @@ impl ConnectionIdGenerator for RandomIds {
     }
 }
 
-fn transport(config: &EndpointConfig, datagram_len_max: u16) -> TransportConfig {
+fn transport(config: &EndpointConfig, datagram_len_max: u16, manner: Manner) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport.max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX));
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
@@ -134,7 +148,10 @@ fn transport(config: &EndpointConfig, datagram_len_max: u16) -> TransportConfig 
     // The longest that QUIC can say, where more was asked for; `None` would mean no limit.
     let idle_time_max = IdleTimeout::try_from(config.idle_time_max).unwrap_or(VarInt::MAX.into());
     transport.max_idle_timeout(Some(idle_time_max));
-    transport.keep_alive_interval(config.keep_alive);
+    transport.keep_alive_interval(config.keep_alive.filter(|_| manner != Manner::Knock));
+    if manner != Manner::Usual {
+        transport.initial_rtt(HOLE_INITIAL_RTT);
+    }
     transport.congestion_controller_factory(match config.congestion {
         Congestion::Cubic => Arc::new(CubicConfig::default()) as Arc<dyn ControllerFactory + Send + Sync>,
         Congestion::Bbr => Arc::new(BbrConfig::default()),

@@ -1,7 +1,7 @@
 //! The client: one method for each call of the API.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +30,9 @@ use super::presence::PresenceEvents;
 #[derive(Clone, Debug)]
 pub struct LocationClient {
     base: Arc<str>,
-    http: HttpClient,
+    http: Arc<RwLock<HttpClient>>,
+    https: bool,
+    ca_file: Option<Arc<Path>>,
 }
 
 impl LocationClient {
@@ -52,7 +54,22 @@ impl LocationClient {
         if !https && !is_loopback(authority.host()) {
             tracing::warn!(%url, "tokens travel in the clear: this location server is neither https nor on this machine");
         }
-        Ok(Self { base: format!("{scheme}://{authority}").into(), http: http_client(https, ca_file)? })
+        let http = Arc::new(RwLock::new(http_client(https, ca_file)?));
+        Ok(Self {
+            base: format!("{scheme}://{authority}").into(),
+            http,
+            https,
+            ca_file: ca_file.map(Into::into),
+        })
+    }
+
+    /// Lets go of the connections that are kept: this machine is on another network, and from its address of before nothing
+    /// can be sent any more. What is under way on them goes on.
+    pub fn forget_connections(&self) {
+        match http_client(self.https, self.ca_file.as_deref()) {
+            Ok(new) => *self.http.write().unwrap_or_else(PoisonError::into_inner) = new,
+            Err(error) => tracing::warn!(%error, "the connections to the location server are kept"),
+        }
     }
 
     /// The server's address, as given, without a trailing slash.
@@ -275,7 +292,8 @@ impl LocationClient {
         };
         // A token with a line end in it cannot be one: the same as one that the server does not know.
         let request = builder.body(Full::new(Bytes::from(body))).map_err(|_| LocationError::Unauthorised)?;
-        self.http.request(request).await.map_err(LocationError::unreachable)
+        let http = self.http.read().unwrap_or_else(PoisonError::into_inner).clone();
+        http.request(request).await.map_err(LocationError::unreachable)
     }
 }
 

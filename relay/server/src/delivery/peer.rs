@@ -54,6 +54,7 @@ pub(super) async fn accept(shared: Arc<Shared>) {
 /// store up and connected, and how long that counts.
 pub(super) async fn serve(shared: Arc<Shared>, connection: Connection, found: Option<(Mailbox, UnixTime)>) {
     let peer = Arc::new(Peer { shared, connection: connection.clone(), grants: Mutex::default() });
+    peer.shared.meetings.add(&peer);
     if let Some((mailbox, until)) = found {
         let releaser = Releaser::looked_up(mailbox.clone(), connection.peer(), until);
         peer.grant(mailbox, until, Some(releaser), true).await;
@@ -75,12 +76,26 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: Connection, found: Op
         }
     }
     peer.end_what_is_over(UnixTime(u64::MAX)).await;
+    requests.shutdown().await;
+    let (shared, id) = (Arc::clone(&peer.shared), peer.id());
+    drop(peer);
+    shared.meetings.sweep(&id);
 }
 
 impl Peer {
     /// Who is at the other end.
     pub(super) fn id(&self) -> PeerId {
         self.connection.peer()
+    }
+
+    /// The connection.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Whether it is connected, and has proved that it acts for `mailbox`.
+    pub(super) fn is_there_for(&self, mailbox: &Mailbox, now: UnixTime) -> bool {
+        !self.connection.is_closed() && self.acts_for(mailbox, now)
     }
 
     /// Whether the peer has proved, on this connection, that it acts for `mailbox`.
@@ -121,11 +136,14 @@ impl Peer {
                     Response::Later(LATER_SECONDS)
                 }
             },
-            // A relay pulls nothing but drops; the transport answers pings.
-            Request::Offer(_) | Request::Ping | Request::Knock(_) | Request::Here(_) => Response::Refused,
-            Request::Meet(_) => Response::Refused,
             Request::Drop(new) => drops::take(self, responder.connection(), new).await,
             Request::DropState(delivery) => drops::state(self, delivery).await,
+            Request::Meet(meet) => {
+                let location = self.shared.location_key().await;
+                self.shared.meetings.meet(&meet, &self.connection, location).await
+            }
+            // A relay pulls nothing but drops, and connects to nobody at another's word; the transport answers pings.
+            Request::Offer(_) | Request::Ping | Request::Knock(_) | Request::Here(_) => Response::Refused,
         };
         if response == Response::Refused {
             refuse(responder, began).await;
