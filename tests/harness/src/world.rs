@@ -510,6 +510,10 @@ async fn relay_values(
         "array": { "servers": servers },
         "retention": { "keep_after_receipt_days": options.keep_after_receipt_days },
     });
+    if !options.address.is_loopback() {
+        // Who comes from elsewhere may send to this domain.
+        config["domains"] = json!([DOMAIN]);
+    }
     if let Some(next_hop) = &options.next_hop {
         config["next_hop"] = next_hop.clone();
     }
