@@ -71,11 +71,9 @@ async fn answer(shared: &Handle, request: Request, responder: Responder) {
         Request::Here(number) => here(shared, number, responder.connection()),
         // Only relays have something waiting, take drops and help others to meet. Pings are answered by the connection
         // itself.
-        Request::Waiting(_)
-        | Request::Meet(_)
-        | Request::Drop(_)
-        | Request::DropState(_)
-        | Request::Ping => Response::Refused,
+        Request::Waiting(_) | Request::Meet(_) | Request::Drop(_) | Request::DropState(_) | Request::Ping => {
+            Response::Refused
+        }
     };
     if let Err(error) = responder.respond(&response).await {
         tracing::debug!(%peer, %error, "could not answer");

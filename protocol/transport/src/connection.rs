@@ -124,11 +124,6 @@ impl Connection {
         self.inner.quic.stats().udp_rx.datagrams
     }
 
-    /// Whether both are the same connection.
-    pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
-    }
-
     /// Asks, and waits for the whole answer.
     ///
     /// [`Response::Refused`] and [`Response::Later`] are answers like others. A `Get` is not asked this way but by

@@ -61,6 +61,7 @@ fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
         mailbox: mailbox.clone(),
         location: LocationConfig { url, peer: domain.peer(), ca_file: None },
         key: Default::default(),
+        network: Default::default(),
         quic: Default::default(),
         smtp: None,
         send: Default::default(),

@@ -94,7 +94,7 @@ fn sealing_keys_travel_as_texts_and_one_that_is_not_there_leaves_the_form_of_bef
     assert!(!json.contains("sealing_key"));
     assert_eq!(serde_json::from_str::<RegisterRequest>(&json).unwrap(), before);
 
-    let sealing = SealingKey { mailbox: mailbox.clone(), peer, key: [1; 32], issued: UnixTime(1) };
+    let sealing = SealingKey { mailbox, peer, key: [1; 32], issued: UnixTime(1) };
     let sealing = Signed::sign(&sealing, &key).unwrap();
     let now = RegisterRequest { registration, sealing_key: Some(sealing.clone()) };
     let back: RegisterRequest = serde_json::from_str(&serde_json::to_string(&now).unwrap()).unwrap();
