@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::limits::{EXPIRE_INTERVAL, OUTGOING_LISTED, STOP_TIME_MAX};
 use crate::outbox::Outbox;
 use crate::shared::{Handle, Shared};
-use crate::{control, offers, outbox, registration, serve, sessions, wake, ways};
+use crate::{control, drops, offers, outbox, registration, serve, sessions, wake, ways};
 
 /// Why the agent does not start.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +80,7 @@ impl Agent {
         tasks.spawn(serve::run(shared.clone()));
         tasks.spawn(wake::run(shared.clone()));
         tasks.spawn(ways::mdns::run(shared.clone()));
+        tasks.spawn(drops::run(shared.clone()));
         tasks.spawn(tidy(shared.clone()));
         if let Some(listener) = listener {
             tasks.spawn(control::run(shared.clone(), listener));

@@ -22,6 +22,7 @@ mod commands;
 pub mod config;
 pub mod control;
 pub mod dial;
+pub mod drops;
 pub mod failure;
 pub mod get;
 pub mod key;

@@ -92,6 +92,17 @@ pub const RETRY_HOURS_MAX: u32 = 24 * 30;
 /// How long a finished outgoing delivery is listed.
 pub const OUTGOING_LISTED: Duration = Duration::from_hours(24 * 30);
 
+/// How long a relay may take to have a drop, from the question to the answer; a dead connection is noticed long before.
+pub const DROP_TIME_MAX: Duration = Duration::from_hours(24);
+/// Times that a relay is told of a drop before the message goes another way.
+pub const DROP_TRIES_MAX: u32 = 5;
+/// The wait after the first of them; doubled each time.
+pub const DROP_RETRY_MIN: Duration = Duration::from_secs(1);
+/// First wait before it is asked again what became of what was left; doubled each time.
+pub const DROP_ASK_MIN: Duration = Duration::from_secs(15);
+/// The longest one.
+pub const DROP_ASK_MAX: Duration = Duration::from_mins(30);
+
 /// Bytes of one line on the control socket: a request with a message body, or one delivery with its blobs.
 pub const CONTROL_LINE_LEN_MAX: u64 = 2 * 1024 * 1024;
 /// Commands that the running agent serves at a time.

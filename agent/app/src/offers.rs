@@ -20,6 +20,7 @@ use crate::ways::Way;
 
 pub use driver::Attempt;
 pub use whole::cancel;
+pub(crate) use whole::mail as mail_whole;
 
 /// Seconds after which a store whose receipt could not be recorded is asked to send it again.
 const LATER_S: u32 = 5;
@@ -104,9 +105,13 @@ impl Offers {
 pub async fn resume(shared: &Handle) -> Result<(), StoreError> {
     let all = shared.blocking(lighter_store::Store::all_outgoing).await?;
     for outgoing in all {
+        let delivery = outgoing.delivery;
         match outgoing.state {
             OutgoingState::Waiting => {
-                begin(shared, outgoing);
+                // What a relay has is followed there (`drops`).
+                if shared.blocking(move |store| store.left(delivery)).await?.is_none() {
+                    begin(shared, outgoing);
+                }
             }
             // The process ended before its message was mailed: whoever sent it was told nothing, or sends it again.
             OutgoingState::Preparing => {

@@ -60,6 +60,12 @@ impl SendView {
                     when(*until)
                 ));
             }
+            SendEvent::Dropped { recipient, bytes, .. } => {
+                let bytes = size(*bytes);
+                self.say(&format!(
+                    "{recipient}: {bytes} are left, sealed, with their domain until their store comes"
+                ));
+            }
             SendEvent::Whole { recipient, why } => {
                 self.say(&format!("{recipient}: goes whole by mail, because {why}"));
             }

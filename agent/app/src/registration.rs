@@ -13,6 +13,7 @@ use rand::RngExt;
 use tokio::time::{sleep, timeout};
 
 use crate::dial;
+use crate::drops;
 use crate::limits::{RECONNECT_MAX, RECONNECT_MIN, REGISTRATION_LIFE, STOP_TIME_MAX};
 use crate::shared::{Attested, Handle, Membership};
 
@@ -108,7 +109,8 @@ impl Member {
         };
         let signed = Signed::sign(&registration, self.shared.identity.keypair());
         let signed = signed.map_err(|error| LocationError::Unreachable(Box::new(error)))?;
-        let answer = self.shared.location.register(&signed).await?;
+        let sealing_key = drops::sealing_key(&self.shared.identity, self.shared.mailbox());
+        let answer = self.shared.location.register_sealed(&signed, sealing_key.as_ref()).await?;
         tracing::info!(addresses = ?registration.addresses, sequence, "registered");
         let attestation = self.believe(answer.attestation.as_ref());
         let problem = attestation

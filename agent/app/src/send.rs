@@ -22,13 +22,14 @@ use std::time::Duration;
 use lighter_message::Policy;
 use lighter_protocol::{DeliveryId, Mailbox, PeerId, UnixTime};
 use lighter_store::{Outgoing, OutgoingState};
-use lighter_transport::location::Presence;
+use lighter_transport::location::{Presence, StoreRecord};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::config::SmtpConfig;
+use crate::drops;
 use crate::failure::Failure;
 use crate::limits::{
     BODY_LEN_MAX, DIAL_TIME_MAX, FILES_MAX, OFFER_ANSWER_TIME_MAX, OUTGOING_LIFE, RECIPIENTS_MAX,
@@ -87,6 +88,16 @@ pub enum SendEvent {
         until: UnixTime,
         /// Why it cannot be reached.
         why: String,
+    },
+    /// The recipient's store cannot be reached now: the attachments are left, sealed, with a relay of its domain, and the
+    /// message goes with placeholders.
+    Dropped {
+        /// Who.
+        recipient: Mailbox,
+        /// Bytes of the attachments.
+        bytes: u64,
+        /// The relay keeps them until then.
+        until: UnixTime,
     },
     /// All of it goes by mail.
     Whole {
@@ -226,10 +237,13 @@ struct Sending {
 }
 
 /// A recipient's store.
+#[derive(Clone)]
 struct Found {
     peer: PeerId,
     /// Why it cannot be relied on now.
     unreached: Option<String>,
+    /// What the location server says of it, where it cannot and a relay of its domain may take things for it.
+    leave: Option<Box<StoreRecord>>,
 }
 
 /// How a recipient's message goes.
@@ -243,6 +257,11 @@ enum Way {
         delivery: DeliveryId,
         stages: watch::Receiver<Stage>,
         until: UnixTime,
+        why: String,
+    },
+    /// The attachments are to be left with a relay of the recipient's domain; none: an earlier try has left them.
+    Relay {
+        record: Option<Box<StoreRecord>>,
         why: String,
     },
     Whole {
@@ -273,14 +292,17 @@ impl Sending {
             if let (Some(Ok(spooled)), Some(outgoing)) = (&spooled, earlier.get(&recipient))
                 && spooled.is_of(outgoing)
             {
-                let way = self.go_on(outgoing.clone());
+                let is_left = outgoing.delivery == self.identity.dropped(&recipient);
+                let way = if is_left {
+                    Way::Relay { record: None, why: String::new() }
+                } else {
+                    self.go_on(outgoing.clone())
+                };
                 offering.spawn(async move { (recipient, way) });
                 continue;
             }
             let way = match (&spooled, stores.get(&recipient)) {
-                (Some(Ok(spooled)), Some(store)) => {
-                    Ok((Arc::clone(spooled), store.peer, store.unreached.clone()))
-                }
+                (Some(Ok(spooled)), Some(store)) => Ok((Arc::clone(spooled), store.clone())),
                 (Some(Err(why)), Some(_)) => Err(why.clone()),
                 (None, Some(Found { unreached: Some(why), .. })) => Err(why.clone()),
                 _ if self.draft.files.is_empty() => Err("it has no attachments".to_owned()),
@@ -289,8 +311,12 @@ impl Sending {
             let sending = Arc::clone(&self);
             offering.spawn(async move {
                 let way = match way {
-                    Ok((spooled, store, None)) => sending.offer(&recipient, store, &spooled).await,
-                    Ok((spooled, store, Some(why))) => sending.keep(&recipient, store, &spooled, why).await,
+                    Ok((spooled, Found { peer, unreached: None, .. })) => {
+                        sending.offer(&recipient, peer, &spooled).await
+                    }
+                    Ok((spooled, Found { peer, unreached: Some(why), leave })) => {
+                        sending.keep(&recipient, peer, leave, &spooled, why).await
+                    }
                     Err(why) => Way::Whole { why },
                 };
                 (recipient, way)
@@ -319,7 +345,12 @@ impl Sending {
                         sending.deliver(recipient, delivery, stages, &spooled).await;
                     });
                 }
-                (Way::Store { .. } | Way::Kept { .. }, _) => {}
+                // Each on its own: sealing and leaving may take long, and nobody else waits for it.
+                (Way::Relay { record, why }, Some(Ok(spooled))) => {
+                    let (sending, spooled) = (Arc::clone(&self), Arc::clone(spooled));
+                    following.spawn(async move { sending.leave(recipient, record, why, &spooled).await });
+                }
+                (Way::Store { .. } | Way::Kept { .. } | Way::Relay { .. }, _) => {}
                 (Way::Whole { why }, _) => {
                     self.tell(SendEvent::Whole { recipient: recipient.clone(), why }).await;
                     whole.push(recipient);
@@ -346,7 +377,10 @@ impl Sending {
     async fn earlier(&self, recipients: &[Mailbox]) -> HashMap<Mailbox, Outgoing> {
         let wanted: Vec<(Mailbox, DeliveryId)> = recipients
             .iter()
-            .map(|recipient| (recipient.clone(), self.identity.delivery(recipient)))
+            .flat_map(|recipient| {
+                let deliveries = [self.identity.delivery(recipient), self.identity.dropped(recipient)];
+                deliveries.map(|delivery| (recipient.clone(), delivery))
+            })
             .collect();
         let found = self.shared.blocking(move |store| {
             let mut found = HashMap::new();
@@ -379,7 +413,12 @@ impl Sending {
 
     /// Whether the attachments may go to a recipient's store, now or later.
     fn may_go_to(&self, recipient: &Mailbox, store: &Found) -> bool {
-        store.unreached.is_none() || matches!(self.decide(recipient, 0), Next::Retry(_))
+        store.unreached.is_none()
+            || match self.decide(recipient, 0) {
+                Next::Retry(_) => true,
+                Next::Drop => store.leave.is_some(),
+                Next::Whole { .. } => false,
+            }
     }
 
     /// What is done where a recipient's store cannot be reached.
@@ -409,24 +448,26 @@ impl Sending {
         for (recipient, record) in recipients.iter().zip(records) {
             let Some(record) = record else { continue };
             if self.shared.config.send.trust_presence && record.presence == Presence::Online {
-                found.insert(recipient.clone(), Found { peer: record.peer, unreached: None });
+                found.insert(recipient.clone(), Found { peer: record.peer, unreached: None, leave: None });
                 continue;
             }
             let (shared, recipient) = (self.shared.clone(), recipient.clone());
             pings.spawn(async move {
                 let reached = crate::ways::reach(&shared, &recipient, &record).await;
-                (recipient, record.peer, reached)
+                (recipient, record, reached)
             });
         }
         while let Some(pinged) = pings.join_next().await {
             match pinged {
-                Ok((recipient, peer, Ok(reached))) => {
+                Ok((recipient, record, Ok(reached))) => {
                     reached.connection.close();
-                    found.insert(recipient, Found { peer, unreached: None });
+                    found.insert(recipient, Found { peer: record.peer, unreached: None, leave: None });
                 }
-                Ok((recipient, peer, Err(why))) => {
+                Ok((recipient, record, Err(why))) => {
                     tracing::info!(%recipient, %why, "the store is not relied on");
-                    found.insert(recipient, Found { peer, unreached: Some(why.to_string()) });
+                    let (peer, unreached) = (record.peer, Some(why.to_string()));
+                    let leave = drops::is_possible(&self.shared, &record).then(|| Box::new(record));
+                    found.insert(recipient, Found { peer, unreached, leave });
                 }
                 Err(_) => {}
             }
@@ -466,6 +507,18 @@ impl Sending {
         if !matches!(known, Ok(None)) {
             return Err("an earlier try of it did not get to their store".to_owned());
         }
+        self.put(delivery, recipient, store, spooled, life).await
+    }
+
+    /// Puts a delivery of this number on record.
+    async fn put(
+        &self,
+        delivery: DeliveryId,
+        recipient: &Mailbox,
+        store: PeerId,
+        spooled: &Spooled,
+        life: Duration,
+    ) -> Result<Outgoing, String> {
         let now = UnixTime::now();
         let outgoing = Outgoing {
             delivery,
@@ -484,6 +537,61 @@ impl Sending {
         let put = self.shared.blocking(move |store| store.put_outgoing(&recorded)).await;
         put.map_err(|error| format!("it could not be recorded: {error}"))?;
         Ok(outgoing)
+    }
+
+    /// Leaves one recipient's attachments with a relay of their domain, and mails the stub once the relay has them; where
+    /// it does not take them, the message goes whole.
+    async fn leave(
+        &self,
+        recipient: Mailbox,
+        record: Option<Box<StoreRecord>>,
+        why: String,
+        spooled: &Arc<Spooled>,
+    ) {
+        let delivery = self.identity.dropped(&recipient);
+        let left = match record {
+            Some(record) => self.leave_with(delivery, &recipient, &record, spooled).await,
+            None => Ok(UnixTime::now().plus(OUTGOING_LIFE)),
+        };
+        let until = match left {
+            Ok(until) => until,
+            Err(not_left) => {
+                drops::take_back(&self.shared, delivery).await;
+                let why = format!("{why}, and {not_left}");
+                self.tell(SendEvent::Whole { recipient: recipient.clone(), why }).await;
+                self.mail(&[recipient], self.whole_content(Some(spooled))).await;
+                return;
+            }
+        };
+        let bytes = spooled.bytes();
+        self.tell(SendEvent::Dropped { recipient: recipient.clone(), bytes, until }).await;
+        let (store, of) = (self.shared.store.clone(), Arc::clone(spooled));
+        let stub = mail::content(move |writer| spool::write_stub(&store, &of, delivery, writer));
+        match self.mail(std::slice::from_ref(&recipient), stub).await {
+            Mailed::All | Mailed::Unknown => self.shared.drops.tell_left(),
+            // What is left is fetched, and no message speaks of it.
+            Mailed::Refused => drops::take_back(&self.shared, delivery).await,
+        }
+    }
+
+    /// The same up to where the relay has everything, and the delivery is on record as one whose message goes out.
+    async fn leave_with(
+        &self,
+        delivery: DeliveryId,
+        recipient: &Mailbox,
+        record: &StoreRecord,
+        spooled: &Spooled,
+    ) -> Result<UnixTime, String> {
+        let outgoing = self.put(delivery, recipient, record.peer, spooled, OUTGOING_LIFE).await?;
+        let left = drops::leave(&self.shared, &outgoing, record).await.map_err(|why| why.to_string())?;
+        let waiting = |outgoing: &mut Outgoing| {
+            if outgoing.state == OutgoingState::Preparing {
+                outgoing.state = OutgoingState::Waiting;
+            }
+        };
+        let recorded = self.shared.blocking(move |store| store.change_outgoing(delivery, waiting)).await;
+        recorded.map_err(|error| format!("the own store could not record it: {error}"))?;
+        Ok(left.until)
     }
 
     /// Offers to one recipient's store, and waits for its answer.
@@ -512,10 +620,24 @@ impl Sending {
         }
     }
 
-    /// For a recipient whose store cannot be reached: the attachments wait here, if they may (SPEC A7).
-    async fn keep(&self, recipient: &Mailbox, store: PeerId, spooled: &Spooled, why: String) -> Way {
+    /// For a recipient whose store cannot be reached: the attachments are left with a relay of theirs, or wait here, if they
+    /// may (SPEC A7).
+    async fn keep(
+        &self,
+        recipient: &Mailbox,
+        store: PeerId,
+        leave: Option<Box<StoreRecord>>,
+        spooled: &Spooled,
+        why: String,
+    ) -> Way {
         let life = match self.decide(recipient, spooled.bytes()) {
             Next::Retry(life) => life,
+            Next::Drop => {
+                return match leave {
+                    Some(record) => Way::Relay { record: Some(record), why },
+                    None => Way::Whole { why },
+                };
+            }
             Next::Whole { too_large } => return Way::Whole { why: because(why, too_large) },
         };
         match self.prepare(recipient, store, spooled, life).await {
@@ -537,6 +659,8 @@ impl Sending {
     ) -> Way {
         let life = match self.decide(recipient, spooled.bytes()) {
             Next::Retry(life) => life,
+            // The store may have begun on it: what it knows is not left elsewhere under another number.
+            Next::Drop => return self.withdraw(delivery, why).await,
             Next::Whole { too_large } => return self.withdraw(delivery, because(why, too_large)).await,
         };
         self.shared.offers.cancel(&delivery);

@@ -155,14 +155,19 @@ async fn readable(shared: &Handle, get: &Get, peer: PeerId) -> Option<BlobFiles>
         .blocking(move |store| {
             let outgoing = store.outgoing(delivery)?;
             let incoming = store.incoming(delivery)?;
-            Ok::<_, StoreError>((outgoing, incoming))
+            let left = store.left(delivery)?;
+            Ok::<_, StoreError>((outgoing, incoming, left))
         })
         .await;
-    let (outgoing, incoming) =
+    let (outgoing, incoming, left) =
         found.inspect_err(|error| tracing::warn!(%error, "the index cannot be read")).ok()?;
     let now = UnixTime::now();
     let location = shared.location_peer();
-    let size = if let Some(outgoing) = outgoing.filter(lighter_store::Outgoing::is_held) {
+    let size = if let Some(left) = left {
+        // The relay that it is left with reads what is sealed, and nobody reads anything else of it.
+        let is_its = left.relay == peer && left.taken.is_none();
+        left.parts().find(|part| is_its && part.id == blob).map(|part| part.size)
+    } else if let Some(outgoing) = outgoing.filter(lighter_store::Outgoing::is_held) {
         let offered_to = outgoing.store;
         offers::facts(&outgoing).admits(get, &peer, Some(&offered_to), location, now)
     } else {

@@ -14,6 +14,7 @@ use crate::config::{
     AddressBooksConfig, Config, KeyConfig, LocationConfig, OutboxConfig, Paths, QuicConfig, SendConfig,
     SmtpConfig, SmtpTls, StoreConfig,
 };
+use crate::drops;
 use crate::failure::Failure;
 use crate::key;
 use crate::limits::REGISTRATION_LIFE;
@@ -140,7 +141,8 @@ async fn announce(
             expires: UnixTime::now().plus(REGISTRATION_LIFE),
         };
         let signed = Signed::sign(&registration, identity.keypair()).map_err(Failure::failed)?;
-        match client.register(&signed).await {
+        let sealing_key = drops::sealing_key(identity, &config.mailbox);
+        match client.register_sealed(&signed, sealing_key.as_ref()).await {
             Ok(answer) => {
                 // What is not said is noticed by the missing pings.
                 let _ = client.offline(&answer.session).await;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::dial;
+use crate::drops::Drops;
 use crate::limits::{OFFERS_MAX, SERVES_MAX};
 use crate::links::Links;
 use crate::offers::Offers;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub pulls: Pulls,
     /// Deliveries being offered to others.
     pub offers: Offers,
+    /// Deliveries that were left with relays.
+    pub drops: Drops,
     /// How things stand in the watched outbox; none where there is none.
     pub outbox: watch::Sender<Option<OutboxStatus>>,
     /// Streams that may be served at a time.
@@ -100,6 +103,7 @@ impl Shared {
             ways: Ways::default(),
             pulls: Pulls::default(),
             offers: Offers::default(),
+            drops: Drops::default(),
             outbox: watch::Sender::default(),
             serves: Semaphore::new(SERVES_MAX),
             offering: Semaphore::new(OFFERS_MAX),

@@ -140,6 +140,9 @@ pub struct DeliveryRow {
     pub expires: UnixTime,
     /// How far it is.
     pub state: DeliveryState,
+    /// Why it cannot be used, where it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Bytes of its attachments.
     pub bytes: u64,
     /// Of these, bytes that are here and verified.
@@ -160,6 +163,8 @@ pub enum DeliveryState {
     Receipted,
     /// It was here, and was let go of.
     LetGo,
+    /// It came, and cannot be used: a drop that does not open.
+    Rejected,
 }
 
 /// An attachment. Name and type were made harmless: they come from mail.
@@ -231,10 +236,16 @@ impl DeliveryRow {
         let state = match &incoming.state {
             IncomingState::Receipted(_) => DeliveryState::Receipted,
             IncomingState::LetGo(_) => DeliveryState::LetGo,
+            IncomingState::Rejected { .. } => DeliveryState::Rejected,
             IncomingState::Pulling if bytes_verified > 0 => DeliveryState::Pulling,
             IncomingState::Pulling => DeliveryState::Offered,
         };
+        let reason = match &incoming.state {
+            IncomingState::Rejected { reason } => Some(reason.clone()),
+            _ => None,
+        };
         Ok(Self {
+            reason,
             delivery: incoming.delivery,
             from: incoming.from,
             offered: incoming.offered,

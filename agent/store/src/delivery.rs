@@ -36,6 +36,33 @@ pub enum IncomingState {
     /// It was here, and was let go of by the user or by age; the receipt is kept, so that an offer that is replayed
     /// gets the same answer as long as it can be.
     LetGo(Signed<Receipt>),
+    /// All of it came, and it is of no use: a drop that does not open. Nothing of it is kept, and nothing is receipted.
+    Rejected {
+        /// Why, in words for the user.
+        reason: String,
+    },
+}
+
+/// How a delivery of ours is left, sealed, with a relay of the recipient's domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftDrop {
+    /// With which relay: the only peer that may pull the sealed blobs.
+    pub relay: PeerId,
+    /// What opens the rest. The recipient's receipt names it as the manifest.
+    pub envelope: OfferedBlob,
+    /// The manifest and the attachments, sealed.
+    pub blobs: Vec<OfferedBlob>,
+    /// The stores that can open it: a receipt by one of them releases.
+    pub stores: Vec<PeerId>,
+    /// The relay has it, and keeps it until then; the sealed blobs are not kept here any more.
+    pub taken: Option<UnixTime>,
+}
+
+impl LeftDrop {
+    /// The envelope, then the sealed blobs.
+    pub fn parts(&self) -> impl Iterator<Item = &OfferedBlob> {
+        std::iter::once(&self.envelope).chain(&self.blobs)
+    }
 }
 
 impl Incoming {
@@ -64,7 +91,7 @@ impl Incoming {
     /// The receipt, once there is one.
     pub fn receipt(&self) -> Option<&Signed<Receipt>> {
         match &self.state {
-            IncomingState::Pulling => None,
+            IncomingState::Pulling | IncomingState::Rejected { .. } => None,
             IncomingState::Receipted(receipt) | IncomingState::LetGo(receipt) => Some(receipt),
         }
     }

@@ -10,6 +10,8 @@
 //! | `references` | BlobId, DeliveryId (or a hold's number), role | size. A blob without one is removed |
 //! | `incoming` | DeliveryId | `IncomingRow` |
 //! | `outgoing` | DeliveryId | `OutgoingRow` |
+//! | `left` | DeliveryId | `LeftRow`: how an outgoing delivery is left, sealed, with a relay |
+//! | `sealed` | DeliveryId | `SealedRow`: what an incoming drop was before it was opened |
 //!
 //! **Sync**: every change is one transaction, durable when the call returns. A row never runs ahead of its file: files
 //! are synced and renamed first, and removed after the row is gone.
@@ -25,15 +27,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lighter_protocol::blob::RangeSet;
+use lighter_protocol::wire::OfferedBlob;
 use lighter_protocol::{BlobId, DeliveryId, UnixTime};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use crate::delivery::{Incoming, Outgoing, Role};
+use crate::delivery::{Incoming, LeftDrop, Outgoing, Role};
 use crate::disk::Disk;
 use crate::error::IndexError;
 use crate::limits::INDEX_CACHE_LEN;
 use backend::Backend;
-use rows::{BlobRow, IncomingRow, OutgoingRow, PartialRow, decode, encode};
+use rows::{BlobRow, IncomingRow, LeftRow, OutgoingRow, PartialRow, SealedRow, decode, encode};
 
 /// The format that this version writes.
 pub(crate) const FORMAT: u64 = 1;
@@ -44,6 +47,8 @@ const PARTIALS: TableDefinition<'_, (&[u8; 32], u64), &[u8]> = TableDefinition::
 const REFERENCES: TableDefinition<'_, (&[u8; 32], &[u8; 16], u8), u64> = TableDefinition::new("references");
 const INCOMING: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("incoming");
 const OUTGOING: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("outgoing");
+const LEFT: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("left");
+const SEALED: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("sealed");
 
 const META_FORMAT: &str = "format";
 const META_USED: &str = "used";
@@ -80,6 +85,8 @@ impl Index {
             txn.open_table(REFERENCES)?;
             txn.open_table(INCOMING)?;
             txn.open_table(OUTGOING)?;
+            txn.open_table(LEFT)?;
+            txn.open_table(SEALED)?;
             Ok(())
         })?;
         Ok(index)
@@ -302,8 +309,61 @@ impl Index {
     pub(crate) fn remove_incoming(&self, incoming: &Incoming) -> Result<Vec<Dropped>, IndexError> {
         self.write(|txn| {
             txn.open_table(INCOMING)?.remove(&incoming.delivery.0)?;
+            txn.open_table(SEALED)?.remove(&incoming.delivery.0)?;
             let parts: Vec<_> = incoming.parts().map(|(part, role)| (part.id, part.size, role)).collect();
             change_references(txn, incoming.delivery, &parts, false)
+        })
+    }
+
+    /// How a delivery of ours is left with a relay.
+    pub(crate) fn left(&self, delivery: DeliveryId) -> Result<Option<LeftDrop>, IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(LEFT)?;
+            let row = table.get(&delivery.0)?;
+            row.map(|row| decode::<LeftRow>("left", row.value()).map(|LeftRow::V1(left)| left)).transpose()
+        })
+    }
+
+    /// Puts that on record; the sealed blobs are referred to until the relay has them.
+    pub(crate) fn put_left(&self, delivery: DeliveryId, left: &LeftDrop) -> Result<Vec<Dropped>, IndexError> {
+        self.write(|txn| {
+            let row = encode(&LeftRow::V1(left.clone()));
+            txn.open_table(LEFT)?.insert(&delivery.0, row.as_slice())?;
+            let parts: Vec<_> = left.parts().map(|part| (part.id, part.size, Role::Outgoing)).collect();
+            change_references(txn, delivery, &parts, left.taken.is_none())
+        })
+    }
+
+    /// What an incoming drop was sealed as: envelope and blobs.
+    pub(crate) fn sealed(
+        &self,
+        delivery: DeliveryId,
+    ) -> Result<Option<(OfferedBlob, Vec<OfferedBlob>)>, IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(SEALED)?;
+            let Some(row) = table.get(&delivery.0)? else { return Ok(None) };
+            let SealedRow::V1 { envelope, blobs } = decode("sealed", row.value())?;
+            Ok(Some((envelope, blobs)))
+        })
+    }
+
+    /// Puts `opened` in the place of what it was sealed as: its blobs are referred to, the sealed ones let go of.
+    pub(crate) fn put_opened(
+        &self,
+        sealed: &Incoming,
+        opened: &Incoming,
+    ) -> Result<Vec<Dropped>, IndexError> {
+        self.write(|txn| {
+            let row = SealedRow::V1 { envelope: sealed.manifest.clone(), blobs: sealed.blobs.clone() };
+            txn.open_table(SEALED)?.insert(&sealed.delivery.0, encode(&row).as_slice())?;
+            let row = encode(&IncomingRow::from(opened.clone()));
+            txn.open_table(INCOMING)?.insert(&opened.delivery.0, row.as_slice())?;
+            let parts = |of: &Incoming| -> Vec<_> {
+                of.parts().map(|(part, role)| (part.id, part.size, role)).collect()
+            };
+            let mut dropped = change_references(txn, sealed.delivery, &parts(sealed), false)?;
+            dropped.extend(change_references(txn, opened.delivery, &parts(opened), true)?);
+            Ok(dropped)
         })
     }
 
@@ -321,7 +381,12 @@ impl Index {
     pub(crate) fn remove_outgoing(&self, outgoing: &Outgoing) -> Result<Vec<Dropped>, IndexError> {
         self.write(|txn| {
             txn.open_table(OUTGOING)?.remove(&outgoing.delivery.0)?;
-            let parts: Vec<_> = outgoing.parts().map(|part| (part.id, part.size, Role::Outgoing)).collect();
+            let mut parts: Vec<_> =
+                outgoing.parts().map(|part| (part.id, part.size, Role::Outgoing)).collect();
+            if let Some(row) = txn.open_table(LEFT)?.remove(&outgoing.delivery.0)? {
+                let LeftRow::V1(left) = decode("left", row.value())?;
+                parts.extend(left.parts().map(|part| (part.id, part.size, Role::Outgoing)));
+            }
             change_references(txn, outgoing.delivery, &parts, false)
         })
     }

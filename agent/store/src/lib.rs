@@ -22,7 +22,7 @@ pub mod store;
 pub mod tree;
 
 pub use blob::{BlobReader, StoredBlob};
-pub use delivery::{Incoming, IncomingState, Outgoing, OutgoingState};
+pub use delivery::{Incoming, IncomingState, LeftDrop, Outgoing, OutgoingState};
 pub use error::{IndexError, OpenError, StoreError};
 pub use import::{Import, ImportReader};
 pub use partial::Partial;

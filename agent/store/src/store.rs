@@ -2,6 +2,7 @@
 //! code they go to a blocking thread.
 
 mod deliveries;
+mod drops;
 mod hold;
 mod recovery;
 

@@ -21,7 +21,7 @@ use crate::views::Cancelled;
 ///
 /// # Errors
 /// Temporary where trying again may help. Nothing has changed then.
-pub(super) async fn mail(shared: &Handle, outgoing: &Outgoing) -> Result<(), Failure> {
+pub(crate) async fn mail(shared: &Handle, outgoing: &Outgoing) -> Result<(), Failure> {
     let (delivery, manifest) = (outgoing.delivery, outgoing.manifest.id);
     let id = new_id(delivery, outgoing.sender.domain());
     let store = shared.store.clone();
@@ -67,7 +67,8 @@ pub async fn cancel(shared: &Handle, delivery: DeliveryId, whole: bool) -> Resul
     }
     shared.offers.cancel(&delivery);
     let given_up = give_up(shared, &outgoing, whole).await;
-    if given_up.is_err() && outgoing.state == OutgoingState::Waiting {
+    let left = shared.blocking(move |store| store.left(delivery)).await?;
+    if given_up.is_err() && outgoing.state == OutgoingState::Waiting && left.is_none() {
         super::begin(shared, outgoing.clone());
     }
     given_up?;

@@ -36,7 +36,11 @@ fn learn(store: &Store, record: &mut Record) -> Result<bool, StoreError> {
     let mut news = false;
     let identity = &record.identity;
     for (recipient, fate) in record.fates.iter_mut().filter(|(_, fate)| **fate == Fate::ToStore) {
-        let now = match store.outgoing(identity.delivery(recipient))?.map(|outgoing| outgoing.state) {
+        let known = match store.outgoing(identity.delivery(recipient))? {
+            None => store.outgoing(identity.dropped(recipient))?,
+            known => known,
+        };
+        let now = match known.map(|outgoing| outgoing.state) {
             Some(OutgoingState::Waiting | OutgoingState::Preparing) => continue,
             Some(OutgoingState::Released(_)) => Fate::InStore,
             Some(OutgoingState::Failed { reason }) => Fate::NotTaken { why: reason },

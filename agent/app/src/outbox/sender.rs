@@ -87,7 +87,9 @@ impl Story {
     /// Takes note; gives whether the record changed.
     fn hear(&mut self, event: SendEvent) -> bool {
         match event {
-            SendEvent::ToStore { recipient, .. } | SendEvent::Kept { recipient, .. } => {
+            SendEvent::ToStore { recipient, .. }
+            | SendEvent::Kept { recipient, .. }
+            | SendEvent::Dropped { recipient, .. } => {
                 self.ways.insert(recipient, Fate::ToStore);
                 false
             }

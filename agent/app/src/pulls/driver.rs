@@ -9,19 +9,21 @@ use std::time::Instant;
 
 use lighter_protocol::limits::OFFER_BLOBS_MAX;
 use lighter_protocol::pull::{Command, Held, NotAdmitted, Pull, Room, Standing, Stop, StreamEnd, StreamId};
-use lighter_protocol::wire::{Answer, LaterReason, Offer, Request, Response};
+use lighter_protocol::wire::{Answer, LaterReason, NewDrop, Offer, Request, Response};
 use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Signed, UnixTime};
+use lighter_sealing::SealingSecret;
 use lighter_store::limits::MANIFEST_SIZE_MAX;
-use lighter_store::{Admission, Here, Partial, Store, StoreError, Wanted};
+use lighter_store::{Admission, Durable, Here, IncomingState, Partial, Store, StoreError, Wanted};
 use lighter_transport::error::PeerError;
 use lighter_transport::pull::PullError;
-use lighter_transport::{Connection, Responder};
+use lighter_transport::{Connection, Identity, Responder};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
 
 use super::finisher::{Finisher, FinisherQueue};
 use super::sink::Sink;
+use crate::drops::{self, NotOpened, OpenedDrop};
 use crate::shared::{Handle, now};
 
 /// An offer that the door let in.
@@ -168,7 +170,8 @@ async fn pull(
 /// Looks up what there is of a delivery. Blocks on the disk.
 fn look(store: &Store, offer: &Offer) -> Result<Known, StoreError> {
     if let Some(incoming) = store.incoming(offer.delivery)? {
-        if !incoming.is_same(offer) {
+        let is_rejected = matches!(incoming.state, IncomingState::Rejected { .. });
+        if is_rejected || !store.is_same(&incoming, offer)? {
             return Ok(Known::OtherContents);
         }
         if let Some(receipt) = incoming.receipt() {
@@ -456,6 +459,9 @@ impl Driver<'_> {
                     let Some(durable) = store.durable(delivery)? else { return Ok(None) };
                     let receipt = durable.receipt(identity.peer(), UnixTime::now());
                     let Ok(signed) = Signed::sign(&receipt, identity.keypair()) else { return Ok(None) };
+                    if durable.incoming().manifest.media_type == NewDrop::MEDIA_TYPE {
+                        return settle_drop(store, &identity, durable, signed);
+                    }
                     store.settle(durable, signed).map(Some)
                 })
                 .await;
@@ -506,6 +512,36 @@ impl Driver<'_> {
             connection.closed().await;
             let _ = events.send(Event::Lost(peer)).await;
         });
+    }
+}
+
+/// Opens a drop, whose sealed blobs are all here, and puts the receipt on record with what was in it. One that never
+/// opens is not kept, and its user is told.
+fn settle_drop(
+    store: &Store,
+    identity: &Identity,
+    durable: Durable,
+    receipt: Signed<Receipt>,
+) -> Result<Option<Signed<Receipt>>, StoreError> {
+    let delivery = durable.incoming().delivery;
+    let secret = match SealingSecret::derive(&identity.secret_bytes()) {
+        Ok(secret) => secret,
+        Err(error) => {
+            tracing::warn!(%delivery, %error, "a drop is not opened");
+            return Ok(None);
+        }
+    };
+    match drops::open(store, &secret, durable.incoming()) {
+        Ok(OpenedDrop { manifest, blobs, hold }) => {
+            store.settle_opened(durable, manifest, blobs, &hold, receipt).map(Some)
+        }
+        Err(NotOpened::Never(reason)) => {
+            tracing::warn!(%delivery, %reason, "what was left for this store is of no use");
+            store.reject(delivery, &reason)?;
+            Ok(None)
+        }
+        Err(NotOpened::Store(error)) => Err(error),
+        Err(NotOpened::Io(source)) => Err(StoreError::Io { doing: "opening a drop", source }),
     }
 }
 

@@ -34,6 +34,12 @@ impl Identity {
         DeliveryId(self.derive("lighter-agent 2026-11-22 delivery", recipient.as_str().as_bytes()))
     }
 
+    /// The same where it is left with a relay: another number, since the store may know the first one with other contents
+    /// from a try to give it to the store itself.
+    pub fn dropped(&self, recipient: &Mailbox) -> DeliveryId {
+        DeliveryId(self.derive("lighter-agent 2026-11-22 drop", recipient.as_str().as_bytes()))
+    }
+
     fn derive(&self, context: &str, of: &[u8]) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new_derive_key(context);
         hasher.update(&self.seed).update(of);
@@ -107,6 +113,7 @@ mod tests {
         let (alice, bob) = ("alice@example.org".parse().unwrap(), "bob@example.org".parse().unwrap());
         assert_eq!(identity.delivery(&alice), identity.delivery(&alice));
         assert_ne!(identity.delivery(&alice), identity.delivery(&bob));
+        assert_ne!(identity.delivery(&alice), identity.dropped(&alice));
         assert_ne!(identity.delivery(&alice).0, identity.unique().to_be_bytes());
         assert_ne!(identity.delivery(&alice), Identity::draw(UnixTime(1)).delivery(&alice));
     }

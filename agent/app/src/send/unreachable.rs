@@ -16,8 +16,11 @@ use crate::limits::{OUTGOING_LIFE, RETRY_HOURS_DEFAULT};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unreachable {
-    /// All of the message goes by mail (SPEC A8).
+    /// The message goes now, with placeholders, and the attachments are left, sealed, with a relay of the recipient's domain;
+    /// where there is none, or it does not take them, all of the message goes by mail.
     #[default]
+    Drop,
+    /// All of the message goes by mail (SPEC A8).
     Whole,
     /// The message goes now, with placeholders; the attachments wait here, and are offered again and again until their time
     /// is over (SPEC A7).
@@ -57,6 +60,8 @@ pub enum Next {
     },
     /// The attachments wait here for so long.
     Retry(Duration),
+    /// The attachments are left with a relay of the recipient's domain, if it takes them.
+    Drop,
 }
 
 /// Decides for one recipient and attachments of `bytes` bytes.
@@ -65,6 +70,7 @@ pub fn decide(rules: &Rules<'_>, wanted: Wanted, recipient: &Mailbox, bytes: u64
     let policy = wanted.unreachable.or_else(|| rules.to.get(recipient).copied()).unwrap_or(rules.general);
     match policy {
         Unreachable::Whole => Next::Whole { too_large: false },
+        Unreachable::Drop => Next::Drop,
         Unreachable::Retry if bytes > rules.retry_bytes_max => Next::Whole { too_large: true },
         Unreachable::Retry => {
             let hours = wanted.retry_hours.unwrap_or(rules.retry_hours);
@@ -88,7 +94,7 @@ mod tests {
     use super::*;
 
     fn policy() -> impl Strategy<Value = Unreachable> {
-        prop_oneof![Just(Unreachable::Whole), Just(Unreachable::Retry)]
+        prop_oneof![Just(Unreachable::Drop), Just(Unreachable::Whole), Just(Unreachable::Retry)]
     }
 
     proptest! {
@@ -109,8 +115,10 @@ mod tests {
             to.extend(own.map(|own| (alice.clone(), own)));
             let rules = Rules { general, to: &to, retry_hours: hours, retry_bytes_max };
             let next = decide(&rules, Wanted { unreachable, retry_hours }, &alice, bytes);
-            let is_retry = unreachable.or(own).unwrap_or(general) == Unreachable::Retry;
+            let policy = unreachable.or(own).unwrap_or(general);
+            let is_retry = policy == Unreachable::Retry;
             match next {
+                Next::Drop => prop_assert_eq!(policy, Unreachable::Drop),
                 Next::Retry(time) => {
                     prop_assert!(is_retry && bytes <= retry_bytes_max && time <= OUTGOING_LIFE);
                     let asked = Duration::from_hours(retry_hours.unwrap_or(hours).into());

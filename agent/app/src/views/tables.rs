@@ -15,6 +15,7 @@ impl fmt::Display for DeliveryState {
             Self::Pulling => "pulling",
             Self::Receipted => "here",
             Self::LetGo => "let go",
+            Self::Rejected => "rejected",
         })
     }
 }
@@ -118,6 +119,7 @@ impl fmt::Display for List {
                     format!("{} of {}", size(delivery.bytes_verified), size(delivery.bytes))
                 }
                 DeliveryState::Receipted | DeliveryState::LetGo => size(delivery.bytes),
+                DeliveryState::Rejected => delivery.reason.clone().unwrap_or_default(),
             };
             writeln!(
                 f,

@@ -2,9 +2,10 @@
 
 use lighter_protocol::UnixTime;
 use lighter_protocol::blob::RangeSet;
+use lighter_protocol::wire::OfferedBlob;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::delivery::{Incoming, Outgoing};
+use crate::delivery::{Incoming, LeftDrop, Outgoing};
 use crate::error::IndexError;
 
 /// A complete blob.
@@ -87,6 +88,18 @@ impl From<OutgoingRow> for Outgoing {
             OutgoingRow::V1(outgoing) => outgoing,
         }
     }
+}
+
+/// How an outgoing delivery is left with a relay.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum LeftRow {
+    V1(LeftDrop),
+}
+
+/// What an incoming drop was sealed as.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum SealedRow {
+    V1 { envelope: OfferedBlob, blobs: Vec<OfferedBlob> },
 }
 
 pub(super) fn encode(row: &impl Serialize) -> Vec<u8> {

@@ -37,6 +37,15 @@ pub struct Durable {
 }
 
 impl Durable {
+    pub(super) fn into_incoming(self) -> Incoming {
+        self.incoming
+    }
+
+    /// The delivery.
+    pub fn incoming(&self) -> &Incoming {
+        &self.incoming
+    }
+
     /// What the store may sign now.
     pub fn receipt(&self, store: PeerId, now: UnixTime) -> Receipt {
         Receipt {
@@ -73,7 +82,8 @@ impl Store {
     /// [`StoreError::TooMany`] where the index is full; else what it says.
     pub fn admit(&self, offer: &Offer, from: PeerId, now: UnixTime) -> Result<Admission, StoreError> {
         if let Some(known) = self.0.index.incoming(offer.delivery)? {
-            return Ok(if known.is_same(offer) { Admission::Known(known) } else { Admission::Conflict });
+            let is_same = self.is_same(&known, offer)?;
+            return Ok(if is_same { Admission::Known(known) } else { Admission::Conflict });
         }
         if self.0.index.incoming_count()? >= DELIVERIES_MAX {
             return Err(StoreError::TooMany);
@@ -191,13 +201,15 @@ impl Store {
                         count += 1;
                     }
                 }
-                IncomingState::Pulling | IncomingState::LetGo(_) if incoming.expires < now => {
+                IncomingState::Pulling | IncomingState::LetGo(_) | IncomingState::Rejected { .. }
+                    if incoming.expires < now =>
+                {
                     let _placing = self.0.placing();
                     let dropped = self.0.index.remove_incoming(&incoming)?;
                     self.0.remove_files(&dropped);
                     count += 1;
                 }
-                IncomingState::Pulling | IncomingState::LetGo(_) => {}
+                IncomingState::Pulling | IncomingState::LetGo(_) | IncomingState::Rejected { .. } => {}
             }
         }
         Ok(count)
