@@ -103,6 +103,81 @@ fn two_behind_the_same_router_find_each_other() -> Result<()> {
     })
 }
 
+// SPEC: D3, D6
+#[test]
+fn bad_input_32_a_transfer_goes_on_where_its_sender_is_killed_twice_and_gets_another_address() -> Result<()> {
+    let name = "bad_input_32_a_transfer_goes_on_where_its_sender_is_killed_twice_and_gets_another_address";
+    isolated::run(name, async || {
+        let mut internet = Internet::new().await?;
+        let world = World::start_with(&Options { address: PUBLIC, ..Options::default() }).await?;
+        let [mut from_host] = one(internet.home(Router::PortRestricted, 1).await?)?;
+        let [to_host] = one(internet.home(Router::PortRestricted, 1).await?)?;
+        from_host.slow_down(SLOW_KBIT).await?;
+        let mut from = world.agent_at_home("one", &from_host, false).await?;
+        let mut to = world.agent_at_home("other", &to_host, false).await?;
+        for agent in [&mut from, &mut to] {
+            agent.member.start().await?;
+            wait_until_registered(agent).await?;
+        }
+        // By the outbox, which goes on with it whoever is killed.
+        let folder = from.member.data().join("outbox").join(&to.mailbox);
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("large.bin"), contents(LARGE))?;
+        let mut pulled = wait_for_more(&to, 0).await?;
+        for trouble in [Trouble::Killed, Trouble::Killed, Trouble::SenderMoves] {
+            match trouble {
+                Trouble::Killed => {
+                    from.member.kill().await?;
+                    from.member.start().await?;
+                }
+                Trouble::SenderMoves => from_host.move_on().await?,
+            }
+            let began = Instant::now();
+            let before = pulled;
+            pulled = wait_for_more(&to, before).await?;
+            println!("{trouble:?} at {before} bytes: went on after {:.1?}", began.elapsed());
+            ensure!(began.elapsed() < GOES_ON_MAX, "{trouble:?}: {:?}", began.elapsed());
+        }
+        wait_for_receipts(&to, 1).await?;
+        assert_from(&from, &to).await
+    })
+}
+
+/// What befalls a transfer.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    Killed,
+    SenderMoves,
+}
+
+/// Bytes that take the line of [`SLOW_KBIT`] a quarter of a minute.
+const LARGE: usize = 10 * 1024 * 1024;
+const SLOW_KBIT: u32 = 6_000;
+/// Until a transfer goes on: noticing, looking the store up, a hole, and what is under way then. QUIC alone would take
+/// a minute.
+const GOES_ON_MAX: Duration = Duration::from_secs(25);
+
+fn one<T>(all: Vec<T>) -> Result<[T; 1]> {
+    all.try_into().ok().context("one")
+}
+
+/// Waits until a delivery has clearly more than `before` bytes; gives how many. (What was not put on record yet is read
+/// from the disk again where a pull begins anew, and shows as nothing until then.)
+async fn wait_for_more(to: &Agent, before: u64) -> Result<u64> {
+    let began = Instant::now();
+    loop {
+        let list = to.json(&["list"]).await?;
+        let all = list["deliveries"].as_array().cloned().unwrap_or_default();
+        let delivery = all.into_iter().max_by_key(|one| one["bytes_verified"].as_u64()).unwrap_or_default();
+        let pulled = delivery["bytes_verified"].as_u64().unwrap_or(0);
+        if pulled >= before + 1024 * 1024 {
+            return Ok(pulled);
+        }
+        ensure!(began.elapsed() < Duration::from_secs(90), "{delivery}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Each sender looks for each recipient; the senders side by side.
 async fn look_for_each_other(senders: &[Arc<Agent>], recipients: &[Arc<Agent>]) -> Result<Vec<Vec<String>>> {
     let mut rows = tokio::task::JoinSet::new();

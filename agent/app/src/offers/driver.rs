@@ -102,7 +102,7 @@ pub(super) async fn run(
             // Its end is not slept through.
             None => pause = pause.min(driver.outgoing.expires.since(now)),
         }
-        look_again = (look_again * 2).clamp(LOOK_AGAIN_MIN, LOOK_AGAIN_MAX);
+        look_again = (look_again * 2).min(LOOK_AGAIN_MAX);
         // Without a session nothing can be looked up: having one again is worth a try at once.
         let had_session = shared.session().is_some();
         tokio::select! {
