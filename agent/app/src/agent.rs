@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::limits::{EXPIRE_INTERVAL, OUTGOING_LISTED, STOP_TIME_MAX};
 use crate::outbox::Outbox;
 use crate::shared::{Handle, Shared};
-use crate::{control, drops, offers, outbox, registration, serve, sessions, wake, ways};
+use crate::{control, drops, offers, outbox, registration, serve, sessions, submission, wake, ways};
 
 /// Why the agent does not start.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +96,11 @@ impl Agent {
     /// Looks after an outbox as well, until it stops.
     pub fn watch(&mut self, outbox: Outbox) {
         self.tasks.spawn(outbox::run(self.shared.clone(), outbox));
+    }
+
+    /// Takes messages of mail clients on this machine as well, until it stops.
+    pub fn take_submissions(&mut self, listener: submission::Listener) {
+        self.tasks.spawn(listener.run(self.shared.clone()));
     }
 
     /// Stops cleanly: says offline, tells the peers, ends.

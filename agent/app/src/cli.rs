@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -80,6 +81,9 @@ pub struct SetupArgs {
     /// Your mail server, for `send`
     #[arg(long, value_name = "HOST:PORT")]
     pub smtp: Option<String>,
+    /// Let mail clients on this machine send through the agent, at this address
+    #[arg(long, value_name = "IP:PORT", num_args = 0..=1, default_missing_value = crate::submission::LISTEN_DEFAULT)]
+    pub submission: Option<SocketAddr>,
     /// Certificates (PEM) to trust for the location server instead of the system's
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,

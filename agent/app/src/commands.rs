@@ -20,7 +20,7 @@ use crate::send::SendRequest;
 use crate::send::unreachable::Wanted;
 use crate::setup::SetupRequest;
 use crate::views::{List, harmless};
-use crate::{get, key, lookup, offers, registration, restore, send, setup, status};
+use crate::{get, key, lookup, offers, registration, restore, send, setup, status, submission};
 
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> Exit {
@@ -125,6 +125,7 @@ async fn set_up(args: SetupArgs, paths: &Paths, is_json: bool) -> Result<Exit, F
         ca_file: args.ca_file,
         token: args.token,
         smtp: args.smtp,
+        submission: args.submission,
         key_file: args.key_file,
     };
     print(&setup::run(request, paths).await?, is_json)
@@ -138,11 +139,16 @@ async fn serve(paths: &Paths) -> Result<Exit, Failure> {
     let store = Access::take(&config, paths).await?;
     let control = paths.control();
     let outbox = paths.outbox(&config.outbox);
+    let submission = submission::Listener::bind(&config, paths).await?;
     let mut agent = Agent::start(config, identity, store, Some(&control)).await?;
     if let Some(outbox) = outbox {
         agent.watch(outbox);
     }
-    let addresses = json!({ "quic": registration::addresses(agent.shared()), "control": control });
+    let mut addresses = json!({ "quic": registration::addresses(agent.shared()), "control": control });
+    if let Some(submission) = submission {
+        addresses["submission"] = submission.address().to_string().into();
+        agent.take_submissions(submission);
+    }
     let stop = stop::requested()?;
     lighter_shell::ready(&paths.data, &addresses)?;
     stop.await;

@@ -68,6 +68,9 @@ pub struct Config {
     /// Where `send` hands mail to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smtp: Option<SmtpConfig>,
+    /// The mail server on this machine that mail clients send through.
+    #[serde(default, skip_serializing_if = "SubmissionConfig::is_default")]
+    pub submission: SubmissionConfig,
     /// How `send` decides.
     #[serde(default)]
     pub send: SendConfig,
@@ -252,6 +255,36 @@ pub struct SmtpConfig {
     /// Whether the connection is encrypted.
     #[serde(default)]
     pub tls: SmtpTls,
+    /// Certificates to trust instead of the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl SmtpConfig {
+    /// A mail server with the defaults: encrypted if it offers that, or, at the port of "submissions", from the first
+    /// byte on (RFC 8314 §3.3).
+    pub fn new(server: String) -> Self {
+        let tls = if server.ends_with(":465") { SmtpTls::Implicit } else { SmtpTls::default() };
+        Self { server, tls, ca_file: None }
+    }
+}
+
+/// The mail server on this machine that mail clients send through (RFC 6409).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SubmissionConfig {
+    /// Loopback address to listen on; port 0 lets the system choose; absent: there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// Further senders whose attachments go to stores; other senders' messages go on untouched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub senders: Vec<Mailbox>,
+}
+
+impl SubmissionConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Whether the connection to the mail server is encrypted.
@@ -265,6 +298,8 @@ pub enum SmtpTls {
     IfOffered,
     /// Or nothing is sent.
     Required,
+    /// From the first byte on: port 465.
+    Implicit,
 }
 
 /// What is kept.
@@ -407,6 +442,11 @@ impl Paths {
         self.data.join("address-books")
     }
 
+    /// What is on record about messages of mail clients.
+    pub fn submissions(&self) -> PathBuf {
+        self.data.join("submissions")
+    }
+
     /// The socket of a running agent.
     pub fn control(&self) -> PathBuf {
         self.data.join("control")
@@ -437,7 +477,15 @@ mod tests {
             key: KeyConfig::Keyring { entry: "alice@example.org 1".to_owned() },
             quic: QuicConfig { advertise: vec!["192.0.2.1:7443".parse().unwrap()], ..QuicConfig::default() },
             network: NetworkConfig { mdns: false },
-            smtp: Some(SmtpConfig { server: "mx.example.org:25".to_owned(), tls: SmtpTls::Required }),
+            smtp: Some(SmtpConfig {
+                tls: SmtpTls::Required,
+                ca_file: Some("ca.pem".into()),
+                ..SmtpConfig::new("mx.example.org:25".to_owned())
+            }),
+            submission: SubmissionConfig {
+                listen: Some("127.0.0.1:5870".parse().unwrap()),
+                senders: vec!["sales@example.org".parse().unwrap()],
+            },
             send: SendConfig { trust_presence: true, ..SendConfig::default() },
             outbox: OutboxConfig {
                 settle_s: 1,
@@ -459,6 +507,14 @@ mod tests {
             assert_eq!(Config::read(&path).unwrap(), config);
         }
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_mail_server_at_the_port_of_submissions_is_encrypted_from_the_first_byte_on() {
+        assert_eq!(SmtpConfig::new("smtp.example.org:465".to_owned()).tls, SmtpTls::Implicit);
+        assert_eq!(SmtpConfig::new("smtp.example.org:587".to_owned()).tls, SmtpTls::IfOffered);
+        let text = "server = \"smtp.example.org:1465\"\ntls = \"implicit\"\n";
+        assert_eq!(toml::from_str::<SmtpConfig>(text).unwrap().tls, SmtpTls::Implicit);
     }
 
     #[test]

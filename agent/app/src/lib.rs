@@ -7,6 +7,7 @@
 //!   pulls ──────── one task a delivery: the pull machine, the store, the receipt
 //!   offers ─────── one task an outgoing delivery: the offer machine, until the receipt
 //!   outbox ─────── what is put into a recipient's folder, sent and moved away
+//!   submission ─── what mail clients send through here, offered and handed to the provider
 //!   control ────── commands, over a Unix socket
 //! ```
 //!
@@ -42,6 +43,7 @@ pub mod sessions;
 pub mod setup;
 pub mod shared;
 pub mod status;
+pub mod submission;
 pub mod views;
 pub mod wake;
 pub mod ways;

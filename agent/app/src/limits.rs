@@ -174,6 +174,27 @@ pub const OUTBOX_RECORD_LEN_MAX: u64 = 64 * 1024 * 1024;
 pub const OUTBOX_LISTED_MAX: usize = 200;
 /// Bytes of a note, and of the beginning of one that is there already.
 pub const OUTBOX_NOTE_LEN_MAX: usize = 64 * 1024;
+/// Mail clients that send through the agent at a time; each holds a few hundred KiB, and a connection to the provider.
+pub const SUBMISSION_CONNECTIONS_MAX: usize = 32;
+/// How long connecting to the provider may take, its greeting and TLS included: a mail client waits for its own greeting.
+pub const SUBMISSION_PROVIDER_TIME_MAX: Duration = Duration::from_secs(45);
+/// How long looking up and offering a submitted message may take before it goes whole: a client waits for the answer
+/// (RFC 5321 §4.5.3.2.6 gives it ten minutes, and mail clients less).
+pub const SUBMISSION_DECIDE_TIME_MAX: Duration = Duration::from_secs(50);
+/// How long a mail client may leave what it is told unread.
+pub const SUBMISSION_WRITE_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long the same message in the same envelope is the same message.
+pub const SUBMISSION_RECORD_LIFE: Duration = Duration::from_hours(24);
+/// Bytes of one record of a submitted message: as many addresses as an envelope has.
+pub const SUBMISSION_RECORD_LEN_MAX: u64 = 1024 * 1024;
+/// Bytes of commands read at a time from a mail client.
+pub const SUBMISSION_COMMAND_READ_LEN: usize = 4 * 1024;
+/// Bytes of content read at a time from a mail client.
+pub const SUBMISSION_CONTENT_READ_LEN: usize = 64 * 1024;
+/// Bytes of a submitted message's header that a report gives back.
+pub const HEADER_REPORTED_LEN: u64 = lighter_mail::limits::REPORT_HEADER_LEN_MAX as u64;
+/// Bytes of a file of certificates.
+pub const CA_FILE_LEN_MAX: u64 = 16 * 1024 * 1024;
 /// Bytes of a configuration file.
 pub const CONFIG_LEN_MAX: u64 = 64 * 1024;
 /// Bytes of a stub: placeholders and the text that stayed. What is larger is not a stub of Lighter's.

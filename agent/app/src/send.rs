@@ -8,8 +8,10 @@
 
 mod compose;
 mod identity;
-mod mail;
+pub(crate) mod made;
+pub(crate) mod mail;
 mod spool;
+pub(crate) mod submitted;
 pub mod unreachable;
 mod words;
 
@@ -215,6 +217,7 @@ pub async fn run_same(
         subject: request.subject,
         body: request.body,
         files: request.files,
+        made: None,
         expected: same.files,
         date: same.identity.date,
         unique: same.identity.unique(),
@@ -305,7 +308,7 @@ impl Sending {
                 (Some(Ok(spooled)), Some(store)) => Ok((Arc::clone(spooled), store.clone())),
                 (Some(Err(why)), Some(_)) => Err(why.clone()),
                 (None, Some(Found { unreached: Some(why), .. })) => Err(why.clone()),
-                _ if self.draft.files.is_empty() => Err("it has no attachments".to_owned()),
+                _ if !self.draft.has_attachments() => Err("it has no attachments".to_owned()),
                 _ => Err("the recipient has no store that can be reached from here".to_owned()),
             };
             let sending = Arc::clone(&self);
@@ -430,7 +433,7 @@ impl Sending {
     /// whole (DESIGN §3 rule 5).
     async fn look_up(&self, recipients: &[Mailbox]) -> HashMap<Mailbox, Found> {
         let mut found = HashMap::new();
-        if self.draft.files.is_empty() {
+        if !self.draft.has_attachments() {
             return found;
         }
         let Some(session) = self.shared.session() else {
@@ -528,7 +531,7 @@ impl Sending {
             manifest: spooled.manifest.clone(),
             blobs: spooled.blobs.clone(),
             introduction: None,
-            subject: self.draft.subject.clone(),
+            subject: spooled.summary.subject.clone().unwrap_or_default(),
             created: now,
             expires: now.plus(life),
             state: OutgoingState::Preparing,

@@ -12,13 +12,14 @@ use serde::Serialize;
 
 use crate::config::{
     AddressBooksConfig, Config, KeyConfig, LocationConfig, OutboxConfig, Paths, QuicConfig, SendConfig,
-    SmtpConfig, SmtpTls, StoreConfig,
+    SmtpConfig, StoreConfig, SubmissionConfig,
 };
 use crate::drops;
 use crate::failure::Failure;
 use crate::key;
 use crate::limits::REGISTRATION_LIFE;
 use crate::registration::SEQUENCE;
+use crate::submission;
 
 /// What `setup` is told.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct SetupRequest {
     pub token: Secret,
     /// Where `send` hands mail to.
     pub smtp: Option<String>,
+    /// Where mail clients of this machine send through; absent: as it was.
+    pub submission: Option<SocketAddr>,
     /// Keep the key in a file even where there is a keyring.
     pub key_file: bool,
 }
@@ -60,6 +63,9 @@ pub struct SetupReport {
 pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Failure> {
     let client =
         LocationClient::new(&request.location, request.ca_file.as_deref()).map_err(Failure::wrong_use)?;
+    if let Some(listen) = request.submission {
+        submission::check(listen, request.smtp.is_some() || smtp_is_known(paths))?;
+    }
     paths.make_data()?;
     // An agent that was set up already keeps its key: the store's receipts are signed with it.
     let known = Config::read(&paths.config).ok().filter(|config| config.mailbox == request.mailbox);
@@ -86,9 +92,17 @@ pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Fa
         },
         key: key.clone(),
         smtp: match (request.smtp, &known) {
-            (Some(server), _) => Some(SmtpConfig { server, tls: SmtpTls::default() }),
+            // The same server again keeps what was set by hand.
+            (Some(server), Some(Config { smtp: Some(smtp), .. })) if smtp.server == server => {
+                Some(smtp.clone())
+            }
+            (Some(server), _) => Some(SmtpConfig::new(server)),
             (None, Some(known)) => known.smtp.clone(),
             (None, None) => None,
+        },
+        submission: SubmissionConfig {
+            listen: request.submission.or(known.as_ref().and_then(|known| known.submission.listen)),
+            senders: known.as_ref().map_or_else(Vec::new, |known| known.submission.senders.clone()),
         },
         quic: known.as_ref().map_or_else(|| default_quic(&request.location), |known| known.quic.clone()),
         network: known.as_ref().map(|known| known.network).unwrap_or_default(),
@@ -113,6 +127,10 @@ pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Fa
         data: paths.data.clone(),
         awaited,
     })
+}
+
+fn smtp_is_known(paths: &Paths) -> bool {
+    Config::read(&paths.config).is_ok_and(|config| config.smtp.is_some())
 }
 
 /// Registers once, without an address, and says offline: from now on attachments wait for this store, also before it

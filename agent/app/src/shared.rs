@@ -19,6 +19,7 @@ use crate::links::Links;
 use crate::offers::Offers;
 use crate::outbox::status::OutboxStatus;
 use crate::pulls::Pulls;
+use crate::submission::status::SubmissionStatus;
 use crate::ways::Ways;
 
 /// A handle to all of it.
@@ -53,6 +54,8 @@ pub struct Shared {
     pub drops: Drops,
     /// How things stand in the watched outbox; none where there is none.
     pub outbox: watch::Sender<Option<OutboxStatus>>,
+    /// How things stand with what mail clients send through here; none where nothing is taken.
+    pub submission: watch::Sender<Option<SubmissionStatus>>,
     /// Streams that may be served at a time.
     pub serves: Semaphore,
     /// Offers that may be made at a time.
@@ -105,6 +108,7 @@ impl Shared {
             offers: Offers::default(),
             drops: Drops::default(),
             outbox: watch::Sender::default(),
+            submission: watch::Sender::default(),
             serves: Semaphore::new(SERVES_MAX),
             offering: Semaphore::new(OFFERS_MAX),
             stop: CancellationToken::new(),

@@ -42,6 +42,7 @@ pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
         pulling: shared.pulls.count(),
         outgoing,
         outbox: shared.outbox.borrow().clone(),
+        submission: shared.submission.borrow().clone(),
     })
 }
 
@@ -70,6 +71,7 @@ pub fn of_store(
         pulling: 0,
         outgoing: sent(store)?,
         outbox: None,
+        submission: None,
     })
 }
 

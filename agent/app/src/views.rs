@@ -9,6 +9,7 @@ use lighter_store::{Incoming, IncomingState, Outgoing, OutgoingState, Store, Sto
 use serde::{Deserialize, Serialize};
 
 use crate::outbox::status::OutboxStatus;
+use crate::submission::status::SubmissionStatus;
 use crate::ways::Way;
 
 mod ids;
@@ -54,6 +55,9 @@ pub struct Status {
     /// The watched outbox; none where there is none, or no agent runs.
     #[serde(default)]
     pub outbox: Option<OutboxStatus>,
+    /// What mail clients send through here; none where nothing is taken, or no agent runs.
+    #[serde(default)]
+    pub submission: Option<SubmissionStatus>,
 }
 
 /// A relay of the own domain.

@@ -25,7 +25,7 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use capabilities::Capabilities;
+pub use capabilities::{Capabilities, Size};
 pub use reply_reader::{PeerReply, ReplyError, ReplyReader};
 pub use session::Session;
 

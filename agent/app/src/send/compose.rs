@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::identity::FileFacts;
+use super::made::{Made, MadeReader};
 use super::words::{encoded_words, parameter, quoted_printable};
 use crate::limits::COPY_LEN;
 
@@ -24,6 +25,8 @@ pub(super) struct Draft {
     pub(super) subject: String,
     pub(super) body: String,
     pub(super) files: Vec<PathBuf>,
+    /// The whole message, where somebody else has made it: nothing else is said then.
+    pub(super) made: Option<Made>,
     /// What the files were when it was decided to send them; empty: whatever they are now.
     pub(super) expected: Vec<FileFacts>,
     pub(super) date: UnixTime,
@@ -39,8 +42,32 @@ const BLOCK_LEN: usize = COPY_LEN / LINE_BYTES * LINE_BYTES;
 const _: () = assert!(BLOCK_LEN > 0);
 
 impl Draft {
+    /// A message that somebody else made.
+    pub(super) fn made(from: Mailbox, made: Made) -> Self {
+        Self {
+            from,
+            to: Vec::new(),
+            cc: Vec::new(),
+            subject: String::new(),
+            body: String::new(),
+            files: Vec::new(),
+            made: Some(made),
+            expected: Vec::new(),
+            date: UnixTime(0),
+            unique: 0,
+        }
+    }
+
+    /// Whether there may be something to take out of it.
+    pub(super) fn has_attachments(&self) -> bool {
+        self.made.is_some() || !self.files.is_empty()
+    }
+
     /// The message's bytes.
     pub(super) fn reader(&self) -> DraftReader {
+        if let Some(made) = &self.made {
+            return DraftReader { segments: [Segment::Made(made.reader())].into(), encoding: base64_lines() };
+        }
         let mut segments = vec![Segment::text(self.header())];
         let boundary = self.boundary();
         if !self.files.is_empty() {
@@ -170,6 +197,7 @@ pub(super) struct DraftReader {
 #[derive(Debug)]
 enum Segment {
     Text(Cursor<Vec<u8>>),
+    Made(MadeReader),
     File { path: PathBuf, expected: Option<FileFacts>, open: Option<OpenFile> },
 }
 
@@ -191,6 +219,7 @@ impl Segment {
     fn read(&mut self, buffer: &mut [u8], encoding: &Encoding) -> io::Result<usize> {
         match self {
             Self::Text(text) => text.read(buffer),
+            Self::Made(made) => made.read(buffer),
             Self::File { path, expected, open } => {
                 let open = match open {
                     Some(open) => open,
@@ -271,6 +300,7 @@ mod tests {
             subject: "Grüße".to_owned(),
             body: "Hällo\n.\nFrom here\n".to_owned(),
             files,
+            made: None,
             expected: Vec::new(),
             date: UnixTime(1_800_000_000),
             unique: 7,

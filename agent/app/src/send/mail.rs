@@ -1,6 +1,6 @@
 //! Handing a message to the user's mail server by SMTP: a socket around `lighter_mail::client::Session`.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use lighter_mail::client::{Config as SessionConfig, Event, Origin, Outcome, Sess
 use lighter_mail::{Address, Body, Envelope, MailFrom, Protocol, RcptTo};
 use lighter_protocol::Mailbox;
 use rustls::RootCertStore;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -17,7 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::{SmtpConfig, SmtpTls};
 use crate::failure::Failure;
-use crate::limits::COPY_LEN;
+use crate::limits::{CA_FILE_LEN_MAX, COPY_LEN};
 
 /// How long the connection itself may take.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
@@ -25,10 +26,10 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 const PIECES_MAX: usize = 8;
 
 /// A message's bytes as they are made, on a blocking thread.
-pub(super) type Content = mpsc::Receiver<io::Result<Bytes>>;
+pub(crate) type Content = mpsc::Receiver<io::Result<Bytes>>;
 
 /// Makes content from something that writes; it is written as fast as it is sent.
-pub(super) fn content(write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static) -> Content {
+pub(crate) fn content(write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static) -> Content {
     let (pieces, content) = mpsc::channel(PIECES_MAX);
     tokio::task::spawn_blocking(move || {
         let mut sender = PieceWriter { pieces, gathered: BytesMut::with_capacity(COPY_LEN) };
@@ -65,7 +66,7 @@ impl Write for PieceWriter {
 
 /// What became of a message for one recipient.
 #[derive(Debug)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// The mail server has it.
     Taken,
     /// The mail server said that it has not.
@@ -78,24 +79,21 @@ pub(super) enum Fate {
 ///
 /// # Errors
 /// Where there is no connection on which it can be sent.
-pub(super) async fn send(
+pub(crate) async fn send(
     config: &SmtpConfig,
     from: &Mailbox,
     to: &[Mailbox],
     content: Content,
 ) -> Result<Vec<Fate>, Failure> {
     let envelope = envelope(from, to)?;
-    let tls = match config.tls {
-        SmtpTls::Off => Tls::Off,
-        SmtpTls::IfOffered => Tls::IfOffered,
-        SmtpTls::Required => Tls::Required,
-    };
-    let mut wire = match Wire::open(config, from.domain(), tls).await {
+    let mut wire = match Wire::open(config, from.domain(), config.tls).await {
         Ok(wire) => wire,
         // In the clear is no worse than a server that cannot prove itself; `required` is for who wants more (RFC 7435).
-        Err(NotOpen::Tls) if tls == Tls::IfOffered => Wire::open(config, from.domain(), Tls::Off)
-            .await
-            .map_err(|error| error.into_failure(&config.server))?,
+        Err(NotOpen::Tls) if config.tls == SmtpTls::IfOffered => {
+            Wire::open(config, from.domain(), SmtpTls::Off)
+                .await
+                .map_err(|error| error.into_failure(&config.server))?
+        }
         Err(error) => return Err(error.into_failure(&config.server)),
     };
     let outcomes = wire.send(envelope, content).await;
@@ -136,7 +134,8 @@ fn not_taken(outcome: &Outcome) -> Failure {
 }
 
 /// Why there is no connection on which a message can be sent.
-enum NotOpen {
+#[derive(Debug)]
+pub(crate) enum NotOpen {
     Connect(io::Error),
     Tls,
     Refused(Box<Outcome>),
@@ -144,7 +143,8 @@ enum NotOpen {
 }
 
 impl NotOpen {
-    fn into_failure(self, server: &str) -> Failure {
+    /// In words for the user.
+    pub(crate) fn into_failure(self, server: &str) -> Failure {
         match self {
             Self::Connect(error) => {
                 Failure::temporary(format!("the mail server {server} cannot be reached: {error}"))
@@ -159,30 +159,44 @@ impl NotOpen {
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
-struct Wire {
+/// One connection to the mail server.
+pub(crate) struct Wire {
     session: Session,
     stream: Option<Box<dyn Stream>>,
+    /// Whether nobody in between can listen: it is encrypted, or does not leave the machine.
+    is_private: bool,
 }
 
 impl Wire {
     /// Connects, and goes as far as a message may be sent.
-    async fn open(config: &SmtpConfig, host_name: &str, tls: Tls) -> Result<Self, NotOpen> {
+    pub(crate) async fn open(config: &SmtpConfig, host_name: &str, tls: SmtpTls) -> Result<Self, NotOpen> {
         let connecting = tokio::time::timeout(CONNECT_TIME_MAX, TcpStream::connect(&config.server));
         let stream = match connecting.await {
             Ok(connected) => connected.map_err(NotOpen::Connect)?,
             Err(_) => return Err(NotOpen::Connect(io::ErrorKind::TimedOut.into())),
         };
         let _ = stream.set_nodelay(true);
+        let mut is_private = stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
+        let mut stream: Box<dyn Stream> = Box::new(stream);
+        if tls == SmtpTls::Implicit {
+            stream = handshake(config, stream).await?;
+            is_private = true;
+        }
+        let tls = match tls {
+            SmtpTls::Off | SmtpTls::Implicit => Tls::Off,
+            SmtpTls::IfOffered => Tls::IfOffered,
+            SmtpTls::Required => Tls::Required,
+        };
         let session = SessionConfig { tls, ..SessionConfig::new(Protocol::Smtp, host_name) };
         let session = Session::new(Arc::new(session), Instant::now());
-        let mut wire = Self { session, stream: Some(Box::new(stream)) };
+        let mut wire = Self { session, stream: Some(stream), is_private };
         loop {
             match wire.session.poll_event() {
                 Some(Event::Ready) => return Ok(wire),
-                Some(Event::StartTls) => wire.start_tls(&config.server).await?,
+                Some(Event::StartTls) => wire.start_tls(config).await?,
                 Some(Event::Closed(Some(why))) => return Err(NotOpen::Refused(Box::new(why))),
                 Some(Event::Closed(None)) => {
                     return Err(NotOpen::Connect(io::ErrorKind::ConnectionReset.into()));
@@ -200,29 +214,33 @@ impl Wire {
         }
     }
 
-    async fn start_tls(&mut self, server: &str) -> Result<(), NotOpen> {
+    async fn start_tls(&mut self, config: &SmtpConfig) -> Result<(), NotOpen> {
         self.write().await;
-        let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
-        let name =
-            name.map_err(|_| NotOpen::Setup(Failure::wrong_use(format!("{server:?} is not HOST:PORT"))))?;
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let client = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         let Some(stream) = self.stream.take() else { return Err(NotOpen::Tls) };
-        let handshake = TlsConnector::from(Arc::new(client)).connect(name, stream);
-        match tokio::time::timeout(CONNECT_TIME_MAX, handshake).await {
-            Ok(Ok(stream)) => {
-                self.stream = Some(Box::new(stream));
-                self.session.tls_started(Instant::now());
-                Ok(())
-            }
-            _ => Err(NotOpen::Tls),
-        }
+        self.stream = Some(handshake(config, stream).await?);
+        self.is_private = true;
+        self.session.tls_started(Instant::now());
+        Ok(())
     }
 
-    async fn send(&mut self, envelope: Envelope, mut content: Content) -> Vec<Outcome> {
+    /// The session, for who drives it step by step.
+    pub(crate) fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// Whether nobody in between can listen.
+    pub(crate) fn is_private(&self) -> bool {
+        self.is_private
+    }
+
+    /// Sends a message.
+    pub(crate) async fn send(&mut self, envelope: Envelope, content: Content) -> Vec<Outcome> {
         self.session.send(envelope, Instant::now());
+        self.feed(content).await
+    }
+
+    /// Gives the message that the session sends its content, and waits for what becomes of it.
+    pub(crate) async fn feed(&mut self, mut content: Content) -> Vec<Outcome> {
         loop {
             match self.session.poll_event() {
                 Some(Event::Done(outcomes)) => return outcomes,
@@ -243,13 +261,14 @@ impl Wire {
         }
     }
 
-    async fn quit(mut self) {
+    /// Says goodbye; the answer is not waited for.
+    pub(crate) async fn quit(mut self) {
         self.session.quit(Instant::now());
         self.write().await;
     }
 
     /// Writes what there is to write, then waits for the server or the deadline.
-    async fn exchange(&mut self) {
+    pub(crate) async fn exchange(&mut self) {
         if !self.write().await {
             return;
         }
@@ -285,6 +304,41 @@ impl Wire {
         }
         true
     }
+}
+
+/// The TLS handshake, as the client.
+async fn handshake(config: &SmtpConfig, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>, NotOpen> {
+    let server = &config.server;
+    let host = server.rsplit_once(':').map_or(server.as_str(), |(host, _)| host);
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+    let name =
+        name.map_err(|_| NotOpen::Setup(Failure::wrong_use(format!("{server:?} is not HOST:PORT"))))?;
+    let client = rustls::ClientConfig::builder().with_root_certificates(roots(config)?).with_no_client_auth();
+    let handshake = TlsConnector::from(Arc::new(client)).connect(name, stream);
+    match tokio::time::timeout(CONNECT_TIME_MAX, handshake).await {
+        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        _ => Err(NotOpen::Tls),
+    }
+}
+
+/// Who may vouch for the mail server.
+fn roots(config: &SmtpConfig) -> Result<RootCertStore, NotOpen> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = &config.ca_file else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(roots);
+    };
+    let failed = |why: &dyn std::fmt::Display| {
+        NotOpen::Setup(Failure::wrong_use(format!("{}: {why}", path.display())))
+    };
+    let mut pem = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
+    file.take(CA_FILE_LEN_MAX).read_to_end(&mut pem).map_err(|error| failed(&error))?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| failed(&error))?;
+        roots.add(certificate).map_err(|error| failed(&error))?;
+    }
+    if roots.is_empty() { Err(failed(&"no certificate in it")) } else { Ok(roots) }
 }
 
 async fn sleep_until(deadline: Option<tokio::time::Instant>) {

@@ -56,6 +56,9 @@ impl fmt::Display for Status {
         if self.pulling > 0 {
             writeln!(f, "pulling    {} deliveries", self.pulling)?;
         }
+        if let Some(submission) = &self.submission {
+            write!(f, "{submission}")?;
+        }
         for sent in &self.outgoing {
             let reason = sent.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
             writeln!(

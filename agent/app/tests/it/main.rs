@@ -9,5 +9,6 @@ mod hostile;
 mod outbox;
 mod pulls;
 mod sends;
+mod submissions;
 mod support;
 mod unreachable;

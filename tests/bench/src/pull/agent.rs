@@ -64,6 +64,7 @@ fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
         network: Default::default(),
         quic: Default::default(),
         smtp: None,
+        submission: Default::default(),
         send: Default::default(),
         outbox: Default::default(),
         address_books: Default::default(),

@@ -1,4 +1,4 @@
-//! Dovecot: takes mail by LMTP and gives it back by IMAP.
+//! Dovecot: takes mail by LMTP and gives it back by IMAP; knows whose password is right, for Postfix.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,6 +15,8 @@ pub struct Dovecot {
     pub lmtp: SocketAddr,
     /// Where it gives mail back.
     pub imap: SocketAddr,
+    /// Where Postfix asks whose password is right (`smtpd_sasl_path = inet:…`).
+    pub sasl: SocketAddr,
     _process: Foreground,
 }
 
@@ -35,7 +37,7 @@ impl Dovecot {
     /// # Errors
     /// As [`Dovecot::start`].
     pub async fn start_at(folder: &Path, lmtp: SocketAddr) -> Result<Self> {
-        let imap = free_address()?;
+        let (imap, sasl) = (free_address()?, free_address()?);
         folders(folder, &["run", "mail"])?;
         let user = if is_root() {
             // Dovecot keeps no mail as root, and reaches its sockets below a private folder of root's.
@@ -45,13 +47,14 @@ impl Dovecot {
             User { name: id("-un").await?, group: id("-gn").await? }
         };
         let config = folder.join("dovecot.conf");
-        std::fs::write(&config, conf(folder, lmtp, imap, &user))?;
+        std::fs::write(&config, conf(folder, lmtp, imap, sasl, &user))?;
         let config = config.to_str().context("a folder whose name is no UTF-8")?;
         let command = ["dovecot", "-F", "-c", config];
         let log = folder.join("dovecot.log");
         let mut process = Foreground::start(As::Caller, &command, "kill $child", &log, lmtp).await?;
         process.wait_for_port(imap).await?;
-        Ok(Self { lmtp, imap, _process: process })
+        process.wait_for_port(sasl).await?;
+        Ok(Self { lmtp, imap, sasl, _process: process })
     }
 }
 
@@ -66,9 +69,9 @@ async fn id(what: &str) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-fn conf(folder: &Path, lmtp: SocketAddr, imap: SocketAddr, user: &User) -> String {
+fn conf(folder: &Path, lmtp: SocketAddr, imap: SocketAddr, sasl: SocketAddr, user: &User) -> String {
     let (folder, password) = (folder.display(), Dovecot::PASSWORD);
-    let (lmtp, imap) = (lmtp.port(), imap.port());
+    let (lmtp, imap, sasl) = (lmtp.port(), imap.port(), sasl.port());
     let User { name, group } = user;
     let mut conf = format!(
         "base_dir = {folder}/run\n\
@@ -88,6 +91,8 @@ fn conf(folder: &Path, lmtp: SocketAddr, imap: SocketAddr, user: &User) -> Strin
          service imap-login {{\n chroot =\n inet_listener imap {{\n address = 127.0.0.1\n port = {imap}\n }}\n \
          inet_listener imaps {{\n port = 0\n }}\n}}\n\
          service lmtp {{\n inet_listener lmtp {{\n address = 127.0.0.1\n port = {lmtp}\n }}\n}}\n\
+         auth_mechanisms = plain login\n\
+         service auth {{\n inet_listener {{\n address = 127.0.0.1\n port = {sasl}\n }}\n}}\n\
          service anvil {{\n chroot =\n}}\n"
     );
     if !is_root() {

@@ -67,6 +67,7 @@ impl World {
             ca_file: None,
             token,
             smtp,
+            submission: None,
             key_file: true,
         };
         setup::run(request, &paths).await.unwrap();

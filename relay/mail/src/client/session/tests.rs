@@ -468,6 +468,37 @@ fn an_envelope_arrives_as_it_was_sent() {
 
 proptest! {
     #[test]
+    fn replies_cut_anywhere_lead_to_the_same_authentication_and_steps(by in 1usize..40, refused: bool, challenged: bool) {
+        let run = |by: usize| {
+            let mut peer = Peer::new(Protocol::Smtp, Tls::Off);
+            let mut said = vec!["220 hi\r\n250-mx\r\n250-PIPELINING\r\n250 AUTH PLAIN\r\n".to_owned()];
+            said.extend(challenged.then(|| "334 YQ==\r\n".to_owned()));
+            said.push((if refused { "535-5.7.8 no\r\n535 5.7.8 no\r\n" } else { "235 2.7.0 yes\r\n" }).to_owned());
+            said.extend(["250 ok\r\n", "550-5.1.1 a\r\n550 5.1.1 b\r\n", "250 ok\r\n"].map(str::to_owned));
+            let (mut events, mut written) = (Vec::new(), String::new());
+            for reply in said {
+                for piece in reply.as_bytes().chunks(by) {
+                    peer.client.handle_input(piece, peer.now);
+                }
+                for event in peer.take_events() {
+                    match &event {
+                        Event::Ready => peer.client.authenticate("PLAIN", None, peer.now),
+                        Event::Challenge(_) => peer.client.respond(&AuthText::cancel(), peer.now),
+                        Event::Authenticated(_) => peer.client.open(mail(), peer.now),
+                        Event::Answered(_) => peer.client.add_recipient(rcpt("c@d.example"), peer.now),
+                        _ => {}
+                    }
+                    events.push(event);
+                }
+                written += &peer.written();
+            }
+            (events, written)
+        };
+        prop_assert_eq!(run(by), run(1_000));
+        prop_assert_eq!(run(by).0.len(), 5 + usize::from(challenged));
+    }
+
+    #[test]
     fn any_lines_arrive_as_they_were_sent(
         lines in prop::collection::vec(prop::collection::vec(any::<u8>().prop_filter("no line end", |b| !b"\r\n".contains(b)), 0..9), 0..40),
         dots in any::<u64>(), by in 1usize..50,

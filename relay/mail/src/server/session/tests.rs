@@ -617,7 +617,7 @@ fn an_authentication_can_be_cancelled_and_tried_again() {
 }
 
 #[test]
-fn bad_input_14_an_authentication_out_of_order_twice_or_unknown_is_refused() {
+fn bad_input_05_an_authentication_out_of_order_twice_or_unknown_is_refused() {
     let mut early = Shell::new(Config { mechanisms: vec!["PLAIN".to_owned()], ..config(Protocol::Smtp) });
     early.said.clear();
     early.feed(b"AUTH PLAIN Z29vZA==\r\n");
@@ -633,7 +633,7 @@ fn bad_input_14_an_authentication_out_of_order_twice_or_unknown_is_refused() {
 }
 
 #[test]
-fn lines_of_an_authentication_have_a_length_of_their_own() {
+fn bad_input_06_lines_of_an_authentication_have_a_length_of_their_own() {
     let line = |len: usize| format!("{}\r\n", "A".repeat(len - 2));
     let begun = |rest: &str| format!("AUTH LOGIN\r\n{rest}NOOP\r\n").into_bytes();
     check_auth(&begun(&line(AUTH_LINE_LEN_MAX)), &[334, 535, 250], false);
