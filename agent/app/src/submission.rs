@@ -19,7 +19,7 @@
 //! Why it is sound:
 //! - The client is told yes once the provider has said yes to everything, or to something and a report of the rest.
 //!   Where the first transaction is refused, nothing else is sent, and the client hears the provider's own words.
-//! - A delivery is on record before its stub is mailed, and who has the message is on record ([`record`]) as soon as
+//! - A delivery is on record before its stub is mailed, and who has the message is on record (`record`) as soon as
 //!   the provider says so: a client that asks again, with the same bytes and envelope within a day, sends the same message,
 //!   and nobody gets it twice but who was being mailed to at the moment of a crash.
 //! - It listens on loopback only, since it has no TLS of its own, and passes no password on over a connection that others
