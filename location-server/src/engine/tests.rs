@@ -111,7 +111,7 @@ fn rows_are_written_as_they_always_were() {
     }
     assert_eq!(
         hasher.finalize().to_hex().as_str(),
-        "b1d27db1a8c6de13b43b53f44675ab5a3652dcc0e971e997e514d53c094d3415"
+        "efa40f93727cb8e7656673737118d2524bf23e7516605265562d5f0bdf2a93bc"
     );
 }
 
