@@ -375,6 +375,7 @@ async fn bad_input_32_killed_between_offer_and_mail_the_second_try_is_the_same_m
     sink.hold.send_replace(Hold::Reset);
     let mut agent = programs::start(&paths).await;
     let mut client = Client::connect(listening(&paths).await).await;
+    eventually("to be online", async || json(&paths, &["status"]).await["registered"] == true).await;
     assert_eq!(client.say("MAIL FROM:<sam@example.org>").await, "250 2.1.0 Sender OK");
     client.say("RCPT TO:<alice@example.org>").await;
     client.say("DATA").await;
