@@ -25,6 +25,9 @@ pub(crate) async fn mail(shared: &Handle, outgoing: &Outgoing) -> Result<(), Fai
     let (delivery, manifest) = (outgoing.delivery, outgoing.manifest.id);
     let id = new_id(delivery, outgoing.sender.domain());
     let store = shared.store.clone();
+    // After weeks away many may be over at once: no more of them go at a time than are offered.
+    let room = shared.offering.acquire().await;
+    let _permit = room.map_err(|_| Failure::temporary("the agent stops"))?;
     send::mail_one(shared, &outgoing.sender, &outgoing.recipient, move |writer| {
         let mut named = NewId::new(writer, &id)?;
         send::write_original(&store, manifest, &mut named)?;
