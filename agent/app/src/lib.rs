@@ -42,6 +42,7 @@ pub mod serve;
 pub mod sessions;
 pub mod setup;
 pub mod shared;
+pub mod sources;
 pub mod status;
 pub mod submission;
 pub mod views;

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use lighter_protocol::limits::{PULL_SHARED_STREAMS_MAX, PULL_SOURCES_ASKED_MAX};
+use lighter_transport::limits::{PIECE_LEN, PULL_WINDOW};
+
 /// Pulls under way at a time; further offers are answered `Later(Busy)`, and the holder comes back.
 pub const PULLS_MAX: usize = 64;
 /// Of those, pulls for one peer that is not a relay of the own domain: a stranger leaves room for others.
@@ -22,6 +25,14 @@ pub const SERVES_MAX: usize = 64;
 pub const OFFERS_MAX: usize = 16;
 /// Finished pulls that wait to be taken note of by the one task that runs them.
 pub const PULL_EVENTS_MAX: usize = 256;
+/// How long it is waited until the pulls that run have said who brings what.
+pub const PULL_SHOW_TIME_MAX: Duration = Duration::from_secs(1);
+/// Bytes of a delivery that are missing, from which on it is worth asking the user's other devices for them.
+pub const DEVICE_LEN_MIN: u64 = 64 * 1024 * 1024;
+/// Other devices that are asked for one delivery.
+pub const DEVICES_ASKED_MAX: usize = 3;
+/// How often it is looked whether there is a session with a relay that is named as a source.
+pub const SOURCES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a peer that is dialled may take: three tries of a lost first packet.
 pub const DIAL_TIME_MAX: Duration = Duration::from_secs(10);
@@ -219,6 +230,11 @@ const _: () = assert!(BODY_LEN_MAX * 2 <= CONTROL_LINE_LEN_MAX);
 const _: () = assert!(BOOK_FILE_LEN_MAX <= BOOKS_LEN_MAX);
 const _: () = assert!(RECIPIENTS_MAX < GROUP_MEMBERS_MAX);
 const _: () = assert!(STRANGER_PULLS_MAX < PULLS_MAX);
+const _: () = assert!(
+    PULL_SOURCES_ASKED_MAX as u64
+        * (PULL_WINDOW as u64 + PULL_SHARED_STREAMS_MAX as u64 * 2 * PIECE_LEN as u64)
+        <= 64 * 1024 * 1024
+);
 const _: () = assert!(OUTBOX_ITEMS_MAX <= OUTBOX_ENTRIES_MAX && FILES_MAX <= OUTBOX_ENTRIES_MAX);
 const _: () = assert!(OUTBOX_LISTED_MAX as u64 * 8 * 1024 <= CONTROL_LINE_LEN_MAX);
 const _: () = assert!(FILES_MAX as u64 * 1_024 <= CONTROL_LINE_LEN_MAX);

@@ -3,19 +3,22 @@
 
 mod driver;
 mod finisher;
+mod known;
+mod settle;
 mod sink;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use lighter_protocol::pull::{NotAdmitted, Own, Standing};
+use lighter_protocol::pull::{NotAdmitted, Own, SourceView, Standing};
 use lighter_protocol::wire::{Offer, Response};
 use lighter_protocol::{DeliveryId, PeerId};
 use lighter_transport::Responder;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
-use crate::limits::{PULL_EVENTS_MAX, PULLS_MAX, STRANGER_PULLS_MAX};
+use crate::limits::{PULL_EVENTS_MAX, PULL_SHOW_TIME_MAX, PULLS_MAX, STRANGER_PULLS_MAX};
 use crate::shared::{Handle, now};
 use driver::{Event, Offered};
 
@@ -46,6 +49,29 @@ impl Pulls {
     /// Whether this delivery is being pulled now.
     pub fn is_running(&self, delivery: &DeliveryId) -> bool {
         self.lock().contains_key(delivery)
+    }
+
+    /// From whom each delivery is pulled now, and what each has brought. One whose task has other things to do just then
+    /// is left out.
+    pub async fn sources(&self) -> HashMap<DeliveryId, Vec<SourceView>> {
+        let asked: Vec<_> = {
+            let running = self.lock();
+            let ask = |(delivery, pull): (&DeliveryId, &Running)| {
+                let (to, shown) = oneshot::channel();
+                pull.events.try_send(Event::Show(to)).ok().map(|()| (*delivery, shown))
+            };
+            running.iter().filter_map(ask).collect()
+        };
+        let mut sources = HashMap::new();
+        let show = async {
+            for (delivery, shown) in asked {
+                if let Ok(views) = shown.await {
+                    sources.insert(delivery, views);
+                }
+            }
+        };
+        let _ = timeout(PULL_SHOW_TIME_MAX, show).await;
+        sources
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DeliveryId, Running>> {

@@ -1,12 +1,13 @@
 //! `status`: how things stand.
 
+use lighter_protocol::pull::SourceView;
 use lighter_store::limits::DISK_RESERVE;
 use lighter_store::{Store, StoreError};
 
 use crate::config::Config;
 use crate::registration;
 use crate::shared::Handle;
-use crate::views::{OutgoingStatus, RelayStatus, Status, StoreStatus, size};
+use crate::views::{OutgoingStatus, PullSource, PullStatus, RelayStatus, Status, StoreStatus, size};
 
 /// How things stand with the agent that runs.
 ///
@@ -21,6 +22,7 @@ pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
         }
         sent.way = shared.offers.way_of(&sent.delivery);
     }
+    let pulls = pulls(shared).await;
     let membership = shared.membership.borrow().clone();
     let attestation = membership.attestation.map(|attested| attested.attestation);
     let relays = attestation
@@ -40,10 +42,27 @@ pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
         problem: membership.problem.or_else(|| store_problem(&store)),
         store,
         pulling: shared.pulls.count(),
+        pulls,
         outgoing,
         outbox: shared.outbox.borrow().clone(),
         submission: shared.submission.borrow().clone(),
     })
+}
+
+/// From whom each delivery is pulled now.
+pub async fn pulls(shared: &Handle) -> Vec<PullStatus> {
+    let mut pulls: Vec<_> = shared
+        .pulls
+        .sources()
+        .await
+        .into_iter()
+        .map(|(delivery, views)| {
+            let source = |view: &SourceView| PullSource::of(view, shared.is_own_relay(&view.peer));
+            PullStatus { delivery, sources: views.iter().map(source).collect() }
+        })
+        .collect();
+    pulls.sort_by_key(|pull| pull.delivery.0);
+    pulls
 }
 
 /// What can be said with no agent running.
@@ -69,6 +88,7 @@ pub fn of_store(
         problem: store_problem(&status),
         store: status,
         pulling: 0,
+        pulls: Vec::new(),
         outgoing: sent(store)?,
         outbox: None,
         submission: None,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use lighter_message::name::{is_invisible, sanitize_media_type, sanitize_name};
+use lighter_protocol::pull::{Role, SourceState, SourceView};
 use lighter_protocol::wire::OfferedBlob;
 use lighter_protocol::{BlobId, DeliveryId, Mailbox, PeerId, UnixTime};
 use lighter_store::{Incoming, IncomingState, Outgoing, OutgoingState, Store, StoreError};
@@ -50,6 +51,9 @@ pub struct Status {
     pub store: StoreStatus,
     /// Deliveries being pulled now.
     pub pulling: usize,
+    /// From whom each of them comes.
+    #[serde(default)]
+    pub pulls: Vec<PullStatus>,
     /// What was sent from here, and is still to be taken, or was lately.
     pub outgoing: Vec<OutgoingStatus>,
     /// The watched outbox; none where there is none, or no agent runs.
@@ -58,6 +62,60 @@ pub struct Status {
     /// What mail clients send through here; none where nothing is taken, or no agent runs.
     #[serde(default)]
     pub submission: Option<SubmissionStatus>,
+}
+
+/// A delivery that is pulled now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullStatus {
+    /// Its number.
+    #[serde(with = "ids::text")]
+    pub delivery: DeliveryId,
+    /// Its sources.
+    pub sources: Vec<PullSource>,
+}
+
+/// One of the sources that a delivery is pulled from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullSource {
+    /// Its key.
+    #[serde(with = "ids::text")]
+    pub peer: PeerId,
+    /// `sender`, `relay` (of the own domain) or `device` (another one of this user's).
+    pub kind: String,
+    /// `asked`; `resting`: it asked for a pause; `stalled`: nothing comes, and others are asked; `wrong`: what it sent did
+    /// not verify, and it is not asked again; `gone`.
+    pub state: String,
+    /// Bytes that it brought, verified, since this pull began.
+    pub bytes: u64,
+    /// Bytes a second lately; measured while there are several sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+}
+
+impl PullSource {
+    /// A source as the pull sees it; `is_own_relay`: whether it is a relay of the own domain.
+    pub fn of(view: &SourceView, is_own_relay: bool) -> Self {
+        let kind = match view.role {
+            Role::Relay => "relay",
+            Role::Holder if is_own_relay => "relay",
+            Role::Holder => "sender",
+            Role::Device => "device",
+        };
+        let state = match view.state {
+            SourceState::Asked => "asked",
+            SourceState::Resting => "resting",
+            SourceState::Stalled => "stalled",
+            SourceState::Wrong => "wrong",
+            SourceState::Gone => "gone",
+        };
+        Self {
+            peer: view.peer,
+            kind: kind.to_owned(),
+            state: state.to_owned(),
+            bytes: view.bytes,
+            bytes_per_second: view.speed,
+        }
+    }
 }
 
 /// A relay of the own domain.
@@ -153,6 +211,9 @@ pub struct DeliveryRow {
     pub bytes_verified: u64,
     /// Its attachments.
     pub parts: Vec<BlobRow>,
+    /// From whom it comes, while it is pulled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<PullSource>,
 }
 
 /// How far a delivery is.
@@ -258,6 +319,7 @@ impl DeliveryRow {
             bytes: incoming.size(),
             bytes_verified,
             parts: incoming.blobs.iter().map(BlobRow::from).collect(),
+            sources: Vec::new(),
         })
     }
 }

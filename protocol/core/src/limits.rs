@@ -77,8 +77,12 @@ pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 /// the store to read a large blob again that it had, and to sync one.
 pub const PULL_IDLE_MAX: Duration = Duration::from_mins(10);
 
-/// Range streams of one delivery at a time, all sources together: more gain nothing (2 to 4 were measured best).
+/// Range streams of one delivery at a time from its only source: more gain nothing (2 to 4 were measured best).
 pub const PULL_STREAMS_MAX: usize = 4;
+/// The same from each of several sources.
+pub const PULL_SHARED_STREAMS_MAX: usize = 2;
+/// Sources of one delivery that are asked at a time; further ones stand by. Each has a connection's window.
+pub const PULL_SOURCES_ASKED_MAX: usize = 4;
 /// The same where they ask for less than [`PIECE_LEN_MIN`] together: many small attachments are not fetched one round
 /// trip after the other.
 pub const PULL_SMALL_STREAMS_MAX: usize = 16;
@@ -89,6 +93,20 @@ pub const PIECE_LEN_MIN: u64 = 1024 * 1024;
 pub const PIECE_LEN_MAX: u64 = 64 * 1024 * 1024;
 /// Range streams of a source that may end without a single new byte, one after the other, before it is given up.
 pub const FRUITLESS_STREAMS_MAX: u32 = 3;
+/// Bytes that a source among several is first asked for with a stream: its speed is not known yet.
+pub const PIECE_LEN_FIRST: u64 = 4 * 1024 * 1024;
+/// Then, what it brings in so long: so that a change of speed shows soon, and requests are few.
+pub const PIECE_TIME: Duration = Duration::from_secs(4);
+/// How often it is looked how fast each of several sources is.
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// A source that brings less than this …
+pub const STALL_LEN: u64 = crate::blob::GROUP_LEN;
+/// … in so long has stalled, where others could bring it: longer than a lost packet or a busy disk takes.
+pub const STALL_TIME: Duration = Duration::from_secs(5);
+/// What a stream will have brought by itself in so long is left to it: taking it away would bring it no sooner.
+pub const OVERTAKE_TIME_MIN: Duration = Duration::from_millis(500);
+/// How long a stream is given to begin, before all that it was asked for goes to somebody else.
+pub const OVERTAKE_OPEN_MIN: Duration = Duration::from_secs(2);
 /// Peers that one delivery is pulled from.
 pub const PULL_SOURCES_MAX: usize = SOURCES_MAX + 1;
 /// Introductions that a store remembers until they expire, to count what was offered with each.
@@ -97,6 +115,11 @@ pub const INTRODUCTIONS_MAX: usize = 1_024;
 pub const INTRODUCTION_DELIVERIES_MAX: usize = 64;
 
 const _: () = assert!(PIECE_LEN_MIN.is_multiple_of(crate::blob::GROUP_LEN) && PIECE_LEN_MIN <= PIECE_LEN_MAX);
+const _: () = assert!(PIECE_LEN_MIN <= PIECE_LEN_FIRST && PIECE_LEN_FIRST <= PIECE_LEN_MAX);
+const _: () = assert!(PULL_SOURCES_ASKED_MAX * PULL_SHARED_STREAMS_MAX <= PULL_SMALL_STREAMS_MAX);
+const _: () =
+    assert!(PULL_SHARED_STREAMS_MAX <= PULL_STREAMS_MAX && PULL_SOURCES_ASKED_MAX <= PULL_SOURCES_MAX);
+const _: () = assert!(LOOK_INTERVAL.as_millis() < STALL_TIME.as_millis());
 const _: () = assert!(OFFER_BLOBS_MAX * (2 * NAME_LEN_MAX + 64) <= WIRE_MESSAGE_LEN_MAX);
 const _: () = assert!(RELAYS_MAX * (ADDRESSES_MAX * 20 + RETRIEVAL_URL_LEN_MAX + 48) < STATEMENT_LEN_MAX);
 const _: () =

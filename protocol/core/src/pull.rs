@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   offer ─▶ Door ─▶ answers ─▶ manifest ─▶ attachments ─▶ SyncThenReceipt ─▶ SendReceipt ─▶ Done
-//!             │         │         (≤ 4 range streams, from any admitted source)
+//!             │         │         (a few range streams, shared out among the sources)
 //!           Refused   nothing to pull: Stop
 //! ```
 //!
@@ -13,25 +13,28 @@
 //! Sound because a receipt is made for [`Command::SyncThenReceipt`] only; that comes when every blob is whole; a blob
 //! is whole by ranges that [`Pull::handle_verified`] was told (verified against its BLAKE3 tree, and written), or by
 //! [`Pull::handle_reread`] (read back from disk, and hashed). That the last group of a blob was verified proves its
-//! size: a source that gives another size is dropped.
+//! size: a source that gives another size is dropped. Who is asked for what, where there are several sources, is
+//! `sharing`'s.
 
 mod door;
 mod plan;
+mod sharing;
 mod sources;
 mod space;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use door::{Door, NotAdmitted, Own, Standing};
+pub use sources::{Role, SourceState, SourceView};
 pub use space::{Held, Room};
 
 use crate::blob::RangeSet;
-use crate::limits::{PIECE_LEN_MIN, PULL_SMALL_STREAMS_MAX, PULL_STREAMS_MAX};
 use crate::wire::{Answer, Offer};
 use crate::{BlobId, DeliveryId, Mailbox, Now, PeerId, Receipt, Signed};
 use plan::BlobPlan;
+use sharing::Sharing;
 use sources::Sources;
 
 /// A range stream of this pull, numbered as they are opened.
@@ -68,6 +71,17 @@ pub enum Command {
         size: u64,
         /// What to ask for: at most [`crate::limits::GET_RANGES_MAX`] ranges, whole groups.
         ranges: RangeSet,
+    },
+    /// Stop this stream, and call [`Pull::handle_end`] with [`StreamEnd::Left`] once all that it brought was told.
+    Leave {
+        /// Which.
+        stream: StreamId,
+    },
+    /// All that this stream is still wanted for is here: stop it, whatever is on its way, and call
+    /// [`Pull::handle_end`] with [`StreamEnd::Left`].
+    Enough {
+        /// Which.
+        stream: StreamId,
     },
     /// Call [`Pull::handle_time`] then.
     Wait(Instant),
@@ -117,13 +131,15 @@ pub enum Stop {
 pub enum StreamEnd {
     /// As it should, or broken: what it brought counts.
     Over,
-    /// Given up here: the source offers on another connection now, where the rest of it is asked for. What it brought
-    /// counts, and that it brought nothing does not.
-    Moved,
+    /// Given up here: its rest is asked for elsewhere, or on another connection where the source offers now. What it
+    /// brought counts, and that it brought nothing does not.
+    Left,
     /// The source said [`crate::wire::Response::Refused`].
     Refused,
     /// The source said [`crate::wire::Response::Later`], after so many seconds.
     Later(u32),
+    /// Next to nothing came for too long: other sources are asked, and this one again only when nobody else is left.
+    Slow,
     /// Bytes that do not verify, a size that is not the offer's, too many bytes: the source is not asked again.
     Wrong,
 }
@@ -133,25 +149,8 @@ pub enum StreamEnd {
 pub struct Pull {
     offer: Offer,
     answers: Vec<Answer>,
-    /// The manifest first, then the attachments that are pulled or had; each id once.
-    plans: Vec<BlobPlan>,
-    sources: Sources,
-    streams: BTreeMap<StreamId, Open>,
-    next_stream: u64,
+    sharing: Sharing,
     state: State,
-}
-
-/// A stream that is open.
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    /// Whom it asks.
-    from: PeerId,
-    /// For which of the plans.
-    plan: usize,
-    /// For how many bytes.
-    asked: u64,
-    /// Whether it brought anything new.
-    fruitful: bool,
 }
 
 /// Where a pull is.
@@ -159,7 +158,11 @@ struct Open {
 enum State {
     Pulling,
     Syncing,
-    Receipted(Signed<Receipt>),
+    Receipted {
+        receipt: Signed<Receipt>,
+        /// Who was sent it, and has not answered.
+        told: BTreeSet<PeerId>,
+    },
     Over,
 }
 
@@ -176,16 +179,13 @@ impl Pull {
         let answers = space::answers(&offer, standing, room, &held);
         let mut commands = vec![Command::Answer { to: from, answers: answers.clone() }];
         let mut pull = Self {
-            plans: plans(&offer, &answers, held),
+            sharing: Sharing::new(plans(&offer, &answers, held), Sources::of(from)),
             answers,
-            sources: Sources::of(from),
             offer,
-            streams: BTreeMap::new(),
-            next_stream: 0,
             state: State::Pulling,
         };
         let no = pull.answers.iter().any(|answer| matches!(answer, Answer::No(_)));
-        if no || (pull.plans.len() == 1 && !pull.offer.blobs.is_empty()) {
+        if no || (pull.sharing.plans.len() == 1 && !pull.offer.blobs.is_empty()) {
             commands.push(pull.stop(Stop::Declined));
             return (pull, commands);
         }
@@ -214,10 +214,7 @@ impl Pull {
         let mut pull = Self {
             offer,
             answers: answers.clone(),
-            plans: Vec::new(),
-            sources: Sources::of(from),
-            streams: BTreeMap::new(),
-            next_stream: 0,
+            sharing: Sharing::new(Vec::new(), Sources::of(from)),
             state: State::Syncing,
         };
         let mut commands = vec![Command::Answer { to: from, answers }];
@@ -234,6 +231,7 @@ impl Pull {
         &mut self,
         offer: &Offer,
         from: PeerId,
+        standing: &Standing,
         now: Now,
     ) -> Result<Vec<Command>, NotAdmitted> {
         let known = &self.offer;
@@ -245,16 +243,48 @@ impl Pull {
         if !same {
             return Err(NotAdmitted::OtherContents);
         }
-        let mut commands = vec![Command::Answer { to: from, answers: self.answers.clone() }];
-        self.sources.add(from);
-        match &self.state {
+        let answers = self.answers.iter().map(|answer| standing.hears(*answer)).collect();
+        let mut commands = vec![Command::Answer { to: from, answers }];
+        self.sharing.sources.add(from, Role::Holder);
+        match &mut self.state {
             State::Pulling => commands.extend(self.advance(now)),
             State::Syncing | State::Over => {}
-            State::Receipted(receipt) => {
+            State::Receipted { receipt, told } => {
+                told.insert(from);
                 commands.push(Command::SendReceipt { to: from, receipt: Box::new(receipt.clone()) });
             }
         }
         Ok(commands)
+    }
+
+    /// A peer that did not offer the delivery may have it, too, and can be asked from now on. Who it is, and that it may
+    /// be asked, the shell knows from its own attestation or from its location server.
+    pub fn handle_source(&mut self, peer: PeerId, role: Role, now: Now) -> Vec<Command> {
+        if self.state != State::Pulling {
+            return Vec::new();
+        }
+        self.sharing.sources.add(peer, role);
+        self.advance(now)
+    }
+
+    /// The sources, in the order in which they came.
+    pub fn sources(&self) -> Vec<SourceView> {
+        self.sharing.sources.views().collect()
+    }
+
+    /// When [`Pull::handle_look`] is to be called; none while there is only one source.
+    pub fn next_look(&self) -> Option<Instant> {
+        self.sharing.next_look()
+    }
+
+    /// How many bytes have come so far on each stream that is open: by that the sources are measured.
+    pub fn handle_look(&mut self, received: &[(StreamId, u64)], now: Now) -> Vec<Command> {
+        if self.state != State::Pulling {
+            return Vec::new();
+        }
+        let mut commands = self.sharing.look(received, now);
+        commands.extend(self.advance(now));
+        commands
     }
 
     /// What is pulled.
@@ -264,62 +294,43 @@ impl Pull {
 
     /// Which blob a stream that is open is for.
     pub fn blob_of(&self, stream: StreamId) -> Option<BlobId> {
-        self.streams.get(&stream).map(|open| self.plans[open.plan].id)
+        self.sharing.blob_of(stream)
     }
 
     /// Bytes on disk, verified, and bytes in all: for a progress bar. What was answered `Later` does not count.
     pub fn progress(&self) -> (u64, u64) {
-        self.plans.iter().fold((0, 0), |(have, all), plan| (have + plan.have(), all + plan.size))
+        self.sharing.plans.iter().fold((0, 0), |(have, all), plan| (have + plan.have(), all + plan.size))
     }
 
     /// These bytes of the stream's blob are verified and written (not yet synced).
     pub fn handle_verified(&mut self, stream: StreamId, range: Range<u64>, now: Now) -> Vec<Command> {
-        let Some(open) = self.streams.get_mut(&stream) else { return Vec::new() };
-        let plan = &mut self.plans[open.plan];
-        if !plan.verified(range) {
-            return Vec::new();
+        let Some((mut commands, is_done)) = self.sharing.verified(stream, range) else { return Vec::new() };
+        if is_done {
+            commands.extend(self.advance(now));
         }
-        open.fruitful = true;
-        self.sources.fruitful(&open.from);
-        if plan.is_done() { self.advance(now) } else { Vec::new() }
+        commands
     }
 
     /// The stream is over.
     pub fn handle_end(&mut self, stream: StreamId, end: StreamEnd, now: Now) -> Vec<Command> {
-        let Some(Open { from, plan, fruitful, .. }) = self.streams.remove(&stream) else { return Vec::new() };
-        self.plans[plan].ended(stream);
-        match end {
-            StreamEnd::Moved => {}
-            StreamEnd::Over if fruitful => {}
-            StreamEnd::Over => self.sources.fruitless(&from),
-            StreamEnd::Refused => self.sources.drop(&from),
-            StreamEnd::Wrong => self.sources.ban(&from),
-            StreamEnd::Later(seconds) => {
-                self.sources.rest(&from, now.instant, Duration::from_secs(u64::from(seconds)));
-            }
+        if self.sharing.blob_of(stream).is_none() {
+            return Vec::new();
         }
-        self.advance(now)
+        let mut commands = self.sharing.ended(stream, end, now);
+        commands.extend(self.advance(now));
+        commands
     }
 
-    /// The connection to this peer is gone, with all its streams.
+    /// The connection to this peer is gone: it is asked no more. Streams on it end by themselves, and are told of by
+    /// [`Pull::handle_end`] after what they brought.
     pub fn handle_lost(&mut self, peer: &PeerId, now: Now) -> Vec<Command> {
-        self.streams.retain(|stream, open| {
-            let lost = open.from == *peer;
-            if lost {
-                self.plans[open.plan].ended(*stream);
-            }
-            !lost
-        });
-        self.sources.drop(peer);
-        match self.state {
-            State::Receipted(_) if self.sources.is_empty() => vec![self.stop(Stop::Unheard)],
-            _ => self.advance(now),
-        }
+        self.sharing.sources.drop(peer);
+        self.unheard_by(peer).unwrap_or_else(|| self.advance(now))
     }
 
     /// The blob was read again from disk: it is what it is to be, or not.
     pub fn handle_reread(&mut self, blob: &BlobId, well: bool, now: Now) -> Vec<Command> {
-        for plan in self.plans.iter_mut().filter(|plan| plan.id == *blob) {
+        for plan in self.sharing.plans.iter_mut().filter(|plan| plan.id == *blob) {
             plan.reread(well);
         }
         self.advance(now)
@@ -335,10 +346,27 @@ impl Pull {
         if self.state != State::Syncing {
             return Vec::new();
         }
-        self.state = State::Receipted(receipt.clone());
-        let send = |to| Command::SendReceipt { to, receipt: Box::new(receipt.clone()) };
-        let commands: Vec<_> = self.sources.all().map(send).collect();
-        if commands.is_empty() { vec![self.stop(Stop::Unheard)] } else { commands }
+        self.tell(receipt.clone())
+    }
+
+    /// Sends the receipt to who is to hear of it.
+    fn tell(&mut self, receipt: Signed<Receipt>) -> Vec<Command> {
+        let told = self.sharing.sources.told();
+        if told.is_empty() {
+            return vec![self.stop(Stop::Unheard)];
+        }
+        let send = |to: &PeerId| Command::SendReceipt { to: *to, receipt: Box::new(receipt.clone()) };
+        let commands = told.iter().map(send).collect();
+        self.state = State::Receipted { receipt, told };
+        commands
+    }
+
+    /// Somebody who was sent the receipt did not hear it. None where it is not about a receipt.
+    fn unheard_by(&mut self, peer: &PeerId) -> Option<Vec<Command>> {
+        let State::Receipted { receipt, told } = &mut self.state else { return None };
+        told.remove(peer);
+        let receipt = told.is_empty().then(|| receipt.clone());
+        Some(receipt.map(|receipt| self.tell(receipt)).unwrap_or_default())
     }
 
     /// The sync failed: nothing is receipted. The pull is over; what a failed sync left behind is not to be trusted,
@@ -349,11 +377,11 @@ impl Pull {
 
     /// This holder has recorded the receipt.
     pub fn handle_released(&mut self, by: &PeerId) -> Vec<Command> {
-        if !matches!(self.state, State::Receipted(_)) {
-            return Vec::new();
-        }
-        self.sources.drop(by);
-        if self.sources.is_empty() { vec![self.stop(Stop::Done)] } else { Vec::new() }
+        let State::Receipted { told, .. } = &mut self.state else { return Vec::new() };
+        told.remove(by);
+        let is_last = told.is_empty();
+        self.sharing.sources.drop(by);
+        if is_last { vec![self.stop(Stop::Done)] } else { Vec::new() }
     }
 
     /// Opens as many streams as may be, or says what comes after the last one.
@@ -361,47 +389,18 @@ impl Pull {
         if self.state != State::Pulling {
             return Vec::new();
         }
-        if self.plans.iter().all(BlobPlan::is_done) {
+        if self.sharing.is_done() {
             return vec![self.whole()];
         }
-        let mut commands = Vec::new();
-        while self.may_open()
-            && let Some(command) = self.open(now)
-        {
-            commands.push(command);
-        }
-        if self.streams.is_empty() && !self.plans.iter().any(BlobPlan::is_rereading) {
+        let mut commands = self.sharing.fill(now);
+        if self.sharing.is_idle() && !self.sharing.plans.iter().any(BlobPlan::is_rereading) {
             // Something is missing, and nobody can be asked for it now.
-            commands.push(match self.sources.next_awake() {
+            commands.push(match self.sharing.sources.next_awake(now.instant) {
                 Some(until) => Command::Wait(until),
                 None => self.stop(Stop::NoSource),
             });
         }
         commands
-    }
-
-    /// Whether one stream more is worth it: a few for bulk, more for as long as they ask for little each.
-    fn may_open(&self) -> bool {
-        let asked: u64 = self.streams.values().map(|open| open.asked).sum();
-        let little = self.streams.len() < PULL_SMALL_STREAMS_MAX && asked < PIECE_LEN_MIN;
-        self.streams.len() < PULL_STREAMS_MAX || little
-    }
-
-    /// The next stream, where a source can be asked for something.
-    fn open(&mut self, now: Now) -> Option<Command> {
-        let from = self.sources.pick(now.instant, self.streams.values().map(|open| &open.from))?;
-        let stream = StreamId(self.next_stream);
-        let free = PULL_STREAMS_MAX.saturating_sub(self.streams.len());
-        // The manifest alone, until it is here: it restores the message even where an attachment never comes.
-        let ready =
-            if self.plans.first().is_some_and(|manifest| !manifest.is_done()) { 1 } else { self.plans.len() };
-        let mut plans = self.plans.iter_mut().take(ready).enumerate();
-        let (plan, ranges) =
-            plans.find_map(|(at, plan)| plan.ask(stream, free).map(|ranges| (at, ranges)))?;
-        self.next_stream += 1;
-        self.streams.insert(stream, Open { from, plan, asked: ranges.len(), fruitful: false });
-        let BlobPlan { id: blob, size, .. } = self.plans[plan];
-        Some(Command::Get { stream, from, blob, size, ranges })
     }
 
     /// Everything that was to be pulled is here.
@@ -415,13 +414,13 @@ impl Pull {
     }
 
     fn rereads(&self) -> Vec<Command> {
-        let rereading = self.plans.iter().filter(|plan| plan.is_rereading());
+        let rereading = self.sharing.plans.iter().filter(|plan| plan.is_rereading());
         rereading.map(|plan| Command::Reread { blob: plan.id, size: plan.size }).collect()
     }
 
     fn stop(&mut self, stop: Stop) -> Command {
         self.state = State::Over;
-        self.streams.clear();
+        self.sharing.clear();
         Command::Stop(stop)
     }
 }

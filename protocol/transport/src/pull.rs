@@ -32,6 +32,7 @@ pub mod verifier;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bao_tree::TreeNode;
@@ -77,6 +78,30 @@ pub struct Parent {
     pub pair: (blake3::Hash, blake3::Hash),
 }
 
+/// A pull that is under way, from outside: how much has come, and a way to end it. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge {
+    received: Arc<AtomicU64>,
+    stop: Arc<watch::Sender<bool>>,
+}
+
+impl Gauge {
+    /// Bytes of the verified streams that have come so far, proofs and all.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Ends the pull: what is verified goes to the sink, and [`Connection::pull`] gives
+    /// [`GiveUp::Cancelled`].
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    fn add(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
 /// What to pull.
 #[derive(Clone, Debug)]
 pub struct Pull {
@@ -92,13 +117,16 @@ pub struct Pull {
     pub attestation: Option<Signed<Attestation>>,
     /// How many streams to use at most.
     pub streams: usize,
+    /// For who looks on; a new one for each pull.
+    pub gauge: Gauge,
 }
 
 impl Pull {
     /// The whole blob.
     pub fn of(delivery: DeliveryId, blob: BlobId, size: u64) -> Self {
         let missing = RangeSet::whole(size);
-        Self { delivery, blob, size, missing, attestation: None, streams: PULL_STREAMS_MAX }
+        let gauge = Gauge::default();
+        Self { delivery, blob, size, missing, attestation: None, streams: PULL_STREAMS_MAX, gauge }
     }
 
     /// Only what is missing of it ([`RangeSet::missing`]).
@@ -163,14 +191,13 @@ impl Connection {
             };
         }
         let _window = PullWindow::open(self);
-        let (stop, stopped) = watch::channel(false);
         let mut streams = JoinSet::new();
         for share in pull.missing.split(stream_count(pull)) {
             let stream = Stream {
                 connection: self.clone(),
                 pull: Pull { missing: share, ..pull.clone() },
                 sink: Arc::clone(sink),
-                stopped: stopped.clone(),
+                stopped: pull.gauge.stop.subscribe(),
                 pulled: Pulled::default(),
             };
             streams.spawn(stream.run());
@@ -184,7 +211,7 @@ impl Connection {
             sum.received += pulled.received;
             if let Err(error) = result {
                 // The others give what they have verified to the sink, and stop.
-                stop.send_replace(true);
+                pull.gauge.stop();
                 failed = failed.or(Some(error));
             }
         }
@@ -233,7 +260,13 @@ impl<S: VerifiedSink> Stream<S> {
             attestation: self.pull.attestation.clone(),
         };
         let mut verifier = Verifier::new(get.blob, self.pull.size, &get.ranges);
-        let asking = timeout(patience.response, ask(self.connection.quic(), get)).await;
+        let asking = tokio::select! {
+            biased;
+            asking = timeout(patience.response, ask(self.connection.quic(), get)) => asking,
+            _ = self.stopped.wait_for(|stop| *stop) => {
+                return Err(PeerError::GaveUp(GiveUp::Cancelled).into());
+            }
+        };
         let (recv, response, rest) = asking.map_err(|_| PeerError::TimedOut)??;
         match response {
             Response::Data { size } if size == self.pull.size => {}
@@ -246,7 +279,8 @@ impl<S: VerifiedSink> Stream<S> {
             _ => return Err(PeerError::from(Misbehaviour::Answer).into()),
         }
 
-        let mut input = Input::new(self.connection.quic().clone(), recv, rest, patience.pace);
+        let gauge = self.pull.gauge.clone();
+        let mut input = Input::new(self.connection.quic().clone(), recv, rest, patience.pace, gauge);
         let mut gathering = Gathering::new(self.pull.missing.len());
         let mut received = self.receive(&mut input, &mut verifier, &mut gathering).await;
         // Whatever happened, what was verified is kept.
@@ -304,7 +338,7 @@ impl<S: VerifiedSink> Stream<S> {
         self.unless_stopped(input.expect_end()).await
     }
 
-    /// Waits for the peer, unless another stream of this pull has failed.
+    /// Waits for the peer, unless another stream of this pull has failed, or it was ended.
     async fn unless_stopped(
         &mut self,
         reading: impl Future<Output = Result<(), PeerError>>,

@@ -136,8 +136,10 @@ async fn answer(shared: &Handle, question: Question, writer: &mut OwnedWriteHalf
 
 async fn list(shared: &Handle, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
     let all = shared.blocking(Store::all_incoming).await?;
+    let mut pulls = status::pulls(shared).await;
     for incoming in all.into_iter().rev() {
-        let row = shared
+        let delivery = incoming.delivery;
+        let mut row = shared
             .blocking(move |store| {
                 let row = DeliveryRow::of(store, &incoming)?;
                 let mut here = Vec::new();
@@ -149,6 +151,9 @@ async fn list(shared: &Handle, writer: &mut OwnedWriteHalf) -> Result<(), Told> 
                 Ok::<_, StoreError>((row, here))
             })
             .await?;
+        if let Some(pull) = pulls.iter_mut().find(|pull| pull.delivery == delivery) {
+            row.0.sources = std::mem::take(&mut pull.sources);
+        }
         write_line(writer, &Answer::Delivery(Box::new(row.0), row.1)).await?;
     }
     Ok(write_line(writer, &Answer::End).await?)

@@ -1,30 +1,33 @@
 //! One delivery's task: it hands what happens to the machine of `lighter_protocol::pull`, and does what the machine
 //! says. It waits for nothing but the next event: whatever takes time runs beside it and comes back as one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use lighter_protocol::limits::OFFER_BLOBS_MAX;
-use lighter_protocol::pull::{Command, Held, NotAdmitted, Pull, Room, Standing, Stop, StreamEnd, StreamId};
-use lighter_protocol::wire::{Answer, LaterReason, NewDrop, Offer, Request, Response};
+use lighter_protocol::pull::{
+    Command, Held, NotAdmitted, Pull, Role, SourceView, Standing, Stop, StreamEnd, StreamId,
+};
+use lighter_protocol::wire::{Answer, LaterReason, Offer, Request, Response};
 use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Signed, UnixTime};
-use lighter_sealing::SealingSecret;
-use lighter_store::limits::MANIFEST_SIZE_MAX;
-use lighter_store::{Admission, Durable, Here, IncomingState, Partial, Store, StoreError, Wanted};
-use lighter_transport::error::PeerError;
-use lighter_transport::pull::PullError;
-use lighter_transport::{Connection, Identity, Responder};
-use tokio::sync::mpsc;
+use lighter_store::{Admission, Partial, StoreError, Wanted};
+use lighter_transport::error::{Misbehaviour, PeerError};
+use lighter_transport::pull::{Gauge, PullError};
+use lighter_transport::{Connection, Responder};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
 
 use super::finisher::{Finisher, FinisherQueue};
+use super::known::{Known, look};
+use super::settle::settle;
 use super::sink::Sink;
-use crate::drops::{self, NotOpened, OpenedDrop};
+use crate::limits::PULL_EVENTS_MAX;
 use crate::shared::{Handle, now};
+use crate::sources::{self, Found};
 
 /// An offer that the door let in.
 #[derive(Debug)]
@@ -43,21 +46,18 @@ pub(super) enum Event {
     Verified { stream: StreamId, range: Range<u64> },
     /// A stream ended.
     Ended { stream: StreamId, end: StreamEnd },
-    /// The connection to a holder is gone.
+    /// The connection to a source is gone.
     Lost(PeerId),
+    /// Somebody else may have it, too.
+    Source(Found),
+    /// Somebody wants to see who brings what.
+    Show(oneshot::Sender<Vec<SourceView>>),
     /// A blob was read again.
     Reread { blob: BlobId, well: bool },
     /// Everything is durable and the receipt is kept; or not.
     Settled(Option<Box<Signed<Receipt>>>),
     /// A holder heard of the receipt, or did not.
     Heard { by: PeerId, released: bool },
-}
-
-/// What is known of a delivery before the machine starts.
-enum Known {
-    Receipted(Box<Signed<Receipt>>),
-    Held { held: HashMap<BlobId, Held>, room: Room },
-    OtherContents,
 }
 
 /// Runs a delivery from its offer on, until nothing is to be done for it any more.
@@ -158,45 +158,15 @@ async fn pull(
         watched: JoinSet::new(),
         responders: HashMap::from([(from, responder)]),
         holders: HashMap::new(),
+        dialled: Vec::new(),
         partials: HashMap::new(),
         finisher: finisher.queue(),
         deadline: None,
     };
     driver.hold(from);
+    driver.find_sources(from);
     driver.run(commands, receiver).await;
     Ok(())
-}
-
-/// Looks up what there is of a delivery. Blocks on the disk.
-fn look(store: &Store, offer: &Offer) -> Result<Known, StoreError> {
-    if let Some(incoming) = store.incoming(offer.delivery)? {
-        let is_rejected = matches!(incoming.state, IncomingState::Rejected { .. });
-        if is_rejected || !store.is_same(&incoming, offer)? {
-            return Ok(Known::OtherContents);
-        }
-        if let Some(receipt) = incoming.receipt() {
-            return Ok(Known::Receipted(Box::new(receipt.clone())));
-        }
-    }
-    let mut held = HashMap::new();
-    for part in std::iter::once(&offer.manifest).chain(&offer.blobs) {
-        held.insert(
-            part.id,
-            match store.here(part.id, part.size, UnixTime::now())? {
-                Here::Whole => Held::Whole,
-                Here::Part(ranges) => Held::Some(ranges),
-            },
-        );
-    }
-    let space = store.space(offer.delivery)?;
-    let room = Room {
-        blob_size_max: store.settings().blob_size_max,
-        manifest_size_max: MANIFEST_SIZE_MAX,
-        quota_left: space.quota_left,
-        disk_left: space.disk_left,
-        closed: None,
-    };
-    Ok(Known::Held { held, room })
 }
 
 /// Where a stream writes to.
@@ -208,6 +178,15 @@ enum Target {
     None,
 }
 
+/// A stream that runs.
+struct Stream {
+    task: AbortHandle,
+    connection: Connection,
+    gauge: Gauge,
+    /// It was told to stop: that it ends early is not its source's doing.
+    is_left: bool,
+}
+
 struct Driver<'a> {
     shared: &'a Handle,
     machine: Pull,
@@ -216,14 +195,17 @@ struct Driver<'a> {
     work: JoinSet<()>,
     /// Answers on their way: they are sent though the pull is over, since most are when it says that nothing is pulled.
     answering: JoinSet<()>,
-    /// The streams that run, and the connection that each is on.
-    streams: HashMap<StreamId, (AbortHandle, Connection)>,
-    /// Who waits for the end of a holder's connection.
+    /// The streams that run.
+    streams: HashMap<StreamId, Stream>,
+    /// Who waits for the end of a source's connection.
     watched: JoinSet<()>,
     /// Offers that are not answered yet.
     responders: HashMap<PeerId, Responder>,
-    /// The connections that offers came on: what a holder offered is pulled over the connection that it opened.
+    /// The connections that offers came on, and those to further sources: what a holder offered is pulled over the
+    /// connection that it opened.
     holders: HashMap<PeerId, Connection>,
+    /// Connections that were opened for this pull, and end with it.
+    dialled: Vec<Connection>,
     partials: HashMap<BlobId, (Arc<Partial>, Arc<AtomicBool>)>,
     finisher: FinisherQueue,
     deadline: Option<Instant>,
@@ -231,34 +213,48 @@ struct Driver<'a> {
 
 impl Driver<'_> {
     async fn run(&mut self, first: Vec<Command>, receiver: &mut mpsc::Receiver<Event>) {
-        let mut commands = first;
+        let mut commands = VecDeque::from(first);
         loop {
-            for command in commands {
+            while let Some(command) = commands.pop_front() {
                 if let Command::Stop(stop) = command {
                     tracing::info!(delivery = %self.machine.offer().delivery, %stop, "pull ended");
                     while self.answering.join_next().await.is_some() {}
                     return;
                 }
-                self.execute(command).await;
+                commands.extend(self.execute(command).await);
             }
-            let deadline = self.deadline;
+            // While there are several sources, it is looked how fast they are.
+            let look = self.machine.next_look();
+            let deadline = self.deadline.into_iter().chain(look).min();
             let wait = async {
                 match deadline {
                     Some(until) => sleep_until(until.into()).await,
                     None => std::future::pending().await,
                 }
             };
-            commands = tokio::select! {
+            commands.extend(tokio::select! {
                 // The sender is this pull's own, too: the channel never closes.
                 Some(event) = receiver.recv() => self.handle(event).await,
-                () = wait => {
-                    self.deadline = None;
-                    self.machine.handle_time(now())
-                }
-            };
+                () = wait => self.time_passed(),
+            });
             while self.work.try_join_next().is_some() {}
             while self.answering.try_join_next().is_some() {}
         }
+    }
+
+    fn time_passed(&mut self) -> Vec<Command> {
+        let now = now();
+        let mut commands = Vec::new();
+        if self.machine.next_look().is_some_and(|at| at <= now.instant) {
+            let received: Vec<_> =
+                self.streams.iter().map(|(stream, open)| (*stream, open.gauge.received())).collect();
+            commands.extend(self.machine.handle_look(&received, now));
+        }
+        if self.deadline.is_some_and(|at| at <= now.instant) {
+            self.deadline = None;
+            commands.extend(self.machine.handle_time(now));
+        }
+        commands
     }
 
     async fn handle(&mut self, event: Event) -> Vec<Command> {
@@ -276,6 +272,11 @@ impl Driver<'_> {
                 self.holders.remove(&peer);
                 self.machine.handle_lost(&peer, now())
             }
+            Event::Source(found) => self.found(found),
+            Event::Show(to) => {
+                let _ = to.send(self.machine.sources());
+                Vec::new()
+            }
             Event::Reread { blob, well } => self.machine.handle_reread(&blob, well, now()),
             Event::Settled(Some(receipt)) => self.machine.handle_receipted(&receipt),
             Event::Settled(None) => self.machine.handle_not_synced(),
@@ -286,7 +287,7 @@ impl Driver<'_> {
 
     async fn offered_again(&mut self, offered: Offered) -> Vec<Command> {
         let from = offered.responder.peer();
-        match self.machine.handle_offer(&offered.offer, from, now()) {
+        match self.machine.handle_offer(&offered.offer, from, &offered.standing, now()) {
             Ok(mut commands) => {
                 let connection = offered.responder.connection().clone();
                 self.holders.insert(from, connection.clone());
@@ -306,23 +307,59 @@ impl Driver<'_> {
     /// A holder offers on a new connection: the one before is dead, though nobody here knows yet (the holder was killed
     /// and came back, or changed networks), or a worse way. Its streams go on over there.
     async fn leave_older(&mut self, from: PeerId, newest: &Connection) -> Vec<Command> {
-        let is_left = |(stream, (_, connection)): (&StreamId, &(AbortHandle, Connection))| {
-            (connection.peer() == from && !connection.is_same(newest)).then_some(*stream)
+        let is_left = |(stream, open): (&StreamId, &Stream)| {
+            (open.connection.peer() == from && !open.connection.is_same(newest)).then_some(*stream)
         };
         let left: Vec<_> = self.streams.iter().filter_map(is_left).collect();
         let mut commands = Vec::new();
         for stream in left {
-            if let Some((task, _)) = self.streams.remove(&stream) {
-                task.abort();
-            }
-            commands.extend(self.ended(stream, StreamEnd::Moved).await);
+            commands.extend(self.abort(stream).await);
         }
         commands
     }
 
+    /// Ends a stream, whatever is on its way.
+    async fn abort(&mut self, stream: StreamId) -> Vec<Command> {
+        if let Some(open) = self.streams.remove(&stream) {
+            open.task.abort();
+        }
+        self.ended(stream, StreamEnd::Left).await
+    }
+
+    /// Looks for others that have it, too, beside the pull.
+    fn find_sources(&mut self, from: PeerId) {
+        let (here, all) = self.machine.progress();
+        let missing = all.saturating_sub(here);
+        if !sources::is_worth(self.machine.offer(), missing) {
+            return;
+        }
+        let (shared, events) = (self.shared.clone(), self.events.clone());
+        let offer = self.machine.offer().clone();
+        let (sender, mut found) = mpsc::channel(PULL_EVENTS_MAX);
+        self.work.spawn(sources::find(shared, offer, from, missing, sender));
+        self.work.spawn(async move {
+            while let Some(found) = found.recv().await {
+                let _ = events.send(Event::Source(found)).await;
+            }
+        });
+    }
+
+    fn found(&mut self, found: Found) -> Vec<Command> {
+        let Found { role, connection } = found;
+        let peer = connection.peer();
+        tracing::info!(delivery = %self.machine.offer().delivery, source = %peer, ?role, "a further source");
+        if role == Role::Device {
+            self.dialled.push(connection.clone());
+        }
+        self.holders.insert(peer, connection);
+        self.watch(peer);
+        self.machine.handle_source(peer, role, now())
+    }
+
     /// A stream is over. A blob that is whole now goes to its final place.
     async fn ended(&mut self, stream: StreamId, end: StreamEnd) -> Vec<Command> {
-        self.streams.remove(&stream);
+        let is_left = self.streams.remove(&stream).is_some_and(|open| open.is_left);
+        let end = if is_left && end == StreamEnd::Over { StreamEnd::Left } else { end };
         let whole = self.machine.blob_of(stream).and_then(|blob| match self.partials.get(&blob) {
             Some((partial, _)) if partial.is_complete() => Some(blob),
             _ => None,
@@ -333,7 +370,7 @@ impl Driver<'_> {
         self.machine.handle_end(stream, end, now())
     }
 
-    async fn execute(&mut self, command: Command) {
+    async fn execute(&mut self, command: Command) -> Vec<Command> {
         match command {
             Command::Answer { to, answers } => {
                 if let Some(responder) = self.responders.remove(&to) {
@@ -348,17 +385,36 @@ impl Driver<'_> {
             Command::Get { stream, from, blob, size, ranges } => {
                 let pull = lighter_transport::pull::Pull {
                     streams: 1,
+                    attestation: self.attestation_for(&from),
                     ..lighter_transport::pull::Pull::of(self.machine.offer().delivery, blob, size)
                         .missing(ranges)
                 };
                 self.get(stream, from, pull).await;
             }
+            Command::Leave { stream } => {
+                if let Some(open) = self.streams.get_mut(&stream) {
+                    tracing::info!(source = %open.connection.peer(), "another source takes a stream over");
+                    open.is_left = true;
+                    open.gauge.stop();
+                }
+            }
+            Command::Enough { stream } => return self.abort(stream).await,
             Command::Wait(until) => self.deadline = Some(until),
             Command::SyncThenReceipt { delivery, .. } => self.sync(delivery),
             Command::SendReceipt { to, receipt } => self.send_receipt(to, receipt),
             // Ends the loop before it comes here.
             Command::Stop(_) => {}
         }
+        Vec::new()
+    }
+
+    /// What shows a source that did not offer the delivery to this store that it may be read all the same.
+    fn attestation_for(&self, source: &PeerId) -> Option<Signed<lighter_protocol::Attestation>> {
+        let is_holder = |view: SourceView| view.peer == *source && view.role == Role::Holder;
+        if self.machine.sources().into_iter().any(is_holder) {
+            return None;
+        }
+        self.shared.attested().map(|attested| attested.signed)
     }
 
     fn reread(&mut self, blob: BlobId, size: u64) {
@@ -382,7 +438,7 @@ impl Driver<'_> {
         let connection = self.holders.get(&from).filter(|connection| !connection.is_closed()).cloned();
         let connection = connection.or_else(|| self.shared.links.get(&from));
         let target = self.target(pull.blob, pull.size).await;
-        let on = connection.clone();
+        let (on, gauge) = (connection.clone(), pull.gauge.clone());
         let task = self.work.spawn(async move {
             let end = match (connection, target) {
                 (_, Target::Held) => {
@@ -396,7 +452,8 @@ impl Driver<'_> {
                 (_, Target::None) => StreamEnd::Over,
                 (Some(connection), Target::Partial(partial, checkpointing)) => {
                     let sink = Sink { stream, partial, checkpointing, events: events.clone() };
-                    stream_end(connection.pull(&pull, &Arc::new(sink)).await.map(|_| ()), pull.blob)
+                    let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
+                    stream_end(ended, pull.blob, from)
                 }
                 (None, Target::Partial(..)) => {
                     let _ = events.send(Event::Lost(from)).await;
@@ -406,7 +463,7 @@ impl Driver<'_> {
             let _ = events.send(Event::Ended { stream, end }).await;
         });
         if let Some(connection) = on {
-            self.streams.insert(stream, (task, connection));
+            self.streams.insert(stream, Stream { task, connection, gauge, is_left: false });
         }
     }
 
@@ -444,31 +501,7 @@ impl Driver<'_> {
                 finisher.finish(partial).await;
             }
             let placed = finisher.flush().await;
-            let identity = shared.identity.clone();
-            let settled = shared
-                .blocking(move |store| {
-                    if !placed {
-                        return Ok(None);
-                    }
-                    for (blob, size) in parts {
-                        // The empty blob was never asked for: there is nothing to fetch.
-                        if let Wanted::Partial(partial) = store.want(blob, size, UnixTime::now())? {
-                            store.finish(&[partial], UnixTime::now())?;
-                        }
-                    }
-                    let Some(durable) = store.durable(delivery)? else { return Ok(None) };
-                    let receipt = durable.receipt(identity.peer(), UnixTime::now());
-                    let Ok(signed) = Signed::sign(&receipt, identity.keypair()) else { return Ok(None) };
-                    if durable.incoming().manifest.media_type == NewDrop::MEDIA_TYPE {
-                        return settle_drop(store, &identity, durable, signed);
-                    }
-                    store.settle(durable, signed).map(Some)
-                })
-                .await;
-            let receipt = settled.unwrap_or_else(|error: StoreError| {
-                tracing::warn!(%delivery, %error, "no receipt: it is not durable");
-                None
-            });
+            let receipt = if placed { settle(&shared, delivery, parts).await } else { None };
             let _ = events.send(Event::Settled(receipt.map(Box::new))).await;
         });
     }
@@ -515,44 +548,27 @@ impl Driver<'_> {
     }
 }
 
-/// Opens a drop, whose sealed blobs are all here, and puts the receipt on record with what was in it. One that never
-/// opens is not kept, and its user is told.
-fn settle_drop(
-    store: &Store,
-    identity: &Identity,
-    durable: Durable,
-    receipt: Signed<Receipt>,
-) -> Result<Option<Signed<Receipt>>, StoreError> {
-    let delivery = durable.incoming().delivery;
-    let secret = match SealingSecret::derive(&identity.secret_bytes()) {
-        Ok(secret) => secret,
-        Err(error) => {
-            tracing::warn!(%delivery, %error, "a drop is not opened");
-            return Ok(None);
-        }
-    };
-    match drops::open(store, &secret, durable.incoming()) {
-        Ok(OpenedDrop { manifest, blobs, hold }) => {
-            store.settle_opened(durable, manifest, blobs, &hold, receipt).map(Some)
-        }
-        Err(NotOpened::Never(reason)) => {
-            tracing::warn!(%delivery, %reason, "what was left for this store is of no use");
-            store.reject(delivery, &reason)?;
-            Ok(None)
-        }
-        Err(NotOpened::Store(error)) => Err(error),
-        Err(NotOpened::Io(source)) => Err(StoreError::Io { doing: "opening a drop", source }),
+impl Drop for Driver<'_> {
+    fn drop(&mut self) {
+        self.dialled.iter().for_each(Connection::close);
     }
 }
 
 /// What the end of a transport's pull is to the machine.
-fn stream_end(ended: Result<(), PullError>, blob: BlobId) -> StreamEnd {
+fn stream_end(ended: Result<(), PullError>, blob: BlobId, source: PeerId) -> StreamEnd {
     let Err(error) = ended else { return StreamEnd::Over };
-    tracing::debug!(%blob, %error, "a stream ended early");
+    tracing::debug!(%blob, %source, %error, "a stream ended early");
     match error {
         PullError::Refused => StreamEnd::Refused,
         PullError::Later(wait) => StreamEnd::Later(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX)),
-        PullError::Peer(PeerError::Misbehaved(_)) => StreamEnd::Wrong,
+        PullError::Peer(PeerError::Misbehaved(Misbehaviour::TooSlow)) => {
+            tracing::info!(%blob, %source, "too slow");
+            StreamEnd::Slow
+        }
+        PullError::Peer(PeerError::Misbehaved(error)) => {
+            tracing::warn!(%blob, %source, %error, "what it sends is wrong: not asked again for this delivery");
+            StreamEnd::Wrong
+        }
         PullError::Peer(_) | PullError::Invalid(_) => StreamEnd::Over,
         PullError::Sink(error) => {
             tracing::warn!(%blob, %error, "what was pulled cannot be written");

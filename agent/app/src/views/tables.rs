@@ -6,7 +6,7 @@ use lighter_protocol::UnixTime;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::{Cancelled, DeliveryState, List, Lookup, OutboxStatus, Status};
+use super::{Cancelled, DeliveryState, List, Lookup, OutboxStatus, PullSource, Status};
 
 impl fmt::Display for DeliveryState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,6 +56,10 @@ impl fmt::Display for Status {
         if self.pulling > 0 {
             writeln!(f, "pulling    {} deliveries", self.pulling)?;
         }
+        for pull in &self.pulls {
+            writeln!(f, "           delivery {}", pull.delivery)?;
+            pull.sources.iter().try_for_each(|source| writeln!(f, "           {source}"))?;
+        }
         if let Some(submission) = &self.submission {
             write!(f, "{submission}")?;
         }
@@ -78,6 +82,14 @@ impl fmt::Display for Status {
             write!(f, "{outbox}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for PullSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { peer, kind, state, bytes, .. } = self;
+        let speed = self.bytes_per_second.map_or(String::new(), |speed| format!(", {}/s", size(speed)));
+        write!(f, "{kind:6} {peer}: {state}, {} brought{speed}", size(*bytes))
     }
 }
 
@@ -134,6 +146,7 @@ impl fmt::Display for List {
             for part in &delivery.parts {
                 writeln!(f, "    {:>10}  {}  {}", size(part.size), part.id, part.name)?;
             }
+            delivery.sources.iter().try_for_each(|source| writeln!(f, "    from {source}"))?;
         }
         Ok(())
     }

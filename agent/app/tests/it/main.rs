@@ -9,6 +9,7 @@ mod hostile;
 mod outbox;
 mod pulls;
 mod sends;
+mod sources;
 mod submissions;
 mod support;
 mod unreachable;

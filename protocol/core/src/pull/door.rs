@@ -41,6 +41,11 @@ impl Standing {
             Self::Introduced(_) => Answer::Pull,
         }
     }
+
+    /// What it hears where another was answered so.
+    pub(super) fn hears(&self, answer: Answer) -> Answer {
+        if answer == Answer::Have { self.had() } else { answer }
+    }
 }
 
 /// Why an offer is not taken: for the log. The peer hears [`crate::wire::Response::Refused`].

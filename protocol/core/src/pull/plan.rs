@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::BlobId;
-use crate::blob::RangeSet;
-use crate::limits::{GET_RANGES_MAX, PIECE_LEN_MAX, PIECE_LEN_MIN};
+use crate::blob::{PORTION_LEN, RangeSet};
+use crate::limits::GET_RANGES_MAX;
 
 use super::StreamId;
 
@@ -51,30 +51,59 @@ impl BlobPlan {
         }
     }
 
-    /// Adds what is on disk now, and says whether it was new.
-    pub(super) fn verified(&mut self, range: Range<u64>) -> bool {
+    /// Adds what is on disk now, and gives how much of it was new.
+    pub(super) fn verified(&mut self, range: Range<u64>) -> u64 {
         let before = self.have.len();
         self.have.insert(range.start..range.end.min(self.size));
-        self.have.len() > before
+        self.have.len() - before
     }
 
-    /// The next piece for `stream`, when `free` streams are to share what is left; `None` where all is had or asked
-    /// for.
-    pub(super) fn ask(&mut self, stream: StreamId, free: usize) -> Option<RangeSet> {
-        if self.rereading {
+    /// The next piece for `stream`: as long as `len` says of what is left; `None` where all is had or asked for.
+    pub(super) fn ask(&mut self, stream: StreamId, len: impl FnOnce(u64) -> u64) -> Option<RangeSet> {
+        if self.rereading || self.is_done() {
             return None;
         }
         let mut missing = self.have.missing(self.size);
         for asked in self.asked.values() {
             missing.subtract(asked);
         }
-        let share = missing.len().div_ceil(free.max(1) as u64);
-        let piece = missing.take(share.clamp(PIECE_LEN_MIN, PIECE_LEN_MAX), GET_RANGES_MAX);
+        let piece = missing.take(len(missing.len()), GET_RANGES_MAX);
         if piece.is_empty() {
             return None;
         }
         self.asked.insert(stream, piece.clone());
         Some(piece)
+    }
+
+    /// Bytes that `stream` has still to bring.
+    pub(super) fn rest_len(&self, stream: StreamId) -> u64 {
+        self.rest(stream).len()
+    }
+
+    fn rest(&self, stream: StreamId) -> RangeSet {
+        let mut rest = self.asked.get(&stream).cloned().unwrap_or_default();
+        rest.subtract(&self.have);
+        rest
+    }
+
+    /// Leaves about `keep` bytes of what `from` has still to bring to it (up to a portion's edge, where pieces end), and
+    /// gives the rest to `to`; `None` where nothing is behind that.
+    pub(super) fn cut(&mut self, from: StreamId, keep: u64, to: StreamId) -> Option<RangeSet> {
+        let (mut tail, mut room) = (RangeSet::new(), keep);
+        for range in self.rest(from).iter() {
+            let edge = range.start.saturating_add(room).next_multiple_of(PORTION_LEN);
+            let edge = if room == 0 { range.start } else { edge.min(range.end) };
+            room = room.saturating_sub(edge - range.start);
+            tail.insert(edge..range.end);
+        }
+        // What is too much for one request stays where it is.
+        let tail = tail.take(u64::MAX >> 1, GET_RANGES_MAX);
+        if tail.is_empty() {
+            return None;
+        }
+        self.asked.get_mut(&from)?.subtract(&tail);
+        self.asked.insert(to, tail.clone());
+        Some(tail)
     }
 
     /// `stream` is over: what it did not bring is missing again.

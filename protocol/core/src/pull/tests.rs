@@ -1,9 +1,13 @@
+use std::time::Duration;
+
 use super::*;
 use crate::fixtures::{
     LOCATION, MALLORY, RELAY, SENDER, STORE, attestation, blob, bob, carol, hours, introduction, now, offer,
     peer, receipt, signed,
 };
-use crate::limits::{INTRODUCTION_DELIVERIES_MAX, INTRODUCTIONS_MAX};
+use crate::limits::{
+    INTRODUCTION_DELIVERIES_MAX, INTRODUCTIONS_MAX, PULL_SMALL_STREAMS_MAX, PULL_STREAMS_MAX,
+};
 use crate::wire::{LaterReason, NoReason};
 use crate::{Attestation, AttestationError, Introduction, IntroductionError, SignedError, UnixTime};
 
@@ -341,7 +345,7 @@ fn streams_that_a_holder_left_on_an_older_connection_are_asked_for_again_and_do_
         assert!(!streams.is_empty());
         let left = std::mem::take(&mut streams);
         for (stream, _, _) in left {
-            let (more, others) = gets(pull.handle_end(stream, StreamEnd::Moved, now()));
+            let (more, others) = gets(pull.handle_end(stream, StreamEnd::Left, now()));
             assert!(others.iter().all(|command| !matches!(command, Command::Stop(_))), "{others:?}");
             streams.extend(more);
         }
@@ -373,22 +377,92 @@ fn bad_input_35_a_source_that_sends_too_few_is_given_up_after_a_few_streams() {
 fn bad_input_35_a_source_that_sends_wrong_bytes_is_not_asked_again() {
     let (mut pull, streams) = after_manifest();
     let (first, ..) = streams[0];
-    assert!(
-        gets(pull.handle_end(first, StreamEnd::Wrong, now())).0.is_empty(),
-        "its other streams are still open"
+    let left: Vec<_> = streams[1..].iter().map(|(stream, ..)| Command::Leave { stream: *stream }).collect();
+    assert_eq!(
+        pull.handle_end(first, StreamEnd::Wrong, now()),
+        left,
+        "its other streams are stopped at once"
     );
     assert!(
-        gets(pull.handle_offer(&offer(), peer(RELAY), now()).unwrap()).0.is_empty(),
+        gets(pull.handle_offer(&offer(), peer(RELAY), &Standing::OwnRelay, now()).unwrap()).0.is_empty(),
         "nor when it offers again"
     );
     // Another holder takes over all that is missing.
-    let (more, _) = gets(pull.handle_offer(&offer(), peer(SENDER), now()).unwrap());
-    assert_eq!(more.len(), 1);
+    let (more, _) = gets(pull.handle_offer(&offer(), peer(SENDER), &Standing::OwnRelay, now()).unwrap());
+    assert!(!more.is_empty());
+    assert!(pull.sources().iter().any(|source| source.state == SourceState::Wrong));
+    let mut open: Vec<_> = more.into_iter().map(|(stream, ..)| stream).collect();
     for (stream, ..) in &streams[1..] {
-        pull.handle_end(*stream, StreamEnd::Wrong, now());
+        let more = gets(pull.handle_end(*stream, StreamEnd::Left, now())).0;
+        open.extend(more.into_iter().map(|(stream, ..)| stream));
     }
-    let commands = pull.handle_lost(&peer(SENDER), now());
-    assert_eq!(commands, [Command::Stop(Stop::NoSource)]);
+    assert_eq!(open.len(), PULL_STREAMS_MAX, "it is the only one");
+    assert!(pull.handle_lost(&peer(SENDER), now()).is_empty(), "its streams have not ended");
+    let mut last = Vec::new();
+    for stream in open {
+        last = pull.handle_end(stream, StreamEnd::Over, now());
+    }
+    assert_eq!(last, [Command::Stop(Stop::NoSource)]);
+}
+
+#[test]
+fn a_stranger_who_joins_a_delivery_does_not_hear_what_is_here() {
+    let held = |id: &BlobId| if id.0[0] == 101 { Held::Whole } else { nothing(id) };
+    let (mut pull, commands) = begin(held);
+    assert!(matches!(&commands[0], Command::Answer { answers, .. } if answers.contains(&Answer::Have)));
+    let stranger = Standing::Introduced(introduction());
+    let commands = pull.handle_offer(&offer(), peer(SENDER), &stranger, now()).unwrap();
+    let [Command::Answer { answers, .. }] = &commands[..] else { panic!("{commands:?}") };
+    assert_eq!(answers, &[Answer::Pull, Answer::Pull]);
+}
+
+#[test]
+fn a_relay_that_helped_hears_of_the_receipt_where_no_holder_is_left_and_a_device_never_does() {
+    let (mut pull, streams) = after_manifest();
+    pull.handle_source(peer(SENDER), Role::Relay, now());
+    pull.handle_source(peer(MALLORY), Role::Device, now());
+    let mut queue = streams;
+    let mut synced = false;
+    while let Some((stream, _, ranges)) = queue.pop() {
+        let (more, others) = gets(bring(&mut pull, stream, &ranges));
+        queue.extend(more);
+        synced |= others.iter().any(|command| matches!(command, Command::SyncThenReceipt { .. }));
+    }
+    assert!(synced);
+    let receipt = signed(&receipt(), STORE);
+    let send = |to| Command::SendReceipt { to, receipt: Box::new(receipt.clone()) };
+    assert_eq!(pull.handle_receipted(&receipt), [send(peer(RELAY))]);
+    assert_eq!(pull.handle_lost(&peer(RELAY), now()), [send(peer(SENDER))]);
+    assert_eq!(pull.clone().handle_released(&peer(SENDER)), [Command::Stop(Stop::Done)]);
+    assert_eq!(pull.handle_lost(&peer(SENDER), now()), [Command::Stop(Stop::Unheard)]);
+}
+
+#[test]
+fn a_source_that_lacks_one_blob_is_asked_for_the_others() {
+    let (mut pull, streams) = after_manifest();
+    pull.handle_source(peer(SENDER), Role::Device, now());
+    let commands = pull.handle_lost(&peer(RELAY), now());
+    assert!(commands.is_empty(), "{commands:?}");
+    let mut asked = Vec::new();
+    for (stream, ..) in streams {
+        asked.extend(gets(pull.handle_end(stream, StreamEnd::Over, now())).0);
+    }
+    // It has not the first one: the rest of what was asked for is asked for nowhere, and the other comes from it.
+    let first = asked[0].1;
+    let mut ends = asked;
+    let mut had = false;
+    let mut last = Vec::new();
+    while let Some((stream, blob, ranges)) = ends.pop() {
+        last = if blob == first {
+            pull.handle_end(stream, StreamEnd::Refused, now())
+        } else {
+            had = true;
+            bring(&mut pull, stream, &ranges)
+        };
+        ends.extend(gets(last.clone()).0);
+    }
+    assert!(had);
+    assert_eq!(last, [Command::Stop(Stop::NoSource)]);
 }
 
 #[test]
@@ -416,7 +490,7 @@ fn a_source_that_says_later_is_asked_later_and_no_later_than_the_longest_wait() 
 #[test]
 fn a_second_holder_of_the_same_delivery_becomes_a_source() {
     let (mut pull, streams) = after_manifest();
-    let commands = pull.handle_offer(&offer(), peer(SENDER), now()).unwrap();
+    let commands = pull.handle_offer(&offer(), peer(SENDER), &Standing::OwnRelay, now()).unwrap();
     assert!(matches!(&commands[..], [Command::Answer { to, .. }] if *to == peer(SENDER)));
     let commands = pull.handle_end(streams[0].0, StreamEnd::Refused, now());
     let asked = commands.iter().map(|command| match command {
@@ -436,7 +510,10 @@ fn bad_input_34_a_delivery_with_other_contents_under_the_same_number_is_refused(
         Offer { mailbox: carol(), ..offer() },
     ];
     for other in others {
-        assert_eq!(pull.handle_offer(&other, peer(SENDER), now()), Err(NotAdmitted::OtherContents));
+        assert_eq!(
+            pull.handle_offer(&other, peer(SENDER), &Standing::OwnRelay, now()),
+            Err(NotAdmitted::OtherContents)
+        );
         if other.manifest.id != offer().manifest.id || other.mailbox != bob() {
             let receipted = Pull::again(other, peer(RELAY), &Standing::OwnRelay, &signed(&receipt(), STORE));
             assert_eq!(receipted.unwrap_err(), NotAdmitted::OtherContents);
@@ -454,7 +531,7 @@ fn bad_input_34_a_replayed_offer_of_a_receipted_delivery_gets_the_same_receipt()
         commands,
         [Command::Answer { to: peer(RELAY), answers: vec![Answer::Have; 2] }, send(peer(RELAY))]
     );
-    let commands = pull.handle_offer(&offer(), peer(SENDER), now()).unwrap();
+    let commands = pull.handle_offer(&offer(), peer(SENDER), &Standing::OwnRelay, now()).unwrap();
     assert_eq!(commands[1], send(peer(SENDER)));
     assert!(pull.handle_released(&peer(RELAY)).is_empty(), "the other holder has not answered");
     assert_eq!(pull.handle_lost(&peer(SENDER), now()), [Command::Stop(Stop::Unheard)]);

@@ -204,6 +204,9 @@ impl World {
             self.misfortune();
         } else if self.channel.is_empty() || (self.chaos && self.rng.random_bool(0.02)) {
             self.wait();
+        } else if self.chaos && self.rng.random_bool(0.05) {
+            self.pass(Duration::from_millis(500));
+            self.store_looks();
         } else {
             self.deliver();
         }

@@ -58,6 +58,9 @@ impl World {
                     let of = Reply::Get { stream, life: self.store.life };
                     self.send(Message::ToHolder { to: at, payload, of });
                 }
+                pull::Command::Leave { stream } | pull::Command::Enough { stream } => {
+                    self.end(stream, StreamEnd::Left, self.store.life);
+                }
                 pull::Command::Wait(until) => self.store.timer = Some(until),
                 pull::Command::SyncThenReceipt { delivery, mailbox, manifest } => {
                     self.sync_then_receipt(delivery, mailbox, manifest);
@@ -146,7 +149,7 @@ impl World {
             }
         };
         if let Some(pull) = &mut self.store.pull {
-            return pull.handle_offer(&offer, from, self.now).unwrap();
+            return pull.handle_offer(&offer, from, &standing, self.now).unwrap();
         }
         let (pull, commands) = if let Some(receipt) = &self.store.receipt {
             Pull::again(offer, from, &standing, receipt).unwrap()
@@ -194,9 +197,23 @@ impl World {
 
     pub(crate) fn store_lost(&mut self, peer: PeerId) {
         let at = self.holder(&peer);
-        self.store.open.retain(|_, from| *from != at);
         let now = self.now;
         let commands = self.store.pull.as_mut().map(|pull| pull.handle_lost(&peer, now));
+        self.store_does(commands.unwrap_or_default());
+        let lost: Vec<_> =
+            self.store.open.iter().filter(|(_, from)| **from == at).map(|(stream, _)| *stream).collect();
+        for stream in lost {
+            self.end(stream, StreamEnd::Over, self.store.life);
+        }
+    }
+
+    /// Some streams have brought something on the wire, others nothing.
+    pub(crate) fn store_looks(&mut self) {
+        let open: Vec<_> = self.store.open.keys().copied().collect();
+        let received: Vec<_> =
+            open.into_iter().map(|stream| (stream, self.rng.random_range(0..20_000_000))).collect();
+        let now = self.now;
+        let commands = self.store.pull.as_mut().map(|pull| pull.handle_look(&received, now));
         self.store_does(commands.unwrap_or_default());
     }
 

@@ -8,6 +8,7 @@ use crate::connection::probe;
 use crate::error::{GiveUp, Misbehaviour, PeerError};
 use crate::limits::SILENCE_PROBE_TIME;
 use crate::progress::{Pace, Progress};
+use crate::pull::Gauge;
 
 /// Pieces taken off the stream at once: quinn's lock is taken once for all of them.
 const CHUNKS: usize = 32;
@@ -20,15 +21,23 @@ pub(super) struct Input {
     next: usize,
     progress: Progress,
     received: u64,
+    gauge: Gauge,
 }
 
 impl Input {
     /// The rest of `stream`, of which `first` was read already.
-    pub(super) fn new(quic: quinn::Connection, stream: RecvStream, first: Bytes, pace: Pace) -> Self {
+    pub(super) fn new(
+        quic: quinn::Connection,
+        stream: RecvStream,
+        first: Bytes,
+        pace: Pace,
+        gauge: Gauge,
+    ) -> Self {
         let mut chunks = [const { Bytes::new() }; CHUNKS];
         let received = first.len() as u64;
+        gauge.add(first.len());
         chunks[CHUNKS - 1] = first;
-        Self { quic, stream, chunks, next: CHUNKS - 1, progress: Progress::new(pace), received }
+        Self { quic, stream, chunks, next: CHUNKS - 1, progress: Progress::new(pace), received, gauge }
     }
 
     /// Bytes that came so far.
@@ -90,6 +99,7 @@ impl Input {
         rest.fill(Bytes::new());
         self.next = 0;
         self.received += len as u64;
+        self.gauge.add(len);
         if !self.progress.moved(len, began.elapsed()) {
             return Err(Misbehaviour::TooSlow.into());
         }

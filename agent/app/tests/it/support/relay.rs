@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bao_tree::io::outboard::PreOrderMemOutboard;
 use bytes::Bytes;
 use lighter_protocol::blob::GROUP;
 use lighter_protocol::wire::{Answer, Get, Offer, OfferedBlob, Request, Response};
-use lighter_protocol::{Attestation, BlobId, DeliveryId, Mailbox, Receipt, RelayRecord, Signed, UnixTime};
+use lighter_protocol::{
+    Attestation, BlobId, DeliveryId, Mailbox, PeerId, Receipt, RelayRecord, Signed, UnixTime,
+};
 use lighter_transport::location::LocationClient;
 use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::World;
 
@@ -29,6 +33,25 @@ pub(crate) struct Held {
     pub(crate) is_wrong: bool,
     /// The name that the attachments have.
     pub(crate) name: Option<String>,
+    /// Who else is named as a source of what is held.
+    pub(crate) sources: Vec<PeerId>,
+    /// Bytes a second that are served, all streams together.
+    pub(crate) rate: Option<u64>,
+    /// Bytes that were read to be served.
+    pub(crate) served: u64,
+    /// When the next byte may be served, with a rate.
+    free_at: Option<Instant>,
+}
+
+impl Held {
+    /// Bytes are about to be served: when they may be.
+    fn serve(&mut self, len: usize) -> Option<Instant> {
+        self.served += len as u64;
+        let rate = self.rate?;
+        let at = self.free_at.map_or_else(Instant::now, |at| at.max(Instant::now()));
+        self.free_at = Some(at + Duration::from_micros(len as u64 * 1_000_000 / rate));
+        Some(at)
+    }
 }
 
 /// A relay that runs until it is dropped.
@@ -88,8 +111,15 @@ impl Relay {
             expires: UnixTime(UnixTime::now().0 + 86_400),
             introduction: None,
         };
+        let offer = Offer { sources: held.sources.clone(), ..offer };
         held.offers.push(offer.clone());
         offer
+    }
+
+    /// Takes blobs in that another relay offers.
+    pub(crate) fn keep(&self, blobs: &[&[u8]]) {
+        let mut held = self.held.lock().unwrap();
+        held.blobs.extend(blobs.iter().map(|bytes| (BlobId::of(bytes), bytes.to_vec())));
     }
 
     /// Waits for so many receipts.
@@ -167,19 +197,24 @@ async fn serve(held: Arc<Mutex<Held>>, get: Get, responder: lighter_transport::R
     let outboard = PreOrderMemOutboard::create(&bytes, GROUP);
     let size = bytes.len() as u64;
     let stall_at = stall_at.filter(|at| *at < size);
-    let _ = responder.serve(&get, size, Slow { bytes: bytes.into(), stall_at }, outboard).await;
+    let _ = responder.serve(&get, size, Slow { bytes: bytes.into(), stall_at, held }, outboard).await;
 }
 
-/// Bytes that stop coming at some place.
+/// Bytes that stop coming at some place, or come slowly.
 struct Slow {
     bytes: Bytes,
     stall_at: Option<u64>,
+    held: Arc<Mutex<Held>>,
 }
 
 impl bao_tree::io::fsm::AsyncSliceReader for Slow {
     async fn read_at(&mut self, offset: u64, len: usize) -> std::io::Result<Bytes> {
         if self.stall_at.is_some_and(|at| offset >= at) {
             std::future::pending::<()>().await;
+        }
+        let at = self.held.lock().unwrap().serve(len);
+        if let Some(at) = at {
+            tokio::time::sleep_until(at).await;
         }
         bao_tree::io::fsm::AsyncSliceReader::read_at(&mut self.bytes, offset, len).await
     }
