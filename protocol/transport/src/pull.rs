@@ -97,6 +97,12 @@ impl Gauge {
         self.stop.send_replace(true);
     }
 
+    /// Waits until somebody wants the pull to end.
+    async fn stopped(&self) {
+        // The sender is this gauge's own.
+        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+
     fn add(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -117,7 +123,7 @@ pub struct Pull {
     pub attestation: Option<Signed<Attestation>>,
     /// How many streams to use at most.
     pub streams: usize,
-    /// For who looks on; a new one for each pull.
+    /// For who looks on.
     pub gauge: Gauge,
 }
 
@@ -191,27 +197,36 @@ impl Connection {
             };
         }
         let _window = PullWindow::open(self);
+        let (stop, stopped) = watch::channel(false);
         let mut streams = JoinSet::new();
         for share in pull.missing.split(stream_count(pull)) {
             let stream = Stream {
                 connection: self.clone(),
                 pull: Pull { missing: share, ..pull.clone() },
                 sink: Arc::clone(sink),
-                stopped: pull.gauge.stop.subscribe(),
+                stopped: stopped.clone(),
                 pulled: Pulled::default(),
             };
             streams.spawn(stream.run());
         }
         let mut sum = Pulled::default();
         let mut failed = None;
-        while let Some(ended) = streams.join_next().await {
+        loop {
+            let ended = tokio::select! {
+                ended = streams.join_next() => ended,
+                () = pull.gauge.stopped(), if !*stop.borrow() => {
+                    stop.send_replace(true);
+                    continue;
+                }
+            };
+            let Some(ended) = ended else { break };
             // A stream's task is never aborted while this waits for it, and does not panic.
             let Ok((pulled, result)) = ended else { continue };
             sum.verified += pulled.verified;
             sum.received += pulled.received;
             if let Err(error) = result {
                 // The others give what they have verified to the sink, and stop.
-                pull.gauge.stop();
+                stop.send_replace(true);
                 failed = failed.or(Some(error));
             }
         }

@@ -28,10 +28,11 @@ mod pull;
 mod receipt;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lighter_catalog::{Change, Ledger};
+use lighter_protocol::limits::SOURCES_MAX;
 use lighter_protocol::{DeliveryId, Mailbox, PeerId, TicketKey, UnixTime};
 use lighter_storage::Array;
 use lighter_transport::Endpoint;
@@ -110,6 +111,15 @@ struct Wake {
     keeper: Notify,
     /// How much is held of drops.
     tally: Arc<Mutex<drops::Tally>>,
+    /// Other relays that serve the same deliveries.
+    fellows: Mutex<Vec<PeerId>>,
+}
+
+impl Wake {
+    /// Other relays that serve the same deliveries, as an offer names them.
+    fn fellows(&self) -> Vec<PeerId> {
+        self.fellows.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl DeliverySignals {
@@ -144,6 +154,13 @@ impl DeliverySignals {
     /// Another relay said that a store has this delivery.
     pub fn tell_ended(&self, delivery: DeliveryId) {
         self.tell(Told::Ended(delivery));
+    }
+
+    /// These other relays have the same catalog and read the same array: each serves what this one offers, so they are
+    /// named as sources from now on.
+    pub fn tell_fellows(&self, fellows: impl IntoIterator<Item = PeerId>) {
+        let fellows = fellows.into_iter().take(SOURCES_MAX).collect();
+        *self.wake.fellows.lock().unwrap_or_else(PoisonError::into_inner) = fellows;
     }
 
     /// Something was not told.

@@ -191,7 +191,8 @@ impl Driver {
             }
             Command::Offer { session, offer } => match self.sessions.get(&session) {
                 Some((_, connection)) => {
-                    tokio::spawn(send_offer(shared, connection.clone(), *offer));
+                    let offer = Offer { sources: shared.wake.fellows(), ..*offer };
+                    tokio::spawn(send_offer(shared, connection.clone(), offer));
                 }
                 // Its end is on its way here.
                 None => self.queue.handle_lost(&offer.delivery, Now::read()),

@@ -40,6 +40,19 @@ async fn a_message_waits_for_its_store_is_pulled_receipted_and_released() {
     assert!(matches!(refused, Err(PullError::Refused)), "what is let go of is handed out no more");
 }
 
+// SPEC: D3
+#[tokio::test]
+async fn relays_on_the_same_catalog_are_named_as_sources_of_what_is_offered() {
+    let world = World::new().await;
+    let relay = world.start().await;
+    let fellow = Keypair::generate_ed25519().public().to_peer_id();
+    relay.signals.tell_fellows([fellow]);
+    let alice = world.store("alice");
+    let (session, _) = alice.come(&world, &relay).await;
+    relay.take(&["alice"], &message(1, 20_000)).await;
+    assert_eq!(alice.offer(&session).await.sources, [fellow]);
+}
+
 // SPEC: D5
 #[tokio::test]
 async fn a_store_that_is_there_is_offered_a_message_as_it_comes() {

@@ -139,7 +139,7 @@ pub(super) async fn hear(
             }
             Ok(None) => return,
             Err(_) => {
-                let pause = match meet(&database, &array, own, &mut known).await {
+                let pause = match meet(&database, &array, own, &signals, &mut known).await {
                     Ok(()) => FELLOWS_INTERVAL,
                     Err(error) => {
                         tracing::warn!(error, "other relays on the database are not known to the array yet");
@@ -152,11 +152,12 @@ pub(super) async fn hear(
     }
 }
 
-/// Tells the array who the other relays are, where that is new.
+/// Tells the array, and the stores that something is offered to, who the other relays are, where that is new.
 async fn meet(
     database: &Arc<PostgresCatalog>,
     array: &Array,
     own: PeerId,
+    signals: &DeliverySignals,
     known: &mut Option<BTreeSet<PeerId>>,
 ) -> Result<(), String> {
     let asked = Arc::clone(database);
@@ -169,6 +170,7 @@ async fn meet(
         return Ok(());
     }
     array.set_fellows(fellows.clone()).await.map_err(|error| error.to_string())?;
+    signals.tell_fellows(fellows.iter().copied());
     tracing::info!(
         relays = fellows.len(),
         "other relays use the same database: each reads what the others store"

@@ -70,6 +70,7 @@ pub(super) struct Relay {
     pub(super) ingest: Ingest,
     pub(super) gauges: DeliveryGauges,
     peer: PeerId,
+    pub(super) signals: DeliverySignals,
 }
 
 impl World {
@@ -177,11 +178,11 @@ impl World {
                 drops,
             };
             tokio::spawn(run(parts, inbox, gauges.clone(), stopped));
-            (address, array, ledger, ingest, gauges)
+            (address, array, ledger, ingest, gauges, signals)
         });
-        let (address, array, ledger, ingest, gauges) = within(started).await.unwrap();
+        let (address, array, ledger, ingest, gauges, signals) = within(started).await.unwrap();
         let (runtime, peer) = (Some(runtime), self.relay.peer());
-        Relay { runtime, stop, address, array, ledger, ingest, gauges, peer }
+        Relay { runtime, stop, address, array, ledger, ingest, gauges, signals, peer }
     }
 
     /// A store for `name`, enrolled and known to the location server.
