@@ -169,7 +169,11 @@ impl Server {
         }
     }
 
-    async fn requests(&self, stream: impl AsyncRead + AsyncWrite + Unpin, address: SocketAddr) {
+    async fn requests(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: SocketAddr,
+    ) {
         let app = TowerToHyperService::new(self.app.clone());
         let app = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(ClientAddress(address));
@@ -180,7 +184,9 @@ impl Server {
             .header_read_timeout(self.limits.header_time_max)
             .max_buf_size(HEADER_LEN_MAX)
             .max_headers(HEADER_LINES_MAX)
-            .serve_connection(TokioIo::new(stream), app);
+            .serve_connection(TokioIo::new(stream), app)
+            // Where the application agrees to one; the connection is its own from then on.
+            .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,

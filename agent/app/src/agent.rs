@@ -5,17 +5,21 @@ use std::path::Path;
 use lighter_protocol::UnixTime;
 use lighter_store::{Store, StoreError};
 use lighter_transport::location::{LocationClient, LocationSetupError};
+use lighter_transport::proxy::NotAProxy;
 use lighter_transport::{BindError, Endpoint, EndpointConfig, Identity};
 use tokio::net::UnixListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::carriers::Carriers;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::limits::{EXPIRE_INTERVAL, OUTGOING_LISTED, STOP_TIME_MAX};
 use crate::outbox::Outbox;
 use crate::shared::{Handle, Shared};
-use crate::{control, drops, offers, outbox, registration, serve, sessions, submission, wake, ways};
+use crate::{
+    carriers, control, drops, offers, outbox, registration, serve, sessions, submission, wake, ways,
+};
 
 /// Why the agent does not start.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,9 @@ pub enum StartError {
     /// The store.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// The configuration's proxy is none.
+    #[error("network.proxy: {0}")]
+    Proxy(NotAProxy),
     /// The control socket.
     #[error("the control socket: {0}")]
     Control(std::io::Error),
@@ -37,7 +44,7 @@ pub enum StartError {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::Location(_) => Self::wrong_use(error),
+            StartError::Location(_) | StartError::Proxy(_) => Self::wrong_use(error),
             error => Self::failed(error),
         }
     }
@@ -63,7 +70,12 @@ impl Agent {
         store: Store,
         control: Option<&Path>,
     ) -> Result<Self, StartError> {
-        let location = LocationClient::new(&config.location.url, config.location.ca_file.as_deref())?;
+        let proxies = carriers::proxies(&config).map_err(StartError::Proxy)?;
+        let (url, ca_file) = (&config.location.url, config.location.ca_file.as_deref());
+        let location = LocationClient::new_through(url, ca_file, proxies)?;
+        // Beside the control socket, in the data folder.
+        let remembered = control.and_then(Path::parent).map(|data| data.join("networks.json"));
+        let carriers = Carriers::new(&config, remembered).map_err(StartError::Proxy)?;
         let listen = config.quic.listen;
         let endpoint = if listen.ip().is_unspecified() {
             Endpoint::bind_any(&identity, listen.port(), EndpointConfig::default())?
@@ -72,7 +84,7 @@ impl Agent {
         };
         let listener: Option<UnixListener> =
             control.map(control::listen).transpose().map_err(StartError::Control)?;
-        let shared = Shared::new(config, identity, store, endpoint, location);
+        let shared = Shared::new(config, identity, store, endpoint, location, carriers);
         offers::resume(&shared).await?;
         let registration = tokio::spawn(registration::run(shared.clone()));
         let mut tasks = JoinSet::new();

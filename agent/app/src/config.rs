@@ -227,16 +227,23 @@ impl Default for QuicConfig {
 }
 
 /// Ways to other peers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     /// Whether peers on the local network are found by multicast DNS, and find this one.
     pub mdns: bool,
+    /// The HTTP proxy that web servers are reached through, the location server and relays among them:
+    /// `http://[NAME:PASSWORD@]HOST:PORT`. Absent: what `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say; empty: none at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// What is reached without `proxy`: names, addresses and networks, with commas between.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub no_proxy: String,
 }
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { mdns: true }
+        Self { mdns: true, proxy: None, no_proxy: String::new() }
     }
 }
 
@@ -476,7 +483,11 @@ mod tests {
             },
             key: KeyConfig::Keyring { entry: "alice@example.org 1".to_owned() },
             quic: QuicConfig { advertise: vec!["192.0.2.1:7443".parse().unwrap()], ..QuicConfig::default() },
-            network: NetworkConfig { mdns: false },
+            network: NetworkConfig {
+                mdns: false,
+                proxy: Some("http://proxy.example.org:3128".to_owned()),
+                no_proxy: "example.org".to_owned(),
+            },
             smtp: Some(SmtpConfig {
                 tls: SmtpTls::Required,
                 ca_file: Some("ca.pem".into()),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   registration ─ location server (HTTP): registered, attested, pinged, offline
-//!   sessions ───── own relays (QUIC): Waiting?, their offers
+//!   sessions ───── own relays (QUIC, or what `carriers` finds where UDP is blocked): Waiting?, their offers
 //!   serve ──────── every connection: offers to `pulls`, gets, receipts to `offers`
 //!   pulls ──────── one task a delivery: the pull machine, the store, the receipt
 //!   offers ─────── one task an outgoing delivery: the offer machine, until the receipt
@@ -18,6 +18,7 @@
 pub mod access;
 pub mod address_books;
 pub mod agent;
+pub mod carriers;
 pub mod cli;
 mod commands;
 pub mod config;

@@ -36,6 +36,20 @@ pub const SOURCES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a peer that is dialled may take: three tries of a lost first packet.
 pub const DIAL_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a relay's carrier is given before the next is tried beside it: a handshake over a slow line.
+pub const CARRIER_HEAD_START: Duration = Duration::from_millis(600);
+/// How long one carrier is given to open.
+pub const CARRIER_TIME_MAX: Duration = Duration::from_secs(8);
+/// How long a better carrier than the one in use is given.
+pub const BETTER_TIME_MAX: Duration = Duration::from_secs(4);
+/// When a better carrier is tried first, after a session has begun by another; then after twice as long each time.
+pub const BETTER_PAUSE_MIN: Duration = Duration::from_secs(10);
+/// The longest between two such tries.
+pub const BETTER_PAUSE_MAX: Duration = Duration::from_mins(5);
+/// Networks of which it is remembered what works there.
+pub const NETWORKS_REMEMBERED_MAX: usize = 32;
+/// Bytes of the file that it is remembered in.
+pub const NETWORKS_FILE_LEN_MAX: u64 = 64 * 1024;
 /// How long it is tried to reach a store on all ways together: three first packets at an address, or a helper and the
 /// hole behind it.
 pub const REACH_TIME_MAX: Duration = Duration::from_secs(6);

@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 
 use lighter_protocol::wire::{Request, Response, Waiting};
 use lighter_protocol::{PeerId, RelayRecord};
-use lighter_transport::Connection;
+use lighter_transport::{Carrier, Connection};
 use rand::RngExt;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::limits::{DIAL_TIME_MAX, RECONNECT_MAX, RECONNECT_MIN, SESSION_GOOD_AFTER, STORE_PING_TIME_MAX};
-use crate::serve;
+use crate::carriers::NotReached;
+use crate::limits::{
+    BETTER_PAUSE_MAX, BETTER_PAUSE_MIN, RECONNECT_MAX, RECONNECT_MIN, SESSION_GOOD_AFTER, STORE_PING_TIME_MAX,
+};
 use crate::shared::Handle;
+use crate::{carriers, serve};
 
 /// Keeps a session with each relay that the attestation names, until the agent stops.
 pub async fn run(shared: Handle) {
@@ -51,13 +54,21 @@ impl Drop for Session {
     }
 }
 
-/// Dials again whenever the session breaks, with growing waits and jitter; at once after a wake.
+/// Dials again whenever the session breaks, with growing waits and jitter; at once after a wake, and where a better carrier
+/// has opened already.
 async fn keep(shared: Handle, relay: RelayRecord) {
     let mut wait = RECONNECT_MIN;
+    let mut opened = None;
     loop {
         let mut wakes = shared.wakes.subscribe();
         let began = Instant::now();
-        let ended = session(&shared, &relay).await;
+        let ended = match session(&shared, &relay, opened.take()).await {
+            Ok(better) => {
+                opened = Some(better);
+                continue;
+            }
+            Err(ended) => ended,
+        };
         if began.elapsed() >= SESSION_GOOD_AFTER {
             wait = RECONNECT_MIN;
         }
@@ -75,31 +86,72 @@ async fn keep(shared: Handle, relay: RelayRecord) {
 #[derive(Clone, Debug, thiserror::Error)]
 enum Ended {
     #[error("{0}")]
-    NotConnected(lighter_transport::ConnectError),
-    #[error("none of its addresses may be dialled from here")]
-    NoAddress,
+    NotConnected(NotReached),
     #[error("the relay does not accept the attestation")]
     NotAccepted,
     #[error("the connection broke")]
     Broken,
 }
 
-async fn session(shared: &Handle, relay: &RelayRecord) -> Ended {
-    let addresses = shared.dialable(&relay.addresses);
-    if addresses.is_empty() {
-        return Ended::NoAddress;
-    }
-    let connection = match shared.endpoint.connect(relay.peer, &addresses, DIAL_TIME_MAX).await {
-        Ok(connection) => connection,
-        Err(error) => return Ended::NotConnected(error),
+/// One session, on `opened` or on a connection of its own. Gives a connection by a better carrier, to go on with.
+async fn session(shared: &Handle, relay: &RelayRecord, opened: Option<Open>) -> Result<Open, Ended> {
+    let open = match opened {
+        Some(opened) => opened,
+        None => Open::new(shared, carriers::connect(shared, relay).await.map_err(Ended::NotConnected)?),
     };
-    // What the relay asks is served beside the session; both end with the connection.
-    let serving = tokio::spawn(serve::connection(shared.clone(), connection.clone()));
-    let ended = wait_on(shared, &connection).await;
-    connection.close();
-    serving.abort();
-    shared.links.sweep(&relay.peer);
-    ended
+    let connection = &open.connection;
+    tokio::select! {
+        ended = wait_on(shared, connection) => Err(ended),
+        better = look_for_better(shared, relay, connection.carrier()) => {
+            tracing::info!(relay = %relay.peer, carrier = %better.carrier(), "the session moves to a better carrier");
+            Ok(Open::new(shared, better))
+        }
+    }
+}
+
+/// An open connection to a relay. What the relay asks is served beside the session; both end with it.
+struct Open {
+    shared: Handle,
+    connection: Connection,
+    serving: JoinHandle<()>,
+}
+
+impl Open {
+    fn new(shared: &Handle, connection: Connection) -> Self {
+        let serving = tokio::spawn(serve::connection(shared.clone(), connection.clone()));
+        Self { shared: shared.clone(), connection, serving }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.connection.close();
+        self.serving.abort();
+        self.shared.links.sweep(&self.connection.peer());
+    }
+}
+
+/// Tries better carriers now and then, and after each wake, until one opens.
+async fn look_for_better(shared: &Handle, relay: &RelayRecord, carrier: Carrier) -> Connection {
+    if carrier == Carrier::Quic {
+        return std::future::pending().await;
+    }
+    let mut wakes = shared.wakes.subscribe();
+    let mut pause = BETTER_PAUSE_MIN;
+    loop {
+        tokio::select! {
+            () = sleep(pause) => pause = (pause * 2).min(BETTER_PAUSE_MAX),
+            changed = wakes.changed() => {
+                if changed.is_err() {
+                    return std::future::pending().await;
+                }
+                pause = BETTER_PAUSE_MIN;
+            }
+        }
+        if let Some(better) = carriers::better(shared, relay, carrier).await {
+            return better;
+        }
+    }
 }
 
 /// Says `Waiting?` with each new attestation, and holds the session until it breaks.

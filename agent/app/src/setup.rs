@@ -105,7 +105,7 @@ pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Fa
             senders: known.as_ref().map_or_else(Vec::new, |known| known.submission.senders.clone()),
         },
         quic: known.as_ref().map_or_else(|| default_quic(&request.location), |known| known.quic.clone()),
-        network: known.as_ref().map(|known| known.network).unwrap_or_default(),
+        network: known.as_ref().map(|known| known.network.clone()).unwrap_or_default(),
         send: known.as_ref().map_or_else(SendConfig::default, |known| known.send.clone()),
         outbox: known.as_ref().map_or_else(OutboxConfig::default, |known| known.outbox.clone()),
         store: known.as_ref().map_or_else(StoreConfig::default, |known| known.store),

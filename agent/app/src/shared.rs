@@ -11,6 +11,7 @@ use lighter_transport::{Endpoint, Identity};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::carriers::Carriers;
 use crate::config::Config;
 use crate::dial;
 use crate::drops::Drops;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub wakes: watch::Sender<u64>,
     /// Who is connected.
     pub links: Links,
+    /// Carriers to relays: what worked where.
+    pub carriers: Carriers,
     /// Ways to peers: who is expected, who knocked.
     pub ways: Ways,
     /// Deliveries being pulled.
@@ -93,6 +96,7 @@ impl Shared {
         store: Store,
         endpoint: Endpoint,
         location: LocationClient,
+        carriers: Carriers,
     ) -> Handle {
         Arc::new(Self {
             config,
@@ -103,6 +107,7 @@ impl Shared {
             membership: watch::Sender::default(),
             wakes: watch::Sender::default(),
             links: Links::default(),
+            carriers,
             ways: Ways::default(),
             pulls: Pulls::default(),
             offers: Offers::default(),

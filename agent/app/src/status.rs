@@ -25,10 +25,11 @@ pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
     let pulls = pulls(shared).await;
     let membership = shared.membership.borrow().clone();
     let attestation = membership.attestation.map(|attested| attested.attestation);
-    let relays = attestation
-        .iter()
-        .flat_map(|attestation| &attestation.relays)
-        .map(|relay| RelayStatus { peer: relay.peer, connected: shared.links.get(&relay.peer).is_some() });
+    let relays = attestation.iter().flat_map(|attestation| &attestation.relays).map(|relay| {
+        let link = shared.links.get(&relay.peer);
+        let carrier = link.as_ref().map(lighter_transport::Connection::carrier);
+        RelayStatus { peer: relay.peer, connected: link.is_some(), carrier }
+    });
     Ok(Status {
         mailbox: shared.mailbox().clone(),
         peer: shared.identity.peer(),

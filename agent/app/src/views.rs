@@ -7,6 +7,7 @@ use lighter_protocol::pull::{Role, SourceState, SourceView};
 use lighter_protocol::wire::OfferedBlob;
 use lighter_protocol::{BlobId, DeliveryId, Mailbox, PeerId, UnixTime};
 use lighter_store::{Incoming, IncomingState, Outgoing, OutgoingState, Store, StoreError};
+use lighter_transport::Carrier;
 use serde::{Deserialize, Serialize};
 
 use crate::outbox::status::OutboxStatus;
@@ -126,6 +127,9 @@ pub struct RelayStatus {
     pub peer: PeerId,
     /// Whether there is a session.
     pub connected: bool,
+    /// What carries it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<Carrier>,
 }
 
 /// The store.

@@ -23,6 +23,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::carrier::Carrier;
 use crate::endpoint::Permit;
 use crate::error::{CloseCode, ExchangeError, GiveUp, Misbehaviour, PeerError};
 use crate::limits::{
@@ -58,6 +59,7 @@ pub struct Connection {
 struct Inner {
     quic: quinn::Connection,
     peer: PeerId,
+    carrier: Carrier,
     first_address: SocketAddr,
     patience: Patience,
     requests: Mutex<mpsc::Receiver<(Request, SendStream)>>,
@@ -87,6 +89,7 @@ impl Connection {
     pub(crate) fn new(
         quic: quinn::Connection,
         peer: PeerId,
+        carrier: Carrier,
         patience: Patience,
         large: Arc<Semaphore>,
         permit: Option<Permit>,
@@ -96,7 +99,8 @@ impl Connection {
         let reader = tokio::spawn(reader.run());
         let (requests, pulls) = (Mutex::new(receiver), Default::default());
         let first_address = canonical(quic.remote_address());
-        Self { inner: Arc::new(Inner { quic, peer, first_address, patience, requests, reader, pulls }) }
+        let inner = Inner { quic, peer, carrier, first_address, patience, requests, reader, pulls };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Who the other side is: proved in the handshake.
@@ -109,14 +113,27 @@ impl Connection {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// Where the other side is now. It may move.
+    /// What carries it.
+    pub fn carrier(&self) -> Carrier {
+        self.inner.carrier
+    }
+
+    /// Where the other side is now: for logs and counts. It may move. In a tunnel it is where the byte stream goes, which
+    /// a web server or a proxy may be at.
     pub fn remote_address(&self) -> SocketAddr {
         canonical(self.inner.quic.remote_address())
     }
 
-    /// Where the other side was when the connection was opened: the handshake proved that it could be reached there.
-    pub fn first_address(&self) -> SocketAddr {
-        self.inner.first_address
+    /// Where the other side's UDP socket is now, as seen from here: what a hole can be opened to. A connection through a
+    /// tunnel says nothing of that.
+    pub fn udp_address(&self) -> Option<SocketAddr> {
+        (self.inner.carrier == Carrier::Quic).then(|| self.remote_address())
+    }
+
+    /// Where the other side's UDP socket was when the connection was opened: the handshake proved that it could be reached
+    /// there. None in a tunnel.
+    pub fn first_udp_address(&self) -> Option<SocketAddr> {
+        (self.inner.carrier == Carrier::Quic).then_some(self.inner.first_address)
     }
 
     /// How many datagrams have come in: while it grows, the other side is there.
@@ -202,6 +219,7 @@ impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
             .field("peer", &self.peer())
+            .field("carrier", &self.carrier())
             .field("remote", &self.remote_address())
             .finish()
     }

@@ -9,6 +9,7 @@
 
 mod admission;
 mod quic;
+mod tunnels;
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -20,23 +21,25 @@ use quinn::{ConnectionError, Incoming};
 use rustls::AlertDescription;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::{debug, info};
 
 pub use admission::ConnectionLimits;
 pub(crate) use admission::Permit;
 pub use quic::{Congestion, Manner};
+pub use tunnels::Place;
 
+use crate::carrier::Carrier;
 use crate::connection::{self, Connection, Patience};
-use crate::error::{CloseCode, ExchangeError, PeerError};
+use crate::error::{CloseCode, PeerError};
 use crate::identity::Identity;
 use crate::limits::{
-    ACCEPTED_QUEUE_MAX, ADDRESS_HEAD_START, ADDRESSES_TRIED_MAX, CLOSE_TIME_MAX, IDLE_TIME_MAX, KEEP_ALIVE,
-    LARGE_REQUESTS_MAX, OPEN_TIME_MAX,
+    ACCEPTED_QUEUE_MAX, CLOSE_TIME_MAX, IDLE_TIME_MAX, KEEP_ALIVE, LARGE_REQUESTS_MAX, OPEN_TIME_MAX,
+    TUNNELS_MAX,
 };
 use crate::tls::TlsError;
+use crate::tunnel::Tunnels;
 use admission::{Admission, Network, Verdict};
-use lighter_protocol::wire::Request;
 
 /// How an endpoint behaves. The default is right for agents and relays.
 #[derive(Clone, Debug)]
@@ -112,7 +115,7 @@ pub enum ConnectError {
     WrongPeer,
 }
 
-/// One UDP socket with its connections. Clones are the same endpoint; it is closed by [`Endpoint::close`], or when the
+/// One UDP socket with its connections, and those through tunnels. Clones are the same endpoint; it is closed by [`Endpoint::close`], or when the
 /// last clone is dropped.
 #[derive(Clone)]
 pub struct Endpoint {
@@ -124,13 +127,25 @@ struct Inner {
     identity: Identity,
     config: EndpointConfig,
     large: Arc<Semaphore>,
+    admission: Arc<Mutex<Admission>>,
+    tunnels: Tunnels,
+    tunnel_places: Arc<Semaphore>,
+    tunnel_server: Arc<quinn::ServerConfig>,
+    opened: mpsc::Sender<Connection>,
     accepted: tokio::sync::Mutex<mpsc::Receiver<Connection>>,
     acceptor: JoinHandle<()>,
+}
+
+impl Inner {
+    fn opening(&self, carrier: Carrier) -> Opening {
+        Opening { carrier, patience: self.config.patience, large: Arc::clone(&self.large) }
+    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.acceptor.abort();
+        self.tunnels.abandon();
         self.quic.close(CloseCode::Done.code(), b"");
     }
 }
@@ -153,17 +168,35 @@ impl Endpoint {
                 .map_err(socket_error)?;
 
         let large = Arc::new(Semaphore::new(LARGE_REQUESTS_MAX));
-        let (sender, receiver) = mpsc::channel(ACCEPTED_QUEUE_MAX);
+        let admission = Arc::new(Mutex::new(Admission::new(config.connections)));
+        let (opened, receiver) = mpsc::channel(ACCEPTED_QUEUE_MAX);
+        let tunnel_server = Arc::clone(&server.tunnel);
+        let carrier = Carrier::Quic;
         let acceptor = Acceptor {
             quic: quic.clone(),
             server,
-            admission: Arc::new(Mutex::new(Admission::new(config.connections))),
-            opening: Opening { patience: config.patience, large: Arc::clone(&large), sender },
+            admission: Arc::clone(&admission),
+            opening: Opening { carrier, patience: config.patience, large: Arc::clone(&large) },
+            opened: opened.clone(),
             open_time_max: config.open_time_max,
         };
         let acceptor = tokio::spawn(acceptor.run());
         let (identity, accepted) = (identity.clone(), tokio::sync::Mutex::new(receiver));
-        Ok(Self { inner: Arc::new(Inner { quic, identity, config, large, accepted, acceptor }) })
+        let tunnel_places = Arc::new(Semaphore::new(TUNNELS_MAX));
+        let inner = Inner {
+            quic,
+            identity,
+            config,
+            large,
+            admission,
+            tunnels: Tunnels::default(),
+            tunnel_places,
+            tunnel_server,
+            opened,
+            accepted,
+            acceptor,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// As [`Endpoint::bind`] on all addresses of this machine: of both families, or of IPv4 where there is no IPv6.
@@ -214,7 +247,10 @@ impl Endpoint {
         addresses: &[SocketAddr],
         limit: Duration,
     ) -> Result<Connection, ConnectError> {
-        timeout(limit, self.race(expected, addresses)).await.unwrap_or(Err(ConnectError::TimedOut))
+        let racing = self.race_with(addresses, |endpoint, address| async move {
+            endpoint.attempt(expected, address, Manner::Usual).await
+        });
+        timeout(limit, racing).await.unwrap_or(Err(ConnectError::TimedOut))
     }
 
     /// An open connection to `expected` at one address, opened in this manner, within `limit`.
@@ -241,38 +277,10 @@ impl Endpoint {
     pub async fn close(&self) {
         self.inner.acceptor.abort();
         self.inner.quic.close(CloseCode::Done.code(), b"");
-        if timeout(CLOSE_TIME_MAX, self.inner.quic.wait_idle()).await.is_err() {
+        let all = async { tokio::join!(self.inner.quic.wait_idle(), self.inner.tunnels.close()) };
+        if timeout(CLOSE_TIME_MAX, all).await.is_err() {
             info!("not every peer could be told of the close");
         }
-    }
-
-    async fn race(&self, expected: PeerId, addresses: &[SocketAddr]) -> Result<Connection, ConnectError> {
-        let mut waiting = addresses.iter().take(ADDRESSES_TRIED_MAX).copied();
-        let mut attempts = JoinSet::new();
-        let mut worst = ConnectError::NoAddress;
-        let mut more = true;
-        while more || !attempts.is_empty() {
-            if more {
-                match waiting.next() {
-                    Some(address) => {
-                        let endpoint = self.clone();
-                        attempts
-                            .spawn(async move { endpoint.attempt(expected, address, Manner::Usual).await });
-                    }
-                    None => more = false,
-                }
-            }
-            tokio::select! {
-                Some(ended) = attempts.join_next() => match ended {
-                    Ok(Ok(connection)) => return Ok(connection),
-                    Ok(Err(error)) => worst = worst.max(error),
-                    Err(_) => worst = worst.max(ConnectError::Unreachable), // the runtime is shutting down
-                },
-                () = sleep(ADDRESS_HEAD_START), if more => {}
-                else => {}
-            }
-        }
-        Err(worst)
     }
 
     /// One address: handshake, then Ping and Pong.
@@ -295,15 +303,7 @@ impl Endpoint {
             debug!(%address, %error, "did not connect");
             connect_error(&error)
         })?;
-        if let Err(error) = connection::exchange(&quic, &Request::Ping).await {
-            debug!(%address, %error, "did not open");
-            return Err(match (quic.close_reason(), error) {
-                (Some(reason), _) => connect_error(&reason),
-                (None, ExchangeError::Peer(PeerError::Busy)) => ConnectError::Busy,
-                (None, _) => ConnectError::Refused,
-            });
-        }
-        Ok(Connection::new(quic, expected, inner.config.patience, Arc::clone(&inner.large), None))
+        self.greet(quic, expected, address, Carrier::Quic).await
     }
 }
 
@@ -348,6 +348,7 @@ struct Acceptor {
     server: quic::Server,
     admission: Arc<Mutex<Admission>>,
     opening: Opening,
+    opened: mpsc::Sender<Connection>,
     open_time_max: Duration,
 }
 
@@ -379,7 +380,9 @@ impl Acceptor {
             Verdict::Accept => {
                 let permit = Permit::of_handshake(Arc::clone(&self.admission), network);
                 let config = Arc::clone(self.server.config_for(address.ip()));
-                let handshake = self.opening.clone().open(incoming, config, permit, self.open_time_max);
+                let opening = self.opening.clone();
+                let handshake =
+                    opening.open(incoming, config, permit, self.opened.clone(), self.open_time_max);
                 handshakes.spawn(async move {
                     if let Err(why) = handshake.await {
                         debug!(%address, ?why, "did not open");
@@ -402,9 +405,9 @@ impl Acceptor {
 /// What opening a connection that somebody else began needs.
 #[derive(Clone)]
 struct Opening {
+    carrier: Carrier,
     patience: Patience,
     large: Arc<Semaphore>,
-    sender: mpsc::Sender<Connection>,
 }
 
 /// Why a connection that somebody else began was not opened.
@@ -413,6 +416,7 @@ struct Opening {
 enum NotOpened {
     Handshake(ConnectionError),
     Certificate,
+    Tunnel(io::Error),
     Busy(PeerId),
     Ping(PeerId, PeerError),
     TooSlow,
@@ -425,24 +429,31 @@ impl Opening {
         incoming: Incoming,
         config: Arc<quinn::ServerConfig>,
         permit: Permit,
+        opened: mpsc::Sender<Connection>,
         limit: Duration,
     ) -> Result<(), NotOpened> {
-        let opening = self.handshake(incoming, config, permit);
-        let connection = timeout(limit, opening).await.map_err(|_| NotOpened::TooSlow)??;
-        self.sender.send(connection).await.map_err(|_| NotOpened::Closing)
+        let opening = self.handshake(incoming, Some(config), permit, None);
+        let (_, connection) = timeout(limit, opening).await.map_err(|_| NotOpened::TooSlow)??;
+        opened.send(connection).await.map_err(|_| NotOpened::Closing)
     }
 
+    /// Handshake, certificate, first Ping. `config`: another one than the endpoint's; `proved`: who it must be.
     async fn handshake(
         &self,
         incoming: Incoming,
-        config: Arc<quinn::ServerConfig>,
+        config: Option<Arc<quinn::ServerConfig>>,
         mut permit: Permit,
-    ) -> Result<Connection, NotOpened> {
-        let connecting = incoming.accept_with(config).map_err(NotOpened::Handshake)?;
-        let quic = connecting.await.map_err(NotOpened::Handshake)?;
+        proved: Option<PeerId>,
+    ) -> Result<(quinn::Connection, Connection), NotOpened> {
+        let connecting = match config {
+            Some(config) => incoming.accept_with(config),
+            None => incoming.accept(),
+        };
+        let quic = connecting.map_err(NotOpened::Handshake)?.await.map_err(NotOpened::Handshake)?;
         // Whatever fails from here on, the other side is told; where the time is up, too.
         let mut closing = CloseUnlessOpen { quic: quic.clone(), code: Some(CloseCode::TooSlow) };
-        let Some(peer) = quic::peer_of(&quic) else {
+        let peer = quic::peer_of(&quic).filter(|peer| proved.is_none_or(|proved| proved == *peer));
+        let Some(peer) = peer else {
             closing.code = Some(CloseCode::Protocol);
             return Err(NotOpened::Certificate);
         };
@@ -455,7 +466,10 @@ impl Opening {
             return Err(NotOpened::Ping(peer, error));
         }
         closing.code = None;
-        Ok(Connection::new(quic, peer, self.patience, Arc::clone(&self.large), Some(permit)))
+        let large = Arc::clone(&self.large);
+        let connection =
+            Connection::new(quic.clone(), peer, self.carrier, self.patience, large, Some(permit));
+        Ok((quic, connection))
     }
 }
 

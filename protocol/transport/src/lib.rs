@@ -3,7 +3,8 @@
 //! [`identity`] is a peer's key; [`tls`] makes both sides of a connection prove theirs; [`tcp`] is that over TCP, for
 //! relays and storage servers; [`location`] is the location server as its clients see it. [`endpoint`] is one
 //! UDP socket that connects and is connected to (QUIC); what it gives is a [`connection`], on which either side asks and
-//! answers.
+//! answers. Where UDP is blocked, QUIC goes through a [`tunnel`] in TLS on TCP or in a [`websocket`], with a [`proxy`] in
+//! between where there is one.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,6 +30,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod carrier;
 pub mod connection;
 pub mod endpoint;
 pub mod error;
@@ -38,13 +40,17 @@ pub mod location;
 pub mod meeting;
 mod message;
 pub mod progress;
+pub mod proxy;
 pub mod pull;
 pub mod serve;
 pub mod tcp;
 pub mod tls;
+pub mod tunnel;
+pub mod websocket;
 
+pub use carrier::Carrier;
 pub use connection::{Connection, IncomingRequest, Patience, Responder};
-pub use endpoint::{BindError, ConnectError, ConnectionLimits, Endpoint, EndpointConfig, Manner};
+pub use endpoint::{BindError, ConnectError, ConnectionLimits, Endpoint, EndpointConfig, Manner, Place};
 pub use error::{ExchangeError, GiveUp, Misbehaviour, PeerError};
 pub use identity::{Identity, IdentityError};
 pub use pull::{Piece, Pull, PullError, Pulled, VerifiedSink};

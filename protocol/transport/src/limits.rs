@@ -127,15 +127,68 @@ pub const PROGRESS_TIME: Duration = Duration::from_secs(60);
 /// … this many bytes must have moved in the meantime: 1 KiB/s, a seventh of a modem.
 pub const PROGRESS_LEN_MIN: u64 = 60 * 1024;
 
+/// The largest of QUIC's datagrams in a byte stream: four times an Ethernet frame's, for fewer of them. quinn sets aside
+/// 32 of these for each tunnel (and touches what comes in).
+pub const TUNNEL_DATAGRAM_LEN_MAX: u16 = 4_096;
+/// Datagrams that are handed over at once.
+pub const TUNNEL_SEGMENTS: usize = 8;
+/// Bytes of datagrams that wait on this side until the byte stream takes them; then QUIC waits.
+pub const TUNNEL_SEND_LEN: usize = 64 * 1024;
+/// Bytes of datagrams that have come and that QUIC has not taken; then the byte stream waits. Each counts
+/// [`TUNNEL_DATAGRAM_COST`] more than its length.
+pub const TUNNEL_RECEIVE_LEN: usize = 64 * 1024;
+/// What a datagram costs in memory besides its bytes.
+pub const TUNNEL_DATAGRAM_COST: usize = 64;
+/// Bytes that are read from a byte stream at once.
+pub const TUNNEL_READ_LEN: usize = 32 * 1024;
+/// Bytes that are written to a byte stream at once: a TLS record (RFC 8446 §5.1), and a WebSocket message.
+pub const TUNNEL_WRITE_LEN: usize = 16 * 1024;
+/// Bytes that the system may hold of a TCP connection that it has not sent yet: what is said later waits behind them.
+pub const TUNNEL_UNSENT_LEN: u32 = 128 * 1024;
+/// Tunnels that an endpoint has accepted and holds, besides what [`CONNECTIONS_MAX`] allows.
+pub const TUNNELS_MAX: usize = 1_024;
+/// Bytes that one tunnel holds, at worst: quinn's 32 datagrams, both queues, what is read and written, TLS' input.
+pub const TUNNEL_MEMORY_MAX: u64 = 32 * TUNNEL_DATAGRAM_LEN_MAX as u64
+    + (TUNNEL_SEND_LEN + TUNNEL_SEGMENTS * TUNNEL_DATAGRAM_LEN_MAX as usize) as u64
+    + (TUNNEL_RECEIVE_LEN + 2 * TUNNEL_READ_LEN) as u64
+    + (TLS_READ_LEN + 4 * TUNNEL_WRITE_LEN) as u64;
+/// How much longer than at its best a round trip may take before a sender in a tunnel holds back: what waits for the line
+/// waits on this side then, not in the queues of the system and of routers, where a ping would wait behind it.
+pub const TUNNEL_DELAY_MAX: Duration = Duration::from_millis(100);
+/// Bytes under way in a tunnel to begin with, at least, …
+pub const TUNNEL_WINDOW_MIN: u64 = 128 * 1024;
+/// … and at most: what may wait to be acknowledged anyway.
+pub const TUNNEL_WINDOW_MAX: u64 = SEND_WINDOW;
+/// How long the best round trip counts; then it is measured anew. The way through the network may have changed.
+pub const TUNNEL_BEST_RTT_TIME: Duration = Duration::from_secs(60);
+/// After accept(2) failed (too many open files), wait so long before the next.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of a WebSocket message or frame.
+pub const WEBSOCKET_MESSAGE_LEN_MAX: usize = 64 * 1024;
+/// Bytes that wait in a WebSocket to be written, beyond one message: answers to pings.
+pub const WEBSOCKET_WRITE_LEN_MAX: usize = 256 * 1024;
+/// From the first SYN to the upgrade, through a proxy and with TLS.
+pub const WEBSOCKET_CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
+/// Addresses of one web server that are tried.
+pub const WEB_ADDRESSES_TRIED_MAX: usize = 4;
+
 /// Bytes that all accepted connections together hold for requests, at worst: each its window and its small requests,
 /// besides the large ones that take turns. Pulls and answers to `Get` come on top; the program bounds their number.
 pub const CONNECTIONS_MEMORY_MAX: u64 = CONNECTIONS_MAX as u64
     * (CONNECTION_WINDOW as u64 + STREAMS_MAX as u64 * SMALL_REQUEST_LEN as u64)
-    + LARGE_REQUESTS_MAX as u64 * WIRE_MESSAGE_LEN_MAX as u64;
+    + LARGE_REQUESTS_MAX as u64 * WIRE_MESSAGE_LEN_MAX as u64
+    + TUNNELS_MAX as u64 * TUNNEL_MEMORY_MAX;
 /// Bytes that one pull holds, at worst: the window, and two pieces for each of its streams.
 pub const PULL_MEMORY_MAX: u64 = PULL_WINDOW as u64 + (PULL_STREAMS_MAX * 2 * PIECE_LEN) as u64;
 
-const _: () = assert!(CONNECTIONS_MEMORY_MAX <= 1_200 * 1024 * 1024);
+const _: () = assert!(CONNECTIONS_MEMORY_MAX <= 1_700 * 1024 * 1024);
+const _: () = assert!(TUNNEL_MEMORY_MAX <= 512 * 1024 && TUNNELS_MAX <= CONNECTIONS_MAX);
+const _: () = assert!(TUNNEL_DATAGRAM_LEN_MAX as usize + 2 <= TUNNEL_READ_LEN);
+const _: () = assert!(TUNNEL_DATAGRAM_LEN_MAX as usize <= TUNNEL_RECEIVE_LEN);
+const _: () = assert!(TUNNEL_DATAGRAM_LEN_MAX >= 1_200); // RFC 9000 §14
+const _: () = assert!(TUNNEL_WRITE_LEN <= WEBSOCKET_MESSAGE_LEN_MAX);
+const _: () = assert!(WEBSOCKET_MESSAGE_LEN_MAX <= WEBSOCKET_WRITE_LEN_MAX);
+const _: () = assert!(TUNNEL_WINDOW_MIN < TUNNEL_WINDOW_MAX);
 const _: () = assert!(PULL_MEMORY_MAX <= 32 * 1024 * 1024);
 const _: () = assert!(CONNECTIONS_PER_PEER_MAX <= CONNECTIONS_PER_NETWORK_MAX);
 const _: () = assert!(CONNECTIONS_PER_NETWORK_MAX <= CONNECTIONS_MAX);

@@ -16,6 +16,7 @@ pub mod sse;
 
 pub use api::{Presence, Scope, Secret, SnapshotPage, StorePresence, StoreRecord};
 pub use client::LocationClient;
-pub use connect::{HttpClient, http_client};
+pub(crate) use connect::web_tls;
+pub use connect::{HttpClient, http_client, http_client_through};
 pub use error::{LocationError, LocationSetupError};
 pub use presence::{PresenceEvent, PresenceEvents};

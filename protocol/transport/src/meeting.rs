@@ -60,6 +60,8 @@ enum NotHelped {
     TooOften,
     #[error("no such store is here")]
     NotHere,
+    #[error("one of the two is here through a tunnel: nobody sees its UDP socket")]
+    Tunnel,
 }
 
 impl From<SignedError> for NotHelped {
@@ -80,17 +82,22 @@ impl Helper {
         session: impl FnOnce(&Mailbox, &PeerId) -> Option<Connection>,
     ) -> Response {
         let admitted = self.admit(meet, &sender.peer(), location, now);
-        let found = admitted.and_then(|recipient| session(&recipient, &meet.store).ok_or(NotHelped::NotHere));
-        let store = match found {
-            Ok(store) => store,
+        let found = admitted.and_then(|recipient| {
+            let store = session(&recipient, &meet.store).ok_or(NotHelped::NotHere)?;
+            let sender = sender.first_udp_address().ok_or(NotHelped::Tunnel)?;
+            store.udp_address().ok_or(NotHelped::Tunnel)?;
+            Ok((sender, store))
+        });
+        let (sender_address, store) = match found {
+            Ok(found) => found,
             Err(reason) => {
                 debug!(sender = %sender.peer(), store = %meet.store, %reason, "not helped to meet");
                 return Response::Refused;
             }
         };
-        match self.knock(meet, sender.first_address(), &store).await {
+        match self.knock(meet, sender_address, &store).await {
             // An old session moves with its store; where a sender is, it has proved just now.
-            Ok(Response::Coming) => Response::Met(store.remote_address()),
+            Ok(Response::Coming) => store.udp_address().map_or(Response::Refused, Response::Met),
             Ok(response) => {
                 debug!(sender = %sender.peer(), store = %meet.store, ?response, "the store does not come");
                 Response::Refused

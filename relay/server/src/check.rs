@@ -148,6 +148,13 @@ fn ports(config: &Config, findings: &mut Vec<Finding>) {
     if config.roles.iter().any(|role| role.is_mail()) {
         let address = config.quic.listen;
         findings.push(port(&format!("quic on {address}"), UdpSocket::bind(address).map(drop)));
+        if config.tcp.enabled {
+            let address = config.tcp.listen.unwrap_or(address);
+            findings.push(port(
+                &format!("TLS on TCP for agents on {address}"),
+                TcpListener::bind(address).map(drop),
+            ));
+        }
     }
 }
 

@@ -81,6 +81,8 @@ pub struct Config {
     pub catalog: CatalogConfig,
     /// The QUIC endpoint for agents.
     pub quic: QuicConfig,
+    /// The same for agents where UDP is blocked: TLS on TCP.
+    pub tcp: TcpConfig,
     /// Retrieval by ticket over HTTP.
     pub web: WebConfig,
     /// What is taken out of a message.
@@ -187,6 +189,23 @@ impl Default for QuicConfig {
     }
 }
 
+/// The way in for agents where UDP is blocked (SPEC A30).
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TcpConfig {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// TCP address to listen on. None: the same as `quic.listen`. Agents dial the port that they know of QUIC: another one
+    /// here is for a router in front that passes that one on.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for TcpConfig {
+    fn default() -> Self {
+        Self { enabled: true, listen: None }
+    }
+}
+
 /// Retrieval by ticket over HTTP.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -195,11 +214,17 @@ pub struct WebConfig {
     pub listen: SocketAddr,
     /// What links in placeholders begin with: `https://files.example.org`. None: `http://` and the address listened on.
     pub url: Option<String>,
+    /// Networks of web servers in front of this one: what they say in `X-Forwarded-For` is believed. Loopback by default.
+    pub proxies: Vec<Network>,
 }
 
 impl Default for WebConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7081)), url: None }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7081)),
+            url: None,
+            proxies: Network::loopback().to_vec(),
+        }
     }
 }
 
@@ -273,6 +298,7 @@ impl Default for Config {
             array: ArrayConfig::default(),
             catalog: CatalogConfig::default(),
             quic: QuicConfig::default(),
+            tcp: TcpConfig::default(),
             web: WebConfig::default(),
             detach: DetachConfig::default(),
             retention: RetentionConfig::default(),

@@ -4,6 +4,7 @@
 //!   links, and a link that works once does not work for people.
 //! - `GET /t/TICKET/N/NAME` is the N-th attachment. The name is for people; the number decides.
 //! - `GET /healthz`, `GET /metrics`.
+//! - `GET /lighter` is a WebSocket, for agents where UDP is blocked (`tunnels`; SPEC A30).
 //!
 //! What comes out of mail is hostile: bytes go out as a download, in a sandbox, never as what they say they are where
 //! a browser could run it, from an origin that serves nothing else; names are cleaned and escaped.
@@ -21,6 +22,7 @@ mod page;
 pub mod range;
 mod routes;
 mod status;
+mod tunnels;
 
 use std::net::SocketAddr;
 
@@ -33,15 +35,18 @@ pub use attachments::{
 };
 pub use routes::router;
 pub use status::{RelayStatus, Status};
+pub use tunnels::Tunnels;
 
-/// Serves retrieval on `listener` until `stopping`.
+/// Serves retrieval, and tunnels to the relay's endpoint, on `listener` until `stopping`.
 pub async fn serve<A: Attachments, S: Status>(
     listener: TcpListener,
     attachments: A,
     status: S,
+    tunnels: Tunnels,
     stopping: CancellationToken,
 ) {
-    http::serve(listener, None, router(attachments, status), HttpLimits::default(), stopping).await;
+    let app = router(attachments, status).merge(tunnels.router());
+    http::serve(listener, None, app, HttpLimits::default(), stopping).await;
 }
 
 /// What links in placeholders begin with where no other address is configured.

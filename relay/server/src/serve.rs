@@ -31,6 +31,8 @@ struct Addresses {
     lmtp: Vec<SocketAddr>,
     /// QUIC for agents.
     quic: Option<SocketAddr>,
+    /// The same over TLS on TCP.
+    tcp: Option<SocketAddr>,
     /// Pages and downloads.
     web: Option<SocketAddr>,
     /// The location server inside this process.

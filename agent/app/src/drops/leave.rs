@@ -15,9 +15,9 @@ use lighter_transport::location::{LocationError, StoreRecord};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::limits::{DIAL_TIME_MAX, DROP_RETRY_MIN, DROP_TIME_MAX, DROP_TRIES_MAX};
-use crate::serve;
+use crate::limits::{DROP_RETRY_MIN, DROP_TIME_MAX, DROP_TRIES_MAX};
 use crate::shared::{Handle, Shared};
+use crate::{carriers, serve};
 
 /// Where a delivery was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +79,7 @@ fn words(reason: LaterReason) -> &'static str {
 
 /// Whether a delivery could be left for this store at all.
 pub fn is_possible(shared: &Shared, record: &StoreRecord) -> bool {
-    !record.sealing_keys.is_empty() && record.relays.iter().any(|relay| !dialable(shared, relay).is_empty())
-}
-
-fn dialable(shared: &Shared, relay: &RelayRecord) -> Vec<std::net::SocketAddr> {
-    shared.dialable(&relay.addresses)
+    !record.sealing_keys.is_empty() && record.relays.iter().any(|relay| carriers::is_possible(shared, relay))
 }
 
 /// Leaves `outgoing`, which is on record, with a relay of the domain of `record`; returns when the relay has all of it,
@@ -92,7 +88,7 @@ fn dialable(shared: &Shared, relay: &RelayRecord) -> Vec<std::net::SocketAddr> {
 /// # Errors
 /// Why it was not left. It stays as it is, to be tried again or taken back.
 pub async fn leave(shared: &Handle, outgoing: &Outgoing, record: &StoreRecord) -> Result<Left, WhyNot> {
-    let relays: Vec<_> = record.relays.iter().filter(|relay| !dialable(shared, relay).is_empty()).collect();
+    let relays: Vec<_> = record.relays.iter().filter(|relay| carriers::is_possible(shared, relay)).collect();
     if relays.is_empty() {
         return Err(WhyNot::NoRelay);
     }
@@ -273,8 +269,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) async fn dial(shared: &Handle, relay: &RelayRecord) -> Option<Self> {
-        let addresses = dialable(shared, relay);
-        let connected = shared.endpoint.connect(relay.peer, &addresses, DIAL_TIME_MAX).await;
+        let connected = carriers::connect(shared, relay).await;
         let connection = connected
             .inspect_err(|error| tracing::info!(relay = %relay.peer, %error, "a relay cannot be reached"))
             .ok()?;

@@ -35,7 +35,11 @@ impl fmt::Display for Status {
             let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
             writeln!(f, "addresses  {}", or_none(&addresses.join(", ")))?;
             for relay in &self.relays {
-                let connected = if relay.connected { "connected" } else { "not connected" };
+                let connected = match relay.carrier.filter(|_| relay.connected) {
+                    None if relay.connected => "connected".to_owned(),
+                    None => "not connected".to_owned(),
+                    Some(carrier) => format!("connected by {carrier}"),
+                };
                 writeln!(f, "relay      {} ({connected})", relay.peer)?;
             }
             if self.primary == Some(false) {

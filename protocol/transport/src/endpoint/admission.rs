@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lighter_protocol::PeerId;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::limits::{
     CONNECTIONS_MAX, CONNECTIONS_PER_NETWORK_MAX, CONNECTIONS_PER_PEER_MAX, HANDSHAKES_MAX, NETWORKS_MAX,
@@ -164,12 +165,20 @@ pub(crate) struct Permit {
     admission: Arc<Mutex<Admission>>,
     network: Network,
     peer: Option<PeerId>,
+    /// Where it came through a tunnel: that one's place.
+    tunnel: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
     /// Holds the place of a handshake that [`Admission::handle_incoming`] has accepted.
     pub(super) fn of_handshake(admission: Arc<Mutex<Admission>>, network: Network) -> Self {
-        Self { admission, network, peer: None }
+        Self { admission, network, peer: None, tunnel: None }
+    }
+
+    /// The same, which holds a tunnel's place, too.
+    pub(super) fn with_tunnel(mut self, tunnel: OwnedSemaphorePermit) -> Self {
+        self.tunnel = Some(tunnel);
+        self
     }
 
     /// The handshake proved `peer`: the permit is one for an open connection of it from now on, where that is allowed.

@@ -22,8 +22,10 @@ use crate::identity::Identity;
 use crate::limits::{
     CONNECTION_WINDOW, DATAGRAM_LEN_INTERNET_MAX, DATAGRAM_LEN_MAX, HANDSHAKES_MAX, HOLE_INITIAL_RTT,
     INCOMING_BUFFER_LEN, INCOMING_BUFFERS_LEN, SEND_WINDOW, SOCKET_BUFFER_LEN, STREAM_WINDOW, STREAMS_MAX,
+    TUNNEL_DATAGRAM_LEN_MAX,
 };
 use crate::tls::{self, ALPN, TlsError};
+use crate::tunnel::pace::DelayConfig;
 
 /// What paces a sender.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub enum Manner {
 pub(super) struct Server {
     near: Arc<ServerConfig>,
     pub(super) internet: Arc<ServerConfig>,
+    /// In byte streams.
+    pub(super) tunnel: Arc<ServerConfig>,
 }
 
 impl Server {
@@ -62,18 +66,31 @@ impl Server {
 
 pub(super) fn server(identity: &Identity, config: &EndpointConfig) -> Result<Server, BindError> {
     let tls = Arc::new(tls::server_config(identity, ALPN)?);
-    let of = |datagram_len_max| {
+    let of = |path, incoming_max| {
         let crypto = QuicServerConfig::try_from(Arc::clone(&tls)).map_err(|_| BindError::Quic)?;
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
         // Whoever opened a connection keeps it alive; one sign of life does for both sides.
         let quiet = EndpointConfig { keep_alive: None, ..config.clone() };
-        server.transport_config(Arc::new(transport(&quiet, datagram_len_max, Manner::Usual)));
-        server.max_incoming(HANDSHAKES_MAX);
+        server.transport_config(Arc::new(transport(&quiet, path, Manner::Usual)));
+        server.max_incoming(incoming_max);
         server.incoming_buffer_size(INCOMING_BUFFER_LEN);
         server.incoming_buffer_size_total(INCOMING_BUFFERS_LEN);
         Ok::<_, BindError>(Arc::new(server))
     };
-    Ok(Server { near: of(DATAGRAM_LEN_MAX)?, internet: of(DATAGRAM_LEN_INTERNET_MAX)? })
+    Ok(Server {
+        near: of(Path::Udp(DATAGRAM_LEN_MAX), HANDSHAKES_MAX)?,
+        internet: of(Path::Udp(DATAGRAM_LEN_INTERNET_MAX), HANDSHAKES_MAX)?,
+        tunnel: of(Path::Tunnel, 1)?,
+    })
+}
+
+/// What a connection goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    /// Datagrams of at most so many bytes.
+    Udp(u16),
+    /// A byte stream.
+    Tunnel,
 }
 
 pub(super) fn client(
@@ -83,12 +100,30 @@ pub(super) fn client(
     manner: Manner,
     config: &EndpointConfig,
 ) -> Result<quinn::ClientConfig, TlsError> {
+    let datagram_len_max = if is_near(remote) { DATAGRAM_LEN_MAX } else { DATAGRAM_LEN_INTERNET_MAX };
+    client_on(Path::Udp(datagram_len_max), identity, expected, manner, config)
+}
+
+pub(super) fn client_in_tunnel(
+    identity: &Identity,
+    expected: PeerId,
+    config: &EndpointConfig,
+) -> Result<quinn::ClientConfig, TlsError> {
+    client_on(Path::Tunnel, identity, expected, Manner::Usual, config)
+}
+
+fn client_on(
+    path: Path,
+    identity: &Identity,
+    expected: PeerId,
+    manner: Manner,
+    config: &EndpointConfig,
+) -> Result<quinn::ClientConfig, TlsError> {
     let tls = tls::client_config(identity, Some(expected), ALPN)?;
     let crypto = QuicClientConfig::try_from(tls)
         .map_err(|_| rustls::Error::General("no cipher suite for QUIC's first packets".into()))?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
-    let datagram_len_max = if is_near(remote) { DATAGRAM_LEN_MAX } else { DATAGRAM_LEN_INTERNET_MAX };
-    client.transport_config(Arc::new(transport(config, datagram_len_max, manner)));
+    client.transport_config(Arc::new(transport(config, path, manner)));
     Ok(client)
 }
 
@@ -109,6 +144,15 @@ pub(super) fn endpoint_config(
     let mut endpoint = quinn::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &secret[..])));
     endpoint.cid_generator(|| Box::new(RandomIds));
     endpoint.max_udp_payload_size(DATAGRAM_LEN_MAX)?;
+    Ok(endpoint)
+}
+
+/// For a tunnel. There are no resets in it: when either side is gone, so is the byte stream.
+pub(super) fn endpoint_config_in_tunnel() -> Result<quinn::EndpointConfig, quinn::ConfigError> {
+    let secret = Zeroizing::new(rand::random::<[u8; 32]>());
+    let mut endpoint = quinn::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &secret[..])));
+    endpoint.cid_generator(|| Box::new(RandomIds));
+    endpoint.max_udp_payload_size(TUNNEL_DATAGRAM_LEN_MAX)?;
     Ok(endpoint)
 }
 
@@ -137,7 +181,7 @@ impl ConnectionIdGenerator for RandomIds {
     }
 }
 
-fn transport(config: &EndpointConfig, datagram_len_max: u16, manner: Manner) -> TransportConfig {
+fn transport(config: &EndpointConfig, path: Path, manner: Manner) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport.max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX));
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
@@ -152,13 +196,24 @@ fn transport(config: &EndpointConfig, datagram_len_max: u16, manner: Manner) -> 
     if manner != Manner::Usual {
         transport.initial_rtt(HOLE_INITIAL_RTT);
     }
-    transport.congestion_controller_factory(match config.congestion {
-        Congestion::Cubic => Arc::new(CubicConfig::default()) as Arc<dyn ControllerFactory + Send + Sync>,
-        Congestion::Bbr => Arc::new(BbrConfig::default()),
-    });
-    let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(datagram_len_max);
-    transport.mtu_discovery_config(Some(discovery));
+    let pacing: Arc<dyn ControllerFactory + Send + Sync> = match (path, config.congestion) {
+        (Path::Tunnel, _) => Arc::new(DelayConfig),
+        (Path::Udp(_), Congestion::Cubic) => Arc::new(CubicConfig::default()),
+        (Path::Udp(_), Congestion::Bbr) => Arc::new(BbrConfig::default()),
+    };
+    transport.congestion_controller_factory(pacing);
+    match path {
+        Path::Udp(datagram_len_max) => {
+            let mut discovery = MtuDiscoveryConfig::default();
+            discovery.upper_bound(datagram_len_max);
+            transport.mtu_discovery_config(Some(discovery));
+        }
+        // Known, and the same all the way.
+        Path::Tunnel => {
+            transport.initial_mtu(TUNNEL_DATAGRAM_LEN_MAX);
+            transport.mtu_discovery_config(None);
+        }
+    }
     transport
 }
 

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
 use crate::connection::IncomingRequest;
-use crate::error::{GiveUp, Misbehaviour};
+use crate::error::{ExchangeError, GiveUp, Misbehaviour};
 use crate::tls::{self, ALPN};
 
 const ANY_PORT: ([u8; 4], u16) = ([127, 0, 0, 1], 0);

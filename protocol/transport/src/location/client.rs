@@ -21,10 +21,11 @@ use super::api::{
     IntroductionRequest, LookupAnswers, LookupRequest, PingAnswer, RegisterAnswer, RegisterRequest,
     RelayRequest, Secret, StoreRecord,
 };
-use super::connect::{HttpClient, http_client};
+use super::connect::{HttpClient, http_client_through};
 use super::error::{LocationError, LocationSetupError};
 use super::limits::{ANSWER_LEN_MAX, LOOKUP_NAMES_MAX, REQUEST_TIMEOUT};
 use super::presence::PresenceEvents;
+use crate::proxy::Proxies;
 
 /// A location server, reached over HTTP: cheap to clone, connections are kept and shared.
 #[derive(Clone, Debug)]
@@ -33,6 +34,7 @@ pub struct LocationClient {
     http: Arc<RwLock<HttpClient>>,
     https: bool,
     ca_file: Option<Arc<Path>>,
+    proxies: Proxies,
 }
 
 impl LocationClient {
@@ -42,6 +44,18 @@ impl LocationClient {
     /// # Errors
     /// Where the address is none, or nothing can be trusted.
     pub fn new(url: &str, ca_file: Option<&Path>) -> Result<Self, LocationSetupError> {
+        Self::new_through(url, ca_file, Proxies::of_environment())
+    }
+
+    /// As [`LocationClient::new`], through other proxies than those that the environment names.
+    ///
+    /// # Errors
+    /// As [`LocationClient::new`].
+    pub fn new_through(
+        url: &str,
+        ca_file: Option<&Path>,
+        proxies: Proxies,
+    ) -> Result<Self, LocationSetupError> {
         let uri: Uri = url.parse().map_err(|_| LocationSetupError::Url)?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(LocationSetupError::Url);
@@ -54,19 +68,20 @@ impl LocationClient {
         if !https && !is_loopback(authority.host()) {
             tracing::warn!(%url, "tokens travel in the clear: this location server is neither https nor on this machine");
         }
-        let http = Arc::new(RwLock::new(http_client(https, ca_file)?));
+        let http = Arc::new(RwLock::new(http_client_through(https, ca_file, &proxies)?));
         Ok(Self {
             base: format!("{scheme}://{authority}").into(),
             http,
             https,
             ca_file: ca_file.map(Into::into),
+            proxies,
         })
     }
 
     /// Lets go of the connections that are kept: this machine is on another network, and from its address of before nothing
     /// can be sent any more. What is under way on them goes on.
     pub fn forget_connections(&self) {
-        match http_client(self.https, self.ca_file.as_deref()) {
+        match http_client_through(self.https, self.ca_file.as_deref(), &self.proxies) {
             Ok(new) => *self.http.write().unwrap_or_else(PoisonError::into_inner) = new,
             Err(error) => tracing::warn!(%error, "the connections to the location server are kept"),
         }

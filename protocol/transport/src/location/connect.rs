@@ -14,34 +14,60 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::error::LocationSetupError;
+use crate::proxy::{Proxies, ProxyConnector};
+
 use super::limits::{CA_FILE_LEN_MAX, CONNECT_TIMEOUT, IDLE_CONNECTIONS_MAX, IDLE_TIMEOUT};
 
 /// An HTTP client: cheap to clone, connections are kept and shared.
-pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub type HttpClient = Client<HttpsConnector<ProxyConnector>, Full<Bytes>>;
 
-/// A client for `http` and `https`. Roots are read only for `https`: a laptop without any can still use loopback. With
-/// `ca_file`, its certificates are trusted instead of the system's.
+/// As [`http_client_through`], with the proxies that the environment names.
 ///
 /// # Errors
 /// Where nothing can be trusted.
 pub fn http_client(https: bool, ca_file: Option<&Path>) -> Result<HttpClient, LocationSetupError> {
+    http_client_through(https, ca_file, &Proxies::of_environment())
+}
+
+/// A client for `http` and `https`, through `proxies`. Roots are read only for `https`: a laptop without any can still use
+/// loopback. With `ca_file`, its certificates are trusted instead of the system's.
+///
+/// # Errors
+/// Where nothing can be trusted.
+pub fn http_client_through(
+    https: bool,
+    ca_file: Option<&Path>,
+    proxies: &Proxies,
+) -> Result<HttpClient, LocationSetupError> {
     let roots = if https { roots(ca_file)? } else { RootCertStore::empty() };
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(LocationSetupError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    let connector =
-        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls(roots)?)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(ProxyConnector::new(tcp, proxies.clone()));
     Ok(Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
         .build(connector))
+}
+
+/// TLS to web servers: the system's roots, or those in `ca_file`.
+pub(crate) fn web_tls(ca_file: Option<&Path>) -> Result<ClientConfig, LocationSetupError> {
+    tls(roots(ca_file)?)
+}
+
+fn tls(roots: RootCertStore) -> Result<ClientConfig, LocationSetupError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(LocationSetupError::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, LocationSetupError> {

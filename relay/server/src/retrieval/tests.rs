@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lighter_protocol::{BlobId, DeliveryId, TicketHash, TicketKey, UnixTime};
-use lighter_transport::Identity;
+use lighter_transport::{Endpoint, EndpointConfig, Identity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -132,7 +132,10 @@ async fn world_of(views: Vec<DeliveryView<Blob>>, away: bool) -> World {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stopping = CancellationToken::new();
-    tokio::spawn(serve(listener, memory, Well, stopping.clone()));
+    let endpoint =
+        Endpoint::bind(&Identity::generate(), ([127, 0, 0, 1], 0).into(), EndpointConfig::default());
+    let tunnels = Tunnels::new(endpoint.unwrap(), &[]);
+    tokio::spawn(serve(listener, memory, Well, tunnels, stopping.clone()));
     World { address, read, _stopping: stopping.drop_guard() }
 }
 

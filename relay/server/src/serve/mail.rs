@@ -14,7 +14,7 @@ use lighter_protocol::RelayRecord;
 use lighter_protocol::ticket::TicketKey;
 use lighter_storage::{Array, ArrayConfig, ArrayKeys, Class, ServerEntry, wall_clock};
 use lighter_transport::location::{LocationClient, Scope, Secret};
-use lighter_transport::{Endpoint, EndpointConfig, Identity};
+use lighter_transport::{Endpoint, EndpointConfig, Identity, tunnel};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -32,7 +32,7 @@ use crate::hand_over::{self, HandOverParts};
 use crate::ingest::{Admit, Decide, Ingest, IngestParts};
 use crate::layout;
 use crate::next_hop::NextHop;
-use crate::retrieval::{self, LedgerAttachments, RelayStatus};
+use crate::retrieval::{self, LedgerAttachments, RelayStatus, Tunnels};
 use crate::smtp_in::MailServer;
 use crate::upkeep::Jobs;
 
@@ -112,7 +112,11 @@ impl Mail {
             mail.workers.spawn(catalog::until(fellows, mail.giving.clone()));
         }
         mail.hand_over(config, &ingest, &tickets, &retrieval_url, due)?;
-        let endpoint = bind_quic(config, identity, addresses)?;
+        let (endpoint, tcp) = bind_endpoint(config, identity, addresses).await?;
+        if let Some(listener) = tcp {
+            mail.workers.spawn(listen_tcp(endpoint.clone(), listener, mail.giving.clone()));
+        }
+        let tunnels = Tunnels::new(endpoint.clone(), &config.web.proxies);
         let record = relay_record(config, identity, &endpoint, &retrieval_url)?;
         mail.workers.spawn(make_known(client.clone(), token.clone(), record, mail.giving.clone()));
         let delivery = DeliveryParts {
@@ -134,7 +138,7 @@ impl Mail {
         if let Some(listener) = web {
             let attachments = LedgerAttachments::new(mail.ledger.clone(), mail.array.clone());
             let status = RelayStatus::new(mail.ledger.clone(), mail.array.clone(), gauges.clone());
-            mail.workers.spawn(retrieval::serve(listener, attachments, status, mail.giving.clone()));
+            mail.workers.spawn(retrieval::serve(listener, attachments, status, tunnels, mail.giving.clone()));
         }
         mail.workers.spawn(delivery::run(delivery, inbox, gauges, mail.giving.clone()));
         // The last to begin: mail is taken when everything stands that it goes through.
@@ -248,16 +252,58 @@ async fn bind_web(
     Ok((listener, url.trim_end_matches('/').to_owned()))
 }
 
-fn bind_quic(
+/// The endpoint for agents on UDP, and its listener on TCP.
+async fn bind_endpoint(
     config: &Config,
     identity: &Identity,
     addresses: &mut Addresses,
-) -> Result<Endpoint, CommandError> {
+) -> Result<(Endpoint, Option<TcpListener>), CommandError> {
+    let mut tries = if config.quic.listen.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let endpoint = bind_quic(config, identity)?;
+        let udp = endpoint
+            .local_addr()
+            .map_err(|error| CommandError::failed("the QUIC endpoint's address", error))?;
+        addresses.quic = Some(udp);
+        if !config.tcp.enabled {
+            return Ok((endpoint, None));
+        }
+        let address = config.tcp.listen.unwrap_or(udp);
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                addresses.tcp = listener.local_addr().ok();
+                return Ok((endpoint, Some(listener)));
+            }
+            // The system chose the UDP port, and TCP's of that number is taken: another one.
+            Err(error) if tries > 0 && error.kind() == std::io::ErrorKind::AddrInUse => {
+                endpoint.close().await;
+            }
+            Err(error) => {
+                let what = format!("listening on {address} (TLS on TCP, for agents; off with tcp.enabled)");
+                return Err(CommandError::failed(what, error));
+            }
+        }
+    }
+}
+
+/// Ports that are tried where the system chooses.
+const PORT_TRIES: u32 = 8;
+
+fn bind_quic(config: &Config, identity: &Identity) -> Result<Endpoint, CommandError> {
     let what = || format!("listening on {} (QUIC)", config.quic.listen);
-    let endpoint = Endpoint::bind(identity, config.quic.listen, EndpointConfig::default())
-        .map_err(|error| CommandError::failed(what(), error))?;
-    addresses.quic = Some(endpoint.local_addr().map_err(|error| CommandError::failed(what(), error))?);
-    Ok(endpoint)
+    Endpoint::bind(identity, config.quic.listen, EndpointConfig::default())
+        .map_err(|error| CommandError::failed(what(), error))
+}
+
+/// Takes agents' TCP connections until `stopping`.
+async fn listen_tcp(endpoint: Endpoint, listener: TcpListener, stopping: CancellationToken) {
+    tokio::select! {
+        listening = tunnel::listen::tcp(&endpoint, listener) => if let Err(error) = listening {
+            tracing::error!(%error, "agents cannot come over TCP");
+        },
+        () = stopping.cancelled() => {}
+    }
 }
 
 /// What agents are told of this relay.
