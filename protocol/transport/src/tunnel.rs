@@ -1,4 +1,4 @@
-//! A tunnel: QUIC in an ordered byte stream, for networks that let no UDP through (SPEC A30; PROTOCOL.md §9).
+//! A tunnel: QUIC in an ordered byte stream, for networks that let no UDP through (SPEC A30; PROTOCOL.md §3).
 //!
 //! What goes through the byte stream (TLS on TCP, a WebSocket) are the datagrams that would have gone through UDP, each
 //! behind its length. So a connection through a tunnel *is* a QUIC connection: its streams, windows, limits, codes and

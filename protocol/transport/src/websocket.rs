@@ -7,7 +7,7 @@
 //! Binary messages are pieces of the byte stream, wherever it is cut; text ends it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -119,8 +119,15 @@ impl WebSockets {
         allowed: impl Fn(&SocketAddr) -> bool,
     ) -> Result<(Halves, SocketAddr), NoWebSocket> {
         let uri: Uri = format!("{origin}{PATH}").parse().map_err(|_| NoWebSocket::Address)?;
-        let host = uri.host().ok_or(NoWebSocket::Address)?.to_owned();
+        let host = uri.host().ok_or(NoWebSocket::Address)?;
         let is_https = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        let bare_host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        // An address is judged whoever connects to it.
+        let literal: Option<IpAddr> = bare_host.parse().ok();
+        if literal.is_some_and(|ip| !allowed(&SocketAddr::new(ip, port))) {
+            return Err(NoWebSocket::NoAddress);
+        }
         let socket = if self.proxies.is_used_for(&uri) {
             let mut http = HttpConnector::new();
             http.enforce_http(false);
@@ -128,14 +135,12 @@ impl WebSockets {
             let mut connector = ProxyConnector::new(http, self.proxies.clone());
             connector.call(uri.clone()).await.map_err(NoWebSocket::Connect)?.into_inner()
         } else {
-            let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-            connect_directly(&host, port, allowed).await?
+            connect_directly(&bare_host, port, allowed).await?
         };
         keep_little_unsent(&socket);
         let address = socket.peer_addr().map_err(|error| NoWebSocket::Connect(error.into()))?;
         let halves = if is_https {
-            let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-            let name = ServerName::try_from(name).map_err(|_| NoWebSocket::Address)?;
+            let name = ServerName::try_from(bare_host).map_err(|_| NoWebSocket::Address)?;
             let mut tls = web_tls(self.ca_file.as_deref())?;
             tls.alpn_protocols = vec![b"http/1.1".to_vec()];
             let socket = tokio::io::BufReader::with_capacity(TLS_READ_LEN, socket);
@@ -154,7 +159,6 @@ async fn connect_directly(
     port: u16,
     allowed: impl Fn(&SocketAddr) -> bool,
 ) -> Result<TcpStream, NoWebSocket> {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
     let found = lookup_host((host, port)).await.map_err(|error| NoWebSocket::Connect(error.into()))?;
     let mut failed = NoWebSocket::NoAddress;
     for address in found.filter(allowed).take(WEB_ADDRESSES_TRIED_MAX) {

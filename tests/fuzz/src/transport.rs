@@ -2,8 +2,10 @@
 
 use std::fmt::Debug;
 
+use bytes::{BufMut, BytesMut};
 use lighter_protocol::blob::{BlobHasher, GROUP_LEN, PAIR_LEN};
 use lighter_protocol::{BlobId, Keypair, Mailbox, RelayRecord, UnixTime};
+use lighter_transport::limits::TUNNEL_DATAGRAM_LEN_MAX;
 use lighter_transport::location::api::{
     DomainAnswer, EnrolAnswer, EnrolRequest, ErrorAnswer, IntroductionAnswer, IntroductionRequest,
     LookupAnswer, LookupAnswers, LookupRequest, PingAnswer, RegisterAnswer, RegisterRequest, RelayRequest,
@@ -11,6 +13,7 @@ use lighter_transport::location::api::{
 };
 use lighter_transport::location::sse::{SseEvent, SseParser};
 use lighter_transport::pull::verifier::{Next, Verifier};
+use lighter_transport::tunnel::frames::{self, Deframer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "verified_stream", run: verified_stream, seeds: stream_seeds },
     Target { name: "location_api", run: location_api, seeds: api_seeds },
     Target { name: "presence_stream", run: presence_stream, seeds: presence_seeds },
+    Target { name: "tunnel_frames", run: tunnel_frames, seeds: tunnel_seeds },
 ];
 
 /// Bytes of the blob that every stream claims to be: a few groups, the last one short.
@@ -173,4 +177,47 @@ fn presence_seeds() -> Vec<Vec<u8>> {
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec()
+}
+
+/// A tunnel's byte stream: however it is cut, the same datagrams come out, within their limit, and framed again they are the
+/// bytes that went in.
+pub fn tunnel_frames(data: &[u8]) {
+    let whole = deframed(data.chunks(data.len().max(1)));
+    let cut = deframed(data.chunks(usize::from(data.first().copied().unwrap_or(0)) + 1));
+    assert!(whole == cut, "cut in pieces it gives another");
+    let mut again = BytesMut::new();
+    for datagram in &whole {
+        assert!((1..=usize::from(TUNNEL_DATAGRAM_LEN_MAX)).contains(&datagram.len()));
+        frames::put(&mut again, datagram);
+    }
+    assert!(data.starts_with(&again), "framed again they are something else");
+}
+
+fn deframed<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+    let (mut deframer, mut datagrams) = (Deframer::default(), Vec::new());
+    for piece in pieces {
+        deframer.room(piece.len()).put_slice(piece);
+        loop {
+            match deframer.next() {
+                Ok(Some(datagram)) => datagrams.push(datagram.to_vec()),
+                Ok(None) => break,
+                Err(_) => return datagrams,
+            }
+        }
+    }
+    datagrams
+}
+
+fn tunnel_seeds() -> Vec<Vec<u8>> {
+    let framed = |datagrams: &[&[u8]]| {
+        let mut out = BytesMut::new();
+        datagrams.iter().for_each(|datagram| frames::put(&mut out, datagram));
+        out.to_vec()
+    };
+    vec![
+        framed(&[b"one", b"another", &[0; 300]]),
+        framed(&[&[7; TUNNEL_DATAGRAM_LEN_MAX as usize], b"x"]),
+        vec![0, 3, b'a', b'b', b'c', 0, 0],
+        vec![0x10, 0x01, 1],
+    ]
 }

@@ -37,6 +37,10 @@ pub enum Router {
     Double,
     /// Port-restricted, and lets no UDP through at all: an office.
     UdpBlocked,
+    /// Lets nothing through but TCP to port 443.
+    WebOnly,
+    /// Lets nothing through at all: what runs on the router itself is the only way out.
+    Closed,
     /// A full cone that also lets its own hosts reach each other by their outside addresses.
     Hairpin,
 }
@@ -52,6 +56,7 @@ pub struct Internet {
 pub struct HomeHost {
     namespace: String,
     number: u8,
+    home: Home,
     /// The UDP port that its agent is to listen on.
     pub port: u16,
 }
@@ -60,6 +65,30 @@ impl HomeHost {
     /// What a program's command begins with that is to run on it.
     pub fn through(&self) -> Vec<String> {
         ["ip", "netns", "exec", &self.namespace].map(ToOwned::to_owned).to_vec()
+    }
+
+    /// What a program's command begins with that is to run on its router, which is at 192.168.1.1 for it.
+    pub fn on_router(&self) -> Vec<String> {
+        ["ip", "netns", "exec", &self.home.name("router")].map(ToOwned::to_owned).to_vec()
+    }
+
+    /// Where its router is on the internet.
+    pub fn outside(&self) -> IpAddr {
+        Ipv4Addr::new(11, 0, 1, self.home.number).into()
+    }
+
+    /// From now on its router lets UDP through, or does not any more.
+    ///
+    /// # Errors
+    /// Where the kernel does not do it.
+    pub async fn let_udp_through(&self, through: bool) -> Result<()> {
+        let router = self.home.name("router");
+        if through {
+            return within(&router, "nft delete table ip block").await;
+        }
+        let nft = ["netns", "exec", &router, "nft", "-f", "-"].map(ToOwned::to_owned);
+        run_ok("ip".as_ref(), nft, NO_UDP.as_bytes()).await?;
+        Ok(())
     }
 
     /// From now on it sends no more than so much.
@@ -109,7 +138,7 @@ impl Internet {
             namespace(&name).await?;
             home.plug_in(&name).await?;
             within(&name, &format!("ip route add default via {PUBLIC}")).await?;
-            return Ok(vec![HomeHost { namespace: name, number: 0, port: PORT }]);
+            return Ok(vec![HomeHost { namespace: name, number: 0, home, port: PORT }]);
         }
         let name = home.name("router");
         namespace(&name).await?;
@@ -133,12 +162,13 @@ impl Internet {
             cable(&name, &format!("to-{number}"), &host, "wire", &format!("192.168.1.{}/24", number + 1))
                 .await?;
             within(&host, "ip route add default via 192.168.1.1").await?;
-            made.push(HomeHost { namespace: host, number, port: PORT + u16::from(number) - 1 });
+            made.push(HomeHost { namespace: host, number, home, port: PORT + u16::from(number) - 1 });
         }
         Ok(made)
     }
 }
 
+#[derive(Clone, Copy, Debug)]
 struct Home {
     number: u8,
 }
@@ -205,7 +235,15 @@ fn rules(router: Router) -> String {
             |number: u16| format!("{known} udp dport {} dnat to 192.168.1.{}\n", PORT + number, number + 2);
         (0..2).map(to).collect()
     };
-    let udp = if router == Router::UdpBlocked { "meta l4proto udp drop" } else { "" };
+    let only = match router {
+        Router::WebOnly => {
+            r#"iifname "lan" meta l4proto != tcp drop
+                iifname "lan" tcp dport != 443 drop"#
+        }
+        Router::Closed => "drop",
+        _ => "",
+    };
+    let no_udp = if router == Router::UdpBlocked { NO_UDP } else { "" };
     format!(
         r#"
         table ip home {{
@@ -221,15 +259,23 @@ fn rules(router: Router) -> String {
                 ct state new meta l4proto udp drop
             }}
             chain across {{ type filter hook forward priority 0;
-                {udp}
+                {only}
                 iifname "lan" meta l4proto udp update @sent_to {{ ip daddr }}
                 iifname "wan" ct status dnat accept
                 iifname "wan" ct state new drop
             }}
         }}
+        {no_udp}
         "#
     )
 }
+
+/// Lets no UDP through, whatever else a router does.
+const NO_UDP: &str = r#"
+        table ip block {
+            chain across { type filter hook forward priority -10; meta l4proto udp drop; }
+        }
+"#;
 
 /// Runs a command in a namespace.
 async fn within(namespace: &str, words: &str) -> Result<()> {

@@ -8,10 +8,12 @@ mod browser;
 mod dovecot;
 mod examples;
 mod garage;
+mod nginx;
 mod postfix;
 mod tap;
+mod tinyproxy;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -24,8 +26,10 @@ pub use browser::{Browser, View};
 pub use dovecot::Dovecot;
 pub use examples::example;
 pub use garage::Garage;
+pub use nginx::Nginx;
 pub use postfix::{Postfix, Route};
 pub use tap::Tap;
+pub use tinyproxy::Tinyproxy;
 
 /// How long a server may take until it answers on its port, on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -140,12 +144,22 @@ impl Certificate {
     /// # Errors
     /// Where OpenSSL is not installed (tests/run installs it).
     pub async fn make(folder: &Path) -> Result<Self> {
-        const REQUEST: &str = "[req]\ndistinguished_name = name\nprompt = no\nx509_extensions = more\n\
-                               [name]\nCN = localhost\n\
-                               [more]\nsubjectAltName = DNS:localhost, IP:127.0.0.1\n\
-                               basicConstraints = critical, CA:FALSE\n";
+        Self::make_for(folder, Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// Makes one for `localhost` and `address`, in `folder`.
+    ///
+    /// # Errors
+    /// As [`Certificate::make`].
+    pub async fn make_for(folder: &Path, address: IpAddr) -> Result<Self> {
+        let wanted = format!(
+            "[req]\ndistinguished_name = name\nprompt = no\nx509_extensions = more\n\
+             [name]\nCN = localhost\n\
+             [more]\nsubjectAltName = DNS:localhost, IP:{address}\n\
+             basicConstraints = critical, CA:FALSE\n"
+        );
         let request = folder.join("request.cnf");
-        std::fs::write(&request, REQUEST)?;
+        std::fs::write(&request, wanted)?;
         let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
         let make =
             "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -config \"$1\" -out \"$2\" -keyout \"$3\"";

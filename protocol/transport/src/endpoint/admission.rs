@@ -121,6 +121,13 @@ impl Admission {
         Verdict::Accept
     }
 
+    /// As [`Admission::handle_incoming`], for somebody who opens a tunnel: whether there is room. Tunnels leave half of the
+    /// handshakes to UDP: a TCP connection holds its place however little it says.
+    pub(super) fn handle_tunnel(&mut self, now: Instant, network: Network) -> bool {
+        self.handshakes * 2 < self.limits.handshakes
+            && self.handle_incoming(now, network, true) == Verdict::Accept
+    }
+
     /// A handshake from `network` proved `peer`. Says whether its connection may be open; if so, it is counted as such.
     pub(super) fn handle_proved(&mut self, peer: PeerId) -> bool {
         let held = self.peers.get(&peer).copied().unwrap_or(0);
@@ -250,6 +257,17 @@ mod tests {
         assert!(admission.handle_proved(second));
         admission.handle_ended(network(1), Some(first));
         assert!(admission.handle_proved(first));
+    }
+
+    #[test]
+    fn tunnels_leave_half_of_the_handshakes_to_udp() {
+        let now = Instant::now();
+        let mut admission = Admission::new(LIMITS);
+        for last in 0..4 {
+            assert!(admission.handle_tunnel(now, network(last)));
+        }
+        assert!(!admission.handle_tunnel(now, network(4)));
+        assert_eq!(admission.handle_incoming(now, network(4), true), Verdict::Accept);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::admission::{Network, Permit, Verdict};
+use super::admission::{Network, Permit};
 use super::{ConnectError, Endpoint, NotOpened, connect_error, quic};
 use crate::carrier::Carrier;
 use crate::connection::{self, Connection};
@@ -35,6 +35,11 @@ impl Place {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// How long its connection may still take to open.
+    pub fn time_left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
 }
 
 impl Endpoint {
@@ -45,15 +50,11 @@ impl Endpoint {
         let tunnel = Arc::clone(&inner.tunnel_places).try_acquire_owned().ok()?;
         let network = Network::of(address.ip());
         let now = Instant::now();
-        // Who has opened a TCP connection can be reached where it says.
-        let verdict = inner
-            .admission
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .handle_incoming(now, network, true);
-        if verdict != Verdict::Accept {
+        let mut admission = inner.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        if !admission.handle_tunnel(now, network) {
             return None;
         }
+        drop(admission);
         let permit = Permit::of_handshake(Arc::clone(&inner.admission), network);
         Some(Place { permit, tunnel, address, until: now + inner.config.open_time_max })
     }
@@ -69,8 +70,8 @@ impl Endpoint {
         carrier: Carrier,
         proved: Option<PeerId>,
     ) {
-        let (address, until) = (place.address, place.until);
-        let opening = timeout(until.saturating_duration_since(Instant::now()), async {
+        let address = place.address;
+        let opening = timeout(place.time_left(), async {
             let connection = self.open_in(stream, place, carrier, proved).await?;
             let sender = &self.inner.opened;
             sender.send(connection).await.map_err(|_| NotOpened::Closing)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 use super::TUNNEL_ALPN;
@@ -47,11 +47,12 @@ pub async fn tcp(endpoint: &Endpoint, listener: TcpListener) -> Result<(), TlsEr
 async fn open(endpoint: &Endpoint, tls: &TcpTls, socket: TcpStream, place: Place) {
     keep_little_unsent(&socket);
     let address = place.address();
-    match tls.accept(socket).await {
-        Ok((stream, peer)) => {
+    match timeout(place.time_left(), tls.accept(socket)).await {
+        Ok(Ok((stream, peer))) => {
             endpoint.accept_in(tokio::io::split(stream), place, Carrier::Tcp, Some(peer)).await;
         }
-        Err(error) => debug!(%address, %error, "did not open"),
+        Ok(Err(error)) => debug!(%address, %error, "did not open"),
+        Err(_) => debug!(%address, "did not open in time"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! WebSockets to the relay's endpoint, for agents where nothing but the web gets through (SPEC A30; PROTOCOL.md §9).
+//! WebSockets to the relay's endpoint, for agents where nothing but the web gets through (SPEC A30; PROTOCOL.md §3).
 //!
 //! What is in them is QUIC from PeerId to PeerId: who may do what is decided there. Here is only how many there are: they
 //! count among the endpoint's connections, by the address that the client has, or that a proxy of ours says it has.
