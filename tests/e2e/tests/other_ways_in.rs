@@ -152,7 +152,8 @@ fn behind_the_web(
     certificate: &Certificate,
     proxy: Option<&String>,
 ) -> Result<()> {
-    let path = world.folder().join(format!("{}.toml", agent.member.name));
+    let (name, _) = agent.mailbox.split_once('@').context("no mailbox")?;
+    let path = world.folder().join(format!("{name}.toml"));
     let mut config: toml::Value = toml::from_str(&std::fs::read_to_string(&path)?)?;
     let table = config.as_table_mut().context("a table")?;
     let location = table.get_mut("location").and_then(toml::Value::as_table_mut).context("location")?;
