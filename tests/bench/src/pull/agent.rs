@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use lighter_agent::carriers::Carriers;
 use lighter_agent::config::{Config, LocationConfig};
 use lighter_agent::serve;
 use lighter_agent::shared::{Attested, Handle, Shared};
@@ -71,7 +72,8 @@ fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
         store: Default::default(),
     };
     let endpoint = Endpoint::bind(&identity, ANY_PORT.into(), EndpointConfig::default())?;
-    let shared = Shared::new(config, identity, store, endpoint, location);
+    let carriers = Carriers::new(&config, None)?;
+    let shared = Shared::new(config, identity, store, endpoint, location, carriers);
     shared.membership.send_modify(|membership| {
         membership.attestation = Some(Attested { signed, attestation });
     });

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use lighter_protocol::{DeliveryId, TicketHash, TicketKey, UnixTime};
-use lighter_relay::retrieval::{self, Attachment, Attachments, DeliveryView, Opened, RetrievalError, Status};
+use lighter_relay::retrieval::{
+    self, Attachment, Attachments, DeliveryView, Opened, RetrievalError, Status, Tunnels,
+};
 use lighter_storage::{
     Array, ArrayConfig, ArrayKey, BlobReader, Class, LocalServers, ServerConfig, ServerRecord, StorageServer,
     StoredBlob, wall_clock,
 };
-use lighter_transport::Identity;
+use lighter_transport::{Endpoint, EndpointConfig, Identity};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::net::TcpListener;
@@ -64,7 +66,9 @@ impl Relay {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let stopping = CancellationToken::new();
-        tokio::spawn(retrieval::serve(listener, held.clone(), Well, stopping.clone()));
+        let endpoint = Endpoint::bind(&relay, ([127, 0, 0, 1], 0).into(), EndpointConfig::default())?;
+        let tunnels = Tunnels::new(endpoint, &[]);
+        tokio::spawn(retrieval::serve(listener, held.clone(), Well, tunnels, stopping.clone()));
         Ok(Self { address, array, held, servers, stopping })
     }
 
