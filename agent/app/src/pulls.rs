@@ -6,6 +6,7 @@ mod finisher;
 mod known;
 mod settle;
 mod sink;
+mod streams;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;

@@ -13,18 +13,16 @@ use lighter_protocol::pull::{
 };
 use lighter_protocol::wire::{Answer, LaterReason, Offer, Request, Response};
 use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Signed, UnixTime};
-use lighter_store::{Admission, Partial, StoreError, Wanted};
-use lighter_transport::error::{Misbehaviour, PeerError};
-use lighter_transport::pull::{Gauge, PullError};
+use lighter_store::{Admission, Partial, StoreError};
 use lighter_transport::{Connection, Responder};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::finisher::{Finisher, FinisherQueue};
 use super::known::{Known, look};
 use super::settle::settle;
-use super::sink::Sink;
+use super::streams::Stream;
 use crate::limits::PULL_EVENTS_MAX;
 use crate::shared::{Handle, now};
 use crate::sources::{self, Found};
@@ -169,46 +167,28 @@ async fn pull(
     Ok(())
 }
 
-/// Where a stream writes to.
-enum Target {
-    Partial(Arc<Partial>, Arc<AtomicBool>),
-    /// The blob is here already.
-    Held,
-    /// The disk does not take it.
-    None,
-}
-
-/// A stream that runs.
-struct Stream {
-    task: AbortHandle,
-    connection: Connection,
-    gauge: Gauge,
-    /// It was told to stop: that it ends early is not its source's doing.
-    is_left: bool,
-}
-
-struct Driver<'a> {
-    shared: &'a Handle,
-    machine: Pull,
-    events: mpsc::Sender<Event>,
+pub(super) struct Driver<'a> {
+    pub(super) shared: &'a Handle,
+    pub(super) machine: Pull,
+    pub(super) events: mpsc::Sender<Event>,
     /// Streams, re-reads, the sync, receipts on their way: all end with the pull.
-    work: JoinSet<()>,
+    pub(super) work: JoinSet<()>,
     /// Answers on their way: they are sent though the pull is over, since most are when it says that nothing is pulled.
-    answering: JoinSet<()>,
+    pub(super) answering: JoinSet<()>,
     /// The streams that run.
-    streams: HashMap<StreamId, Stream>,
+    pub(super) streams: HashMap<StreamId, Stream>,
     /// Who waits for the end of a source's connection.
-    watched: JoinSet<()>,
+    pub(super) watched: JoinSet<()>,
     /// Offers that are not answered yet.
-    responders: HashMap<PeerId, Responder>,
+    pub(super) responders: HashMap<PeerId, Responder>,
     /// The connections that offers came on, and those to further sources: what a holder offered is pulled over the
     /// connection that it opened.
-    holders: HashMap<PeerId, Connection>,
+    pub(super) holders: HashMap<PeerId, Connection>,
     /// Connections that were opened for this pull, and end with it.
-    dialled: Vec<Connection>,
-    partials: HashMap<BlobId, (Arc<Partial>, Arc<AtomicBool>)>,
-    finisher: FinisherQueue,
-    deadline: Option<Instant>,
+    pub(super) dialled: Vec<Connection>,
+    pub(super) partials: HashMap<BlobId, (Arc<Partial>, Arc<AtomicBool>)>,
+    pub(super) finisher: FinisherQueue,
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Driver<'_> {
@@ -408,15 +388,6 @@ impl Driver<'_> {
         Vec::new()
     }
 
-    /// What shows a source that did not offer the delivery to this store that it may be read all the same.
-    fn attestation_for(&self, source: &PeerId) -> Option<Signed<lighter_protocol::Attestation>> {
-        let is_holder = |view: SourceView| view.peer == *source && view.role == Role::Holder;
-        if self.machine.sources().into_iter().any(is_holder) {
-            return None;
-        }
-        self.shared.attested().map(|attested| attested.signed)
-    }
-
     fn reread(&mut self, blob: BlobId, size: u64) {
         let (shared, events) = (self.shared.clone(), self.events.clone());
         self.work.spawn(async move {
@@ -431,61 +402,6 @@ impl Driver<'_> {
                 .unwrap_or(false);
             let _ = events.send(Event::Reread { blob, well }).await;
         });
-    }
-
-    async fn get(&mut self, stream: StreamId, from: PeerId, pull: lighter_transport::pull::Pull) {
-        let events = self.events.clone();
-        let connection = self.holders.get(&from).filter(|connection| !connection.is_closed()).cloned();
-        let connection = connection.or_else(|| self.shared.links.get(&from));
-        let target = self.target(pull.blob, pull.size).await;
-        let (on, gauge) = (connection.clone(), pull.gauge.clone());
-        let task = self.work.spawn(async move {
-            let end = match (connection, target) {
-                (_, Target::Held) => {
-                    // Another delivery brought it in the meantime.
-                    for range in pull.missing.iter() {
-                        let _ = events.send(Event::Verified { stream, range }).await;
-                    }
-                    StreamEnd::Over
-                }
-                // The disk does not take it: nobody else's fault, but nothing comes of asking.
-                (_, Target::None) => StreamEnd::Over,
-                (Some(connection), Target::Partial(partial, checkpointing)) => {
-                    let sink = Sink { stream, partial, checkpointing, events: events.clone() };
-                    let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
-                    stream_end(ended, pull.blob, from)
-                }
-                (None, Target::Partial(..)) => {
-                    let _ = events.send(Event::Lost(from)).await;
-                    StreamEnd::Over
-                }
-            };
-            let _ = events.send(Event::Ended { stream, end }).await;
-        });
-        if let Some(connection) = on {
-            self.streams.insert(stream, Stream { task, connection, gauge, is_left: false });
-        }
-    }
-
-    /// Where a stream writes to.
-    async fn target(&mut self, blob: BlobId, size: u64) -> Target {
-        if let Some((partial, checkpointing)) = self.partials.get(&blob)
-            && !partial.is_given_up()
-        {
-            return Target::Partial(Arc::clone(partial), Arc::clone(checkpointing));
-        }
-        match self.shared.blocking(move |store| store.want(blob, size, UnixTime::now())).await {
-            Ok(Wanted::Partial(partial)) => {
-                let checkpointing = Arc::new(AtomicBool::new(false));
-                self.partials.insert(blob, (Arc::clone(&partial), Arc::clone(&checkpointing)));
-                Target::Partial(partial, checkpointing)
-            }
-            Ok(Wanted::Held) => Target::Held,
-            Err(error) => {
-                tracing::warn!(%blob, %error, "cannot be stored");
-                Target::None
-            }
-        }
     }
 
     /// Everything is here: final places, the proof, the receipt, kept.
@@ -551,28 +467,5 @@ impl Driver<'_> {
 impl Drop for Driver<'_> {
     fn drop(&mut self) {
         self.dialled.iter().for_each(Connection::close);
-    }
-}
-
-/// What the end of a transport's pull is to the machine.
-fn stream_end(ended: Result<(), PullError>, blob: BlobId, source: PeerId) -> StreamEnd {
-    let Err(error) = ended else { return StreamEnd::Over };
-    tracing::debug!(%blob, %source, %error, "a stream ended early");
-    match error {
-        PullError::Refused => StreamEnd::Refused,
-        PullError::Later(wait) => StreamEnd::Later(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX)),
-        PullError::Peer(PeerError::Misbehaved(Misbehaviour::TooSlow)) => {
-            tracing::info!(%blob, %source, "too slow");
-            StreamEnd::Slow
-        }
-        PullError::Peer(PeerError::Misbehaved(error)) => {
-            tracing::warn!(%blob, %source, %error, "what it sends is wrong: not asked again for this delivery");
-            StreamEnd::Wrong
-        }
-        PullError::Peer(_) | PullError::Invalid(_) => StreamEnd::Over,
-        PullError::Sink(error) => {
-            tracing::warn!(%blob, %error, "what was pulled cannot be written");
-            StreamEnd::Over
-        }
     }
 }

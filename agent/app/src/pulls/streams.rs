@@ -1,0 +1,122 @@
+//! The range streams of a pull: each a task that asks one source for some of one blob, and says what came of it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use lighter_protocol::pull::{Role, SourceView, StreamEnd, StreamId};
+use lighter_protocol::{Attestation, BlobId, PeerId, Signed, UnixTime};
+use lighter_store::{Partial, Wanted};
+use lighter_transport::Connection;
+use lighter_transport::error::{Misbehaviour, PeerError};
+use lighter_transport::pull::{Gauge, Pull, PullError};
+use tokio::task::AbortHandle;
+
+use super::driver::{Driver, Event};
+use super::sink::Sink;
+
+/// Where a stream writes to.
+enum Target {
+    Partial(Arc<Partial>, Arc<AtomicBool>),
+    /// The blob is here already.
+    Held,
+    /// The disk does not take it.
+    None,
+}
+
+/// A stream that runs.
+pub(super) struct Stream {
+    pub(super) task: AbortHandle,
+    pub(super) connection: Connection,
+    pub(super) gauge: Gauge,
+    /// It was told to stop: that it ends early is not its source's doing.
+    pub(super) is_left: bool,
+}
+
+impl Driver<'_> {
+    /// What shows a source that did not offer the delivery to this store that it may be read all the same.
+    pub(super) fn attestation_for(&self, source: &PeerId) -> Option<Signed<Attestation>> {
+        let is_holder = |view: SourceView| view.peer == *source && view.role == Role::Holder;
+        if self.machine.sources().into_iter().any(is_holder) {
+            return None;
+        }
+        self.shared.attested().map(|attested| attested.signed)
+    }
+
+    pub(super) async fn get(&mut self, stream: StreamId, from: PeerId, pull: Pull) {
+        let events = self.events.clone();
+        let connection = self.holders.get(&from).filter(|connection| !connection.is_closed()).cloned();
+        let connection = connection.or_else(|| self.shared.links.get(&from));
+        let target = self.target(pull.blob, pull.size).await;
+        let (on, gauge) = (connection.clone(), pull.gauge.clone());
+        let task = self.work.spawn(async move {
+            let end = match (connection, target) {
+                (_, Target::Held) => {
+                    // Another delivery brought it in the meantime.
+                    for range in pull.missing.iter() {
+                        let _ = events.send(Event::Verified { stream, range }).await;
+                    }
+                    StreamEnd::Over
+                }
+                // The disk does not take it: nobody else's fault, but nothing comes of asking.
+                (_, Target::None) => StreamEnd::Over,
+                (Some(connection), Target::Partial(partial, checkpointing)) => {
+                    let sink = Sink { stream, partial, checkpointing, events: events.clone() };
+                    let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
+                    stream_end(ended, pull.blob, from)
+                }
+                (None, Target::Partial(..)) => {
+                    let _ = events.send(Event::Lost(from)).await;
+                    StreamEnd::Over
+                }
+            };
+            let _ = events.send(Event::Ended { stream, end }).await;
+        });
+        if let Some(connection) = on {
+            self.streams.insert(stream, Stream { task, connection, gauge, is_left: false });
+        }
+    }
+
+    /// Where a stream writes to.
+    async fn target(&mut self, blob: BlobId, size: u64) -> Target {
+        if let Some((partial, checkpointing)) = self.partials.get(&blob)
+            && !partial.is_given_up()
+        {
+            return Target::Partial(Arc::clone(partial), Arc::clone(checkpointing));
+        }
+        match self.shared.blocking(move |store| store.want(blob, size, UnixTime::now())).await {
+            Ok(Wanted::Partial(partial)) => {
+                let checkpointing = Arc::new(AtomicBool::new(false));
+                self.partials.insert(blob, (Arc::clone(&partial), Arc::clone(&checkpointing)));
+                Target::Partial(partial, checkpointing)
+            }
+            Ok(Wanted::Held) => Target::Held,
+            Err(error) => {
+                tracing::warn!(%blob, %error, "cannot be stored");
+                Target::None
+            }
+        }
+    }
+}
+
+/// What the end of a transport's pull is to the machine.
+fn stream_end(ended: Result<(), PullError>, blob: BlobId, source: PeerId) -> StreamEnd {
+    let Err(error) = ended else { return StreamEnd::Over };
+    tracing::debug!(%blob, %source, %error, "a stream ended early");
+    match error {
+        PullError::Refused => StreamEnd::Refused,
+        PullError::Later(wait) => StreamEnd::Later(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX)),
+        PullError::Peer(PeerError::Misbehaved(Misbehaviour::TooSlow)) => {
+            tracing::info!(%blob, %source, "too slow");
+            StreamEnd::Slow
+        }
+        PullError::Peer(PeerError::Misbehaved(error)) => {
+            tracing::warn!(%blob, %source, %error, "what it sends is wrong: not asked again for this delivery");
+            StreamEnd::Wrong
+        }
+        PullError::Peer(_) | PullError::Invalid(_) => StreamEnd::Over,
+        PullError::Sink(error) => {
+            tracing::warn!(%blob, %error, "what was pulled cannot be written");
+            StreamEnd::Over
+        }
+    }
+}
