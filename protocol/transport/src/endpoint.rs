@@ -235,7 +235,7 @@ impl Endpoint {
     /// An open connection to `expected`, at one of `addresses`, within `limit`.
     ///
     /// Addresses are tried in order, each with a head start of 250 ms before the next is tried beside it; the first that
-    /// opens is taken, the others are dropped. No more than [`ADDRESSES_TRIED_MAX`] are tried.
+    /// opens is taken, the others are dropped. No more than [`crate::limits::ADDRESSES_TRIED_MAX`] are tried.
     ///
     /// Which addresses may be dialled at all is for the caller to decide (DESIGN §4).
     ///

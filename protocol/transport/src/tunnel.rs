@@ -7,12 +7,12 @@
 //! reasons in resets, no stopping of what the other side sends, no waiting for a stream to become free.)
 //!
 //! Two schemes that both repeat what was lost do not disturb each other here: nothing is lost in the byte stream, and how
-//! much is under way is decided by delay ([`pace`]), so that QUIC neither repeats nor fills the queues beneath it. Where
+//! much is under way is decided by delay (`pace`), so that QUIC neither repeats nor fills the queues beneath it. Where
 //! the byte stream takes no more, QUIC waits; nothing is dropped.
 //!
 //! - [`frames`]: the datagrams in the byte stream, as a value;
-//! - [`socket`]: the queues between QUIC and the byte stream;
-//! - [`pace`]: how much may be under way;
+//! - `socket`: the queues between QUIC and the byte stream;
+//! - `pace`: how much may be under way;
 //! - [`listen`]: tunnels that others open, on TCP; and here the tasks that move the bytes.
 //!
 //! One tunnel carries one connection, and ends with it.
