@@ -37,6 +37,10 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Shared>)> {
         (Method::GET, "/v1/stores/{mailbox}", get(handlers::store)),
         (Method::POST, "/v1/lookup", post(handlers::lookup)),
         (Method::POST, "/v1/introductions", post(handlers::introduction)),
+        (Method::POST, "/v1/foreign/lookup", post(handlers::foreign_lookup)),
+        (Method::POST, "/v1/foreign/introductions", post(handlers::foreign_introduction)),
+        (Method::GET, "/v1/acceptance", get(handlers::acceptance)),
+        (Method::POST, "/v1/acceptance", post(handlers::change_acceptance)),
         (Method::GET, "/v1/presence", get(handlers::presence)),
         (Method::PUT, "/v1/relays", put(handlers::put_relay)),
         (Method::DELETE, "/v1/relays/{peer}", delete(handlers::remove_relay)),
@@ -49,6 +53,7 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Shared>)> {
 /// The API of `location`.
 pub fn router(location: &Arc<Location>) -> Router {
     let mut router = Router::new();
+    // A path that stands twice has two methods: the router merges them.
     for (_, path, handler) in routes() {
         let location = location.clone();
         let counted = handler.layer(middleware::from_fn(move |request: Request, next: Next| {

@@ -54,8 +54,23 @@ enum Command {
     /// Users and their stores.
     #[command(subcommand)]
     User(UserCommand),
+    /// This server's key.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print everything but secrets, as JSON lines.
     Export,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make another key, and announce that it takes over.
+    Announce {
+        /// Days until it does: those who know the present key have so long to hear of it.
+        #[arg(long, value_name = "DAYS")]
+        days: Option<u32>,
+    },
+    /// Show the key, and its changes.
+    Show,
 }
 
 #[derive(Debug, Subcommand)]
@@ -137,6 +152,7 @@ impl Cli {
                 return show::users(&admin, self.json).await;
             }
             Command::User(command) => command.into(),
+            Command::Key(command) => command.into(),
         };
         show::answer(&admin.ask(command).await?, self.json).map_err(|error| Failure::new(Exit::Failed, error))
     }
@@ -268,6 +284,17 @@ impl From<UserCommand> for AdminCommand {
             }
             UserCommand::List => Self::UserList { from: 0 },
             UserCommand::Remove { mailbox, peer } => Self::UserRemove { mailbox, peer },
+        }
+    }
+}
+
+impl From<KeyCommand> for AdminCommand {
+    fn from(command: KeyCommand) -> Self {
+        match command {
+            KeyCommand::Announce { days } => {
+                Self::KeyAnnounce { overlap_s: days.map(|days| u64::from(days) * SECONDS_PER_DAY) }
+            }
+            KeyCommand::Show => Self::KeyShow,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use lighter_transport::location::FindingConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Network;
@@ -38,6 +39,8 @@ pub struct Config {
     pub rates: RatesConfig,
     /// How connections are bounded.
     pub connections: ConnectionsConfig,
+    /// How the location servers of other domains are found, whose stores ask here.
+    pub finding: FindingConfig,
 }
 
 /// Certificate and key, PEM.
@@ -64,6 +67,11 @@ pub struct RatesConfig {
     pub registrations_per_s: u32,
     /// Enrolments, wrong tokens and public calls from one network a second.
     pub strangers_per_s: u32,
+    /// Names that the stores of one other domain may look up a second, all of them together: one that somebody can
+    /// register, with all that is below it.
+    pub foreign_domain_names_per_s: u32,
+    /// The same for all other domains together.
+    pub foreign_names_per_s: u32,
 }
 
 impl Default for RatesConfig {
@@ -74,6 +82,8 @@ impl Default for RatesConfig {
             session_calls_per_s: 5,
             registrations_per_s: 200,
             strangers_per_s: 10,
+            foreign_domain_names_per_s: 20,
+            foreign_names_per_s: 1_000,
         }
     }
 }
@@ -108,6 +118,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             rates: RatesConfig::default(),
             connections: ConnectionsConfig::default(),
+            finding: FindingConfig::default(),
         }
     }
 }
@@ -177,6 +188,8 @@ impl Config {
             rates.session_calls_per_s,
             rates.registrations_per_s,
             rates.strangers_per_s,
+            rates.foreign_domain_names_per_s,
+            rates.foreign_names_per_s,
         ];
         if per_second.contains(&0) {
             return Err(ConfigError::Value("rates must be at least 1 a second"));

@@ -12,11 +12,13 @@ use std::sync::Arc;
 use lighter_protocol::limits::RELAYS_MAX;
 use lighter_protocol::{Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed, UnixTime};
 use lighter_transport::location::Scope;
+use lighter_transport::location::keys::KeyChange;
 
 use crate::limits::{CONFIRMATION_DELAY, INVITATIONS_MAX, STORES_MAX, STORES_PER_MAILBOX_MAX, TOKENS_MAX};
+use crate::policy::{Choice, Step};
 use crate::rate::Allowance;
 use crate::rows::{
-    Change, EnrolmentRow, InvitationRow, RegistrationRow, Row, RowKey, StoreKey, TokenHash, TokenRow,
+    Change, EnrolmentRow, InvitationRow, PinRow, RegistrationRow, Row, RowKey, StoreKey, TokenHash, TokenRow,
 };
 
 /// A store's number for as long as this process runs. Numbers are never used again.
@@ -145,6 +147,12 @@ pub struct Directory {
     relays_version: u64,
     /// How many `stores` are not gaps.
     store_count: usize,
+    /// What recipients have chosen; absent: nothing was said.
+    choices: HashMap<Mailbox, Choice>,
+    /// Keys of other domains' location servers.
+    pins: HashMap<String, PinRow>,
+    /// Changes of the own key, oldest first.
+    key_changes: Vec<Signed<KeyChange>>,
 }
 
 impl Directory {
@@ -169,6 +177,16 @@ impl Directory {
                 self.invitations.insert(hash, row);
             }
             Row::Relay(relay) => self.relays.push(relay),
+            Row::Policy(mailbox, policy) => {
+                self.choices.entry(mailbox).or_default().apply(&Step::Policy(policy));
+            }
+            Row::Correspondent(key, row) => {
+                self.choices.entry(key.recipient).or_default().apply(&Step::Say(key.sender, row));
+            }
+            Row::Pin(domain, row) => {
+                self.pins.insert(domain, row);
+            }
+            Row::KeyChange(_, signed) => self.load_key_change(signed),
             Row::SealingKey(key, signed) => {
                 if let Some(store) = self.find(&key.mailbox, &key.peer).and_then(|id| self.store_mut(id)) {
                     store.sealing_key = Some(Box::new(signed));
@@ -359,6 +377,7 @@ impl Directory {
         }
         self.appoint_primary(&left, changes);
         if left.is_empty() {
+            self.forget_choice(mailbox, changes);
             self.by_mailbox.remove(mailbox);
         } else {
             self.by_mailbox.insert(mailbox.clone(), left);
@@ -492,6 +511,8 @@ impl Directory {
 }
 
 const _: () = assert!(STORES_MAX < u32::MAX as usize);
+
+mod others;
 
 impl Store {
     /// Whether `new` takes the place of the key that is known: it is another one, and of a later time.

@@ -8,7 +8,6 @@
 //! What is decided (directory, presence, rates, policy, addresses) is decided by values without I/O, which take `now`
 //! and randomness as arguments.
 
-pub mod address;
 pub mod api;
 pub mod config;
 pub mod control;
@@ -16,10 +15,12 @@ pub mod directory;
 pub mod engine;
 pub mod error;
 pub mod http;
+pub mod keyring;
 pub mod limits;
 pub mod location;
 mod lock;
 pub mod metrics;
+pub mod pins;
 pub mod policy;
 pub mod presence;
 pub mod rate;
@@ -30,5 +31,6 @@ pub mod token;
 pub mod writer;
 
 pub use config::Config;
+pub use lighter_transport::location::address;
 pub use location::admin::{AdminAnswer, AdminCommand};
 pub use server::{LocationServer, StartError};

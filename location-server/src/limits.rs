@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lighter_transport::location::limits::LOOKUP_NAMES_MAX;
+use lighter_transport::location::limits::{ACCEPTANCE_NAMES_MAX, FOUND_FRESH_MAX, LOOKUP_NAMES_MAX};
 
 /// Bytes of a configuration file: a thousand networks fit.
 pub const CONFIG_LEN_MAX: u64 = 256 * 1024;
@@ -46,9 +46,31 @@ pub const BODY_LEN_MAX: usize = 512 * 1024;
 /// Bytes of one of [`BODY_LEN_MAX`]'s mailboxes in JSON: 64 + `@` + 255, quotes, comma.
 const MAILBOX_JSON_LEN: usize = 324;
 const _: () = assert!(LOOKUP_NAMES_MAX * MAILBOX_JSON_LEN < BODY_LEN_MAX);
+const _: () = assert!(ACCEPTANCE_NAMES_MAX * MAILBOX_JSON_LEN < BODY_LEN_MAX);
 
 /// A request's body must have come, and its answer be made, in so long.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// A question of another domain's store is answered so long after its proof was verified, whatever the answer: the time
+/// tells nothing. Many times what looking up and signing take.
+pub const FOREIGN_ANSWER_TIME: Duration = Duration::from_millis(20);
+/// Registrable domains that are counted one by one; beyond, all others share one allowance. Some 100 bytes each.
+pub const RATE_DOMAINS_MAX: usize = 65_536;
+/// Other domains whose keys are remembered; the one that was not seen for longest makes room. Some 150 bytes each.
+pub const PINS_MAX: usize = 100_000;
+/// A domain's key that nothing announced counts when the domain has said the same for so long: who held its name or its
+/// web server for an hour gains nothing, and a domain that lost its key is back after a week.
+pub const KEY_SURPRISE_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// That a remembered key was seen is written down so often.
+pub const PIN_SEEN_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// A change of the own key is announced so long before: longer than anybody remembers what was said before
+/// ([`FOUND_FRESH_MAX`]), and than a laptop sleeps over a holiday.
+pub const KEY_OVERLAP_DEFAULT: Duration = Duration::from_secs(14 * 24 * 3600);
+/// The shortest time that may be said.
+pub const KEY_OVERLAP_MIN: Duration = Duration::from_secs(2 * 24 * 3600);
+/// The longest one.
+pub const KEY_OVERLAP_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+const _: () = assert!(KEY_OVERLAP_MIN.as_secs() > FOUND_FRESH_MAX.as_secs());
 
 /// Networks (addresses of IPv4, /64s of IPv6) that are counted one by one by each rate limiter; beyond, all others
 /// share one allowance. Some 60 bytes each.

@@ -3,9 +3,11 @@
 //! Three parts, each behind a lock of its own, always taken in this order: the directory (durable; changed by the
 //! writer alone), and what is only alive, presences and sessions. No lock is held across an await.
 
+mod acceptance;
 pub mod admin;
 mod answers;
 mod feed;
+mod foreign;
 mod stores;
 
 use std::path::Path;
@@ -13,9 +15,10 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use lighter_protocol::PeerId;
 use lighter_protocol::time::Now;
+use lighter_protocol::{PeerId, UnixTime};
 use lighter_transport::location::api::{DomainAnswer, EVENT_CHANGE, StorePresence};
+use lighter_transport::location::{Finder, LocationSetupError};
 use lighter_transport::{Identity, IdentityError};
 use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -24,20 +27,20 @@ use crate::address::Network;
 use crate::config::Config;
 use crate::directory::{Directory, StoreId};
 use crate::engine::{Engine, EngineError, RedbEngine};
-use crate::limits::{PRESENCE_BACKLOG_MAX, PRESENCE_STREAMS_MAX};
+use crate::keyring::Keyring;
+use crate::limits::{PRESENCE_BACKLOG_MAX, PRESENCE_STREAMS_MAX, RATE_DOMAINS_MAX};
 use crate::lock::{lock, read, write};
 use crate::metrics::Metrics;
 use crate::presence::Presences;
-use crate::rate::{NetworkRates, Rate, TooMany};
+use crate::rate::{Allowance, KeyedRates, NetworkRates, Rate, TooMany};
 use crate::rows::StoreKey;
 use crate::sessions::Sessions;
 use crate::writer::Writer;
 
 pub use answers::Caller;
 pub use feed::PresenceFeed;
+pub use foreign::ForeignCall;
 
-/// Name of the key file in the data folder.
-const KEY_FILE: &str = "location.key";
 /// Name of the database in the data folder.
 const DATABASE_FILE: &str = "location.redb";
 
@@ -45,11 +48,13 @@ const DATABASE_FILE: &str = "location.redb";
 #[derive(Debug)]
 pub struct Location {
     config: Config,
-    identity: Identity,
+    keyring: RwLock<Keyring>,
     networks: Vec<Network>,
     directory: Arc<RwLock<Directory>>,
     live: RwLock<Live>,
     writer: Writer,
+    /// Finds the location servers of other domains.
+    finder: Finder,
     metrics: Arc<Metrics>,
     rates: Rates,
     /// Events of the presence stream, ready to be sent.
@@ -74,6 +79,9 @@ struct Rates {
     session_calls: Rate,
     registrations: Mutex<NetworkRates>,
     strangers: Mutex<NetworkRates>,
+    foreign_domains: Mutex<KeyedRates<String>>,
+    foreign_names: Rate,
+    foreign_taken: Allowance,
 }
 
 /// Why a location server cannot be opened.
@@ -88,6 +96,9 @@ pub enum OpenError {
     /// The database cannot be opened or read.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A server that is set by hand has no usable address, or nothing can be trusted.
+    #[error("finding other domains' location servers: {0}")]
+    Finding(#[from] LocationSetupError),
     /// The system gives no thread.
     #[error("the writer's thread cannot be started")]
     Thread(#[source] std::io::Error),
@@ -101,8 +112,7 @@ impl Location {
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
         make_folder(&config.data).map_err(OpenError::Folder)?;
         let engine = RedbEngine::open(&config.data.join(DATABASE_FILE))?;
-        let identity = Identity::load_or_create(&config.data.join(KEY_FILE))?;
-        Self::with_engine(config, identity, Box::new(engine))
+        Self::assemble(config, None, Box::new(engine))
     }
 
     /// A location server on another engine.
@@ -114,6 +124,15 @@ impl Location {
         identity: Identity,
         engine: Box<dyn Engine>,
     ) -> Result<Arc<Self>, OpenError> {
+        Self::assemble(config, Some(identity), engine)
+    }
+
+    /// With the key given, or those in the data folder.
+    fn assemble(
+        config: Config,
+        identity: Option<Identity>,
+        engine: Box<dyn Engine>,
+    ) -> Result<Arc<Self>, OpenError> {
         let now = Now::read();
         let metrics = Arc::new(Metrics::new());
         let mut directory = Directory::default();
@@ -122,6 +141,10 @@ impl Location {
             tracing::warn!(rows = loaded.damaged, "rows that do not read as one were left where they are");
         }
         metrics.rows_damaged.set(i64::try_from(loaded.damaged).unwrap_or(i64::MAX));
+        let keyring = match identity {
+            Some(identity) => Keyring::of(identity),
+            None => Keyring::open(&config.data, directory.key_changes(), now.wall)?,
+        };
         let directory = Arc::new(RwLock::new(directory));
         let writer = Writer::start(engine, directory.clone(), metrics.clone()).map_err(OpenError::Thread)?;
         let ttl = Duration::from_secs(u64::from(config.ttl_s));
@@ -129,8 +152,9 @@ impl Location {
         Ok(Arc::new(Self {
             networks: config.networks(),
             rates: Rates::new(&config, now),
+            finder: Finder::new(&config.finding)?,
             config,
-            identity,
+            keyring: RwLock::new(keyring),
             directory,
             live: RwLock::new(live),
             writer,
@@ -142,14 +166,20 @@ impl Location {
         }))
     }
 
-    /// The key that signs attestations and introductions.
+    /// The key that signs attestations and introductions now.
     pub fn peer(&self) -> PeerId {
-        self.identity.peer()
+        self.signing(UnixTime::now()).peer()
+    }
+
+    /// The same, with its secret.
+    fn signing(&self, now: UnixTime) -> Arc<Identity> {
+        read(&self.keyring).signing(now).clone()
     }
 
     /// Who this server is, and for whom it speaks.
     pub fn domain(&self) -> DomainAnswer {
-        DomainAnswer { location: self.peer(), domains: self.config.domains.clone() }
+        let key_changes = read(&self.directory).key_changes().to_vec();
+        DomainAnswer { location: self.peer(), domains: self.config.domains.clone(), key_changes }
     }
 
     /// The configuration it runs with.
@@ -248,6 +278,12 @@ impl Rates {
             session_calls: rate(rates.session_calls_per_s),
             registrations: networks(rates.registrations_per_s),
             strangers: networks(rates.strangers_per_s),
+            foreign_domains: Mutex::new(KeyedRates::new(
+                rate(rates.foreign_domain_names_per_s),
+                RATE_DOMAINS_MAX,
+            )),
+            foreign_names: rate(rates.foreign_names_per_s),
+            foreign_taken: Allowance::default(),
         }
     }
 }

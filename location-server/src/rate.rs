@@ -4,6 +4,7 @@
 //! number of keys is bounded, `now` is an argument, and a holder's allowance is one word beside what it belongs to.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -76,39 +77,39 @@ impl Allowance {
     }
 }
 
-/// Strangers' allowances, by the network that they come from.
+/// Allowances by a key that strangers may make up.
 ///
-/// Invariant: `arrivals.len() <= RATE_KEYS_MAX`. When it is full, who owes nothing is forgotten; where that frees
-/// nothing, everybody else shares one allowance, so that making up addresses gains nothing.
+/// Invariant: `arrivals.len() <= keys_max`. When it is full, who owes nothing is forgotten; where that frees nothing,
+/// everybody else shares one allowance, so that making up keys gains nothing.
 #[derive(Debug)]
-pub struct NetworkRates {
+pub struct KeyedRates<K> {
     rate: Rate,
-    arrivals: HashMap<IpAddr, u64>,
+    arrivals: HashMap<K, u64>,
     others: u64,
+    keys_max: usize,
 }
 
-impl NetworkRates {
-    /// The same `rate` for each network.
-    pub fn new(rate: Rate) -> Self {
-        Self { rate, arrivals: HashMap::new(), others: 0 }
+impl<K: Eq + Hash> KeyedRates<K> {
+    /// The same `rate` for each key.
+    pub fn new(rate: Rate, keys_max: usize) -> Self {
+        Self { rate, arrivals: HashMap::new(), others: 0, keys_max }
     }
 
-    /// Takes one unit for the network that `address` is in, if it is allowed now.
+    /// Takes `units` for `key`, if they are allowed now.
     ///
     /// # Errors
     /// [`TooMany`]; then nothing is taken.
-    pub fn take(&mut self, address: IpAddr, now: Instant) -> Result<(), TooMany> {
-        let network = network_of(address);
-        if !self.arrivals.contains_key(&network) && self.arrivals.len() >= RATE_KEYS_MAX {
+    pub fn take(&mut self, key: K, units: u64, now: Instant) -> Result<(), TooMany> {
+        if !self.arrivals.contains_key(&key) && self.arrivals.len() >= self.keys_max {
             self.forget_idle(now);
         }
-        let full = self.arrivals.len() >= RATE_KEYS_MAX;
-        let arrival = match self.arrivals.get_mut(&network) {
+        let full = self.arrivals.len() >= self.keys_max;
+        let arrival = match self.arrivals.get_mut(&key) {
             Some(arrival) => arrival,
             None if full => &mut self.others,
-            None => self.arrivals.entry(network).or_default(),
+            None => self.arrivals.entry(key).or_default(),
         };
-        *arrival = self.rate.next(*arrival, 1, now)?;
+        *arrival = self.rate.next(*arrival, units, now)?;
         Ok(())
     }
 
@@ -119,6 +120,31 @@ impl NetworkRates {
             self.arrivals.retain(|_, arrival| *arrival > now_ns);
         }
     }
+}
+
+/// Strangers' allowances, by the network that they come from.
+#[derive(Debug)]
+pub struct NetworkRates(KeyedRates<IpAddr>);
+
+impl NetworkRates {
+    /// The same `rate` for each network.
+    pub fn new(rate: Rate) -> Self {
+        Self(KeyedRates::new(rate, RATE_KEYS_MAX))
+    }
+
+    /// Takes one unit for the network that `address` is in, if it is allowed now.
+    ///
+    /// # Errors
+    /// [`TooMany`]; then nothing is taken.
+    pub fn take(&mut self, address: IpAddr, now: Instant) -> Result<(), TooMany> {
+        self.0.take(network_of(address), 1, now)
+    }
+}
+
+/// What is counted as one: the domain that somebody can register, by the public suffix list. Names below it cost their
+/// owner nothing.
+pub fn registrable(domain: &str) -> &str {
+    psl::domain_str(domain).unwrap_or(domain)
 }
 
 /// What is counted as one: an IPv4 address, or the /64 that one IPv6 subscriber has.
@@ -166,11 +192,11 @@ mod tests {
         let address = |n: u32| IpAddr::V4(n.into());
         let keys = u32::try_from(RATE_KEYS_MAX).unwrap();
         let allowed = (0..2 * keys).filter(|&n| rates.take(address(n), start).is_ok()).count();
-        assert_eq!(rates.arrivals.len(), RATE_KEYS_MAX);
+        assert_eq!(rates.0.arrivals.len(), RATE_KEYS_MAX);
         assert_eq!(allowed, RATE_KEYS_MAX + 10, "each of the first, then ten for all others together");
         let later = start + Duration::from_secs(60);
         rates.take(address(u32::MAX), later).unwrap();
-        assert_eq!(rates.arrivals.len(), 1, "who owes nothing is forgotten");
+        assert_eq!(rates.0.arrivals.len(), 1, "who owes nothing is forgotten");
     }
 
     #[test]
@@ -180,5 +206,21 @@ mod tests {
         let address = |n: u16| IpAddr::V6(Ipv6Addr::new(0x2a00, 1, 2, 3, n, 0, 0, n));
         let allowed = (0..100).filter(|&n| rates.take(address(n), start).is_ok()).count();
         assert_eq!(allowed, 10);
+    }
+
+    #[test]
+    fn names_below_one_that_was_registered_are_counted_as_one() {
+        for (domain, counted) in [
+            ("example.org", "example.org"),
+            ("a.b.example.org", "example.org"),
+            ("mail.example.co.uk", "example.co.uk"),
+            ("users.github.io", "users.github.io"),
+            ("a.users.github.io", "users.github.io"),
+            ("lighter.test", "lighter.test"),
+            ("x.lighter.test", "lighter.test"),
+            ("org", "org"),
+        ] {
+            assert_eq!(registrable(domain), counted, "{domain}");
+        }
     }
 }

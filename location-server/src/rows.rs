@@ -1,12 +1,15 @@
-//! What is durable: rows of six kinds, each with a key, and the changes that make them.
+//! What is durable: rows of ten kinds, each with a key, and the changes that make them.
 //!
 //! # Format
 //! A value is one version byte (now 1) and the row's postcard encoding. Keys: of enrolments, registrations
 //! and sealing keys `MAILBOX NUL PEER` (a mailbox holds no NUL; the peer in its binary form), of API tokens and invitations the BLAKE3
-//! hash of the token's text, of relays the peer.
+//! hash of the token's text, of relays the peer; of policies the mailbox, of correspondents `RECIPIENT NUL SENDER`, of other
+//! domains' keys the domain, of changes of the own key the peer whose key goes.
 
 use lighter_protocol::{Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed, UnixTime};
 use lighter_transport::location::Scope;
+use lighter_transport::location::api::{AcceptancePolicy, Standing};
+use lighter_transport::location::keys::KeyChange;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// BLAKE3 of a token's text. A token has 256 random bits, so a plain hash is enough.
@@ -73,6 +76,35 @@ pub struct InvitationRow {
     pub expires: UnixTime,
 }
 
+/// What a recipient said of somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CorrespondentRow {
+    /// How they stand.
+    pub standing: Standing,
+    /// Since when.
+    pub since: UnixTime,
+}
+
+/// Who said something of whom.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CorrespondentKey {
+    /// Whose choice it is.
+    pub recipient: Mailbox,
+    /// Of whom.
+    pub sender: Mailbox,
+}
+
+/// The key of another domain's location server, as it is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinRow {
+    /// The key.
+    pub key: PeerId,
+    /// When it was looked at last; to the day.
+    pub seen: UnixTime,
+    /// Another one that the domain says is its own, which nothing announced, and since when.
+    pub other: Option<(PeerId, UnixTime)>,
+}
+
 /// One row with its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
@@ -88,6 +120,14 @@ pub enum Row {
     Relay(RelayRecord),
     /// What drops for a store are sealed to, as it signed it.
     SealingKey(StoreKey, Signed<SealingKey>),
+    /// Who learns of a mailbox's stores.
+    Policy(Mailbox, AcceptancePolicy),
+    /// See [`CorrespondentRow`].
+    Correspondent(CorrespondentKey, CorrespondentRow),
+    /// See [`PinRow`]; by the domain.
+    Pin(String, PinRow),
+    /// A change of this server's key, signed with the one that goes.
+    KeyChange(PeerId, Signed<KeyChange>),
 }
 
 /// A row's key alone.
@@ -105,6 +145,14 @@ pub enum RowKey {
     Relay(PeerId),
     /// What drops for a store are sealed to.
     SealingKey(StoreKey),
+    /// Who learns of a mailbox's stores.
+    Policy(Mailbox),
+    /// See [`CorrespondentRow`].
+    Correspondent(CorrespondentKey),
+    /// See [`PinRow`].
+    Pin(String),
+    /// A change of this server's key.
+    KeyChange(PeerId),
 }
 
 /// One change of what is durable.
@@ -131,12 +179,30 @@ pub enum Kind {
     Relay,
     /// What drops for a store are sealed to.
     SealingKey,
+    /// Who learns of a mailbox's stores.
+    Policy,
+    /// See [`CorrespondentRow`].
+    Correspondent,
+    /// See [`PinRow`].
+    Pin,
+    /// A change of this server's key.
+    KeyChange,
 }
 
 impl Kind {
     /// All of them, in loading order.
-    pub const ALL: [Self; 6] =
-        [Self::Enrolment, Self::Registration, Self::Token, Self::Invitation, Self::Relay, Self::SealingKey];
+    pub const ALL: [Self; 10] = [
+        Self::Enrolment,
+        Self::Registration,
+        Self::Token,
+        Self::Invitation,
+        Self::Relay,
+        Self::SealingKey,
+        Self::Policy,
+        Self::Correspondent,
+        Self::Pin,
+        Self::KeyChange,
+    ];
 }
 
 /// A row that does not read as one: damaged, or from a version that this one does not know.
@@ -156,6 +222,10 @@ impl Row {
             Self::Invitation(hash, _) => RowKey::Invitation(*hash),
             Self::Relay(relay) => RowKey::Relay(relay.peer),
             Self::SealingKey(key, _) => RowKey::SealingKey(key.clone()),
+            Self::Policy(mailbox, _) => RowKey::Policy(mailbox.clone()),
+            Self::Correspondent(key, _) => RowKey::Correspondent(key.clone()),
+            Self::Pin(domain, _) => RowKey::Pin(domain.clone()),
+            Self::KeyChange(present, _) => RowKey::KeyChange(*present),
         }
     }
 
@@ -168,6 +238,10 @@ impl Row {
             Self::Invitation(..) => Kind::Invitation,
             Self::Relay(_) => Kind::Relay,
             Self::SealingKey(..) => Kind::SealingKey,
+            Self::Policy(..) => Kind::Policy,
+            Self::Correspondent(..) => Kind::Correspondent,
+            Self::Pin(..) => Kind::Pin,
+            Self::KeyChange(..) => Kind::KeyChange,
         }
     }
 
@@ -180,6 +254,10 @@ impl Row {
             Self::Invitation(_, row) => encode(row),
             Self::Relay(relay) => encode(relay),
             Self::SealingKey(_, signed) => encode(signed),
+            Self::Policy(_, policy) => encode(policy),
+            Self::Correspondent(_, row) => encode(row),
+            Self::Pin(_, row) => encode(row),
+            Self::KeyChange(_, signed) => encode(signed),
         }
     }
 
@@ -196,6 +274,15 @@ impl Row {
             Kind::Invitation => Self::Invitation(hash()?, decode(value)?),
             Kind::Relay => Self::Relay(decode(value)?),
             Kind::SealingKey => Self::SealingKey(StoreKey::decode(key)?, decode(value)?),
+            Kind::Policy => Self::Policy(decode_mailbox(key)?, decode(value)?),
+            Kind::Correspondent => Self::Correspondent(CorrespondentKey::decode(key)?, decode(value)?),
+            Kind::Pin => {
+                let domain = std::str::from_utf8(key).map_err(|_| DamagedRow)?;
+                Self::Pin(domain.to_owned(), decode(value)?)
+            }
+            Kind::KeyChange => {
+                Self::KeyChange(PeerId::from_bytes(key).map_err(|_| DamagedRow)?, decode(value)?)
+            }
         })
     }
 }
@@ -210,6 +297,10 @@ impl RowKey {
             Self::Invitation(_) => Kind::Invitation,
             Self::Relay(_) => Kind::Relay,
             Self::SealingKey(_) => Kind::SealingKey,
+            Self::Policy(_) => Kind::Policy,
+            Self::Correspondent(_) => Kind::Correspondent,
+            Self::Pin(_) => Kind::Pin,
+            Self::KeyChange(_) => Kind::KeyChange,
         }
     }
 
@@ -218,7 +309,10 @@ impl RowKey {
         match self {
             Self::Enrolment(key) | Self::Registration(key) | Self::SealingKey(key) => key.encode(),
             Self::Token(hash) | Self::Invitation(hash) => hash.to_vec(),
-            Self::Relay(peer) => peer.to_bytes(),
+            Self::Relay(peer) | Self::KeyChange(peer) => peer.to_bytes(),
+            Self::Policy(mailbox) => mailbox.as_str().as_bytes().to_vec(),
+            Self::Correspondent(key) => key.encode(),
+            Self::Pin(domain) => domain.as_bytes().to_vec(),
         }
     }
 }
@@ -248,6 +342,21 @@ impl StoreKey {
         let peer = PeerId::from_bytes(&bytes[end + 1..]).map_err(|_| DamagedRow)?;
         Ok(Self { mailbox, peer })
     }
+}
+
+impl CorrespondentKey {
+    fn encode(&self) -> Vec<u8> {
+        [self.recipient.as_str().as_bytes(), &[0], self.sender.as_str().as_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DamagedRow> {
+        let end = bytes.iter().position(|&byte| byte == 0).ok_or(DamagedRow)?;
+        Ok(Self { recipient: decode_mailbox(&bytes[..end])?, sender: decode_mailbox(&bytes[end + 1..])? })
+    }
+}
+
+fn decode_mailbox(bytes: &[u8]) -> Result<Mailbox, DamagedRow> {
+    std::str::from_utf8(bytes).map_err(|_| DamagedRow)?.parse().map_err(|_| DamagedRow)
 }
 
 fn encode<T: Serialize>(row: &T) -> Vec<u8> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use lighter_protocol::UnixTime;
+use lighter_protocol::{PeerId, UnixTime};
 
 use crate::directory::StoreId;
 use crate::rate::Allowance;
@@ -33,6 +33,8 @@ pub struct Attested {
     pub relays_version: u64,
     /// Whether it says primary.
     pub primary: bool,
+    /// The key that signed it.
+    pub by: PeerId,
 }
 
 /// All sessions. Invariant: `by_store` is the inverse of `by_token`.

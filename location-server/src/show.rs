@@ -7,6 +7,7 @@ use lighter_location::rows::TokenRow;
 use lighter_location::{AdminAnswer, AdminCommand};
 use lighter_protocol::UnixTime;
 use lighter_shell::Exit;
+use lighter_transport::location::keys::KeyChange;
 use serde_json::json;
 
 use crate::cli::{Admin, Failure};
@@ -35,6 +36,18 @@ pub(crate) fn answer(answer: &AdminAnswer, as_json: bool) -> io::Result<()> {
             relays.iter().try_for_each(|relay| writeln!(out, "{} {}", relay.peer, relay.retrieval_url))
         }
         AdminAnswer::Removed { stores } => writeln!(out, "{stores} removed"),
+        AdminAnswer::Keys { present, changes } => {
+            writeln!(out, "{present}")?;
+            changes.iter().try_for_each(|change| {
+                writeln!(
+                    out,
+                    "{} takes over from {} ({})",
+                    change.next,
+                    change.present,
+                    takes_over(change.from)
+                )
+            })
+        }
         AdminAnswer::Done => Ok(()),
     }
 }
@@ -74,6 +87,11 @@ fn json_answer(out: &mut impl Write, answer: &AdminAnswer) -> io::Result<()> {
         AdminAnswer::Invitations { invitations } => json!(invitations),
         AdminAnswer::Relays { relays } => json!(relays),
         AdminAnswer::Removed { stores } => json!({ "removed": stores }),
+        AdminAnswer::Keys { present, changes } => {
+            let change = |change: &KeyChange| json!({ "present": change.present.to_string(), "next": change.next.to_string(), "from": change.from });
+            let changes: Vec<_> = changes.iter().map(change).collect();
+            json!({ "present": present.to_string(), "changes": changes })
+        }
         AdminAnswer::Done => json!({}),
     };
     writeln!(out, "{value}")
@@ -98,6 +116,13 @@ fn store_line(out: &mut impl Write, row: &StoreRow) -> io::Result<()> {
     let pending = if row.confirmed > UnixTime::now() { ", pending" } else { "" };
     let presence = serde_json::to_string(&row.presence).unwrap_or_default();
     writeln!(out, "{} {} {rank}{pending} {}", row.mailbox, row.peer, presence.trim_matches('"'))
+}
+
+fn takes_over(from: UnixTime) -> String {
+    match from.since(UnixTime::now()).as_secs() {
+        0 => "done".to_owned(),
+        left => format!("in {} hours", left.div_ceil(3_600)),
+    }
 }
 
 fn until(expires: Option<UnixTime>) -> String {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lighter_protocol::UnixTime;
 use lighter_store::{Store, StoreError};
-use lighter_transport::location::{LocationClient, LocationSetupError};
+use lighter_transport::location::{Finder, LocationClient, LocationSetupError};
 use lighter_transport::proxy::NotAProxy;
 use lighter_transport::{BindError, Endpoint, EndpointConfig, Identity};
 use tokio::net::UnixListener;
@@ -76,6 +76,7 @@ impl Agent {
         // Beside the control socket, in the data folder.
         let remembered = control.and_then(Path::parent).map(|data| data.join("networks.json"));
         let carriers = Carriers::new(&config, remembered).map_err(StartError::Proxy)?;
+        let finder = Finder::new(&config.finding)?;
         let listen = config.quic.listen;
         let endpoint = if listen.ip().is_unspecified() {
             Endpoint::bind_any(&identity, listen.port(), EndpointConfig::default())?
@@ -84,7 +85,7 @@ impl Agent {
         };
         let listener: Option<UnixListener> =
             control.map(control::listen).transpose().map_err(StartError::Control)?;
-        let shared = Shared::new(config, identity, store, endpoint, location, carriers);
+        let shared = Shared::new(config, identity, store, endpoint, location, carriers, finder);
         offers::resume(&shared).await?;
         let registration = tokio::spawn(registration::run(shared.clone()));
         let mut tasks = JoinSet::new();

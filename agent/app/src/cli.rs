@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use lighter_protocol::{DeliveryId, Mailbox};
 use lighter_transport::location::Secret;
+use lighter_transport::location::api::AcceptancePolicy;
 
 use crate::address_books::recipients::Recipient;
 use crate::limits::RETRY_HOURS_MAX;
@@ -44,6 +45,30 @@ pub enum Command {
     Lookup {
         /// Whose store
         mailbox: Mailbox,
+    },
+    /// Choose who learns of your store and may send to it: show the choice, or change it
+    Policy {
+        /// `open`: whoever their own domain vouches for; `known`: your own domain, whom you accepted or wrote to; `closed`:
+        /// nobody
+        policy: Option<AcceptancePolicy>,
+    },
+    /// Accept people of other domains
+    Accept {
+        /// Whom
+        #[arg(required = true)]
+        mailboxes: Vec<Mailbox>,
+    },
+    /// Take nothing from people, whatever the policy
+    Block {
+        /// Whom
+        #[arg(required = true)]
+        mailboxes: Vec<Mailbox>,
+    },
+    /// Forget what was said of people
+    Forget {
+        /// Whom
+        #[arg(required = true)]
+        mailboxes: Vec<Mailbox>,
     },
     /// Mail files: to recipients' stores where they can be reached, else whole
     Send(SendArgs),

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use lighter_shell::{Exit, logs, stop};
 use lighter_store::Store;
+use lighter_transport::location::api::AcceptanceChange;
 use serde::Serialize;
 use serde_json::json;
 
@@ -20,7 +21,7 @@ use crate::send::SendRequest;
 use crate::send::unreachable::Wanted;
 use crate::setup::SetupRequest;
 use crate::views::{List, harmless};
-use crate::{get, key, lookup, offers, registration, restore, send, setup, status, submission};
+use crate::{acceptance, get, key, lookup, offers, registration, restore, send, setup, status, submission};
 
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> Exit {
@@ -113,9 +114,39 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
             let view = BooksView::of(folder, &books, name.as_deref()).map_err(Failure::failed)?;
             print(&view, cli.json)
         }
+        Command::Policy { policy } => {
+            choose(AcceptanceChange { policy, ..AcceptanceChange::default() }, &paths?, cli.json).await
+        }
+        Command::Accept { mailboxes } => {
+            choose(AcceptanceChange { accept: mailboxes, ..AcceptanceChange::default() }, &paths?, cli.json)
+                .await
+        }
+        Command::Block { mailboxes } => {
+            choose(AcceptanceChange { block: mailboxes, ..AcceptanceChange::default() }, &paths?, cli.json)
+                .await
+        }
+        Command::Forget { mailboxes } => {
+            choose(AcceptanceChange { forget: mailboxes, ..AcceptanceChange::default() }, &paths?, cli.json)
+                .await
+        }
         Command::Send(args) => mail(args, &paths?, cli.json).await,
         Command::Get(args) => get::run(args, &paths?, cli.json).await,
     }
+}
+
+/// `policy`, `accept`, `block` and `forget`: all show the whole choice afterwards.
+async fn choose(change: AcceptanceChange, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {
+    let config = Config::read(&paths.config)?;
+    let chosen = match Access::open(&config, paths).await? {
+        Access::Running(mut client) => client.choose(change).await?,
+        Access::Alone(store) => {
+            let agent = start(config, paths, store).await?;
+            let chosen = acceptance::change(agent.shared(), change).await;
+            agent.stop().await;
+            chosen?
+        }
+    };
+    print(&chosen, is_json)
 }
 
 async fn set_up(args: SetupArgs, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use etcetera::{BaseStrategy, choose_base_strategy};
 use lighter_protocol::{Mailbox, PeerId};
 use lighter_store::Settings;
+use lighter_transport::location::FindingConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{CONFIG_LEN_MAX, RETRY_HOURS_DEFAULT, RETRY_HOURS_MAX};
@@ -56,6 +57,9 @@ pub struct Config {
     pub mailbox: Mailbox,
     /// The location server.
     pub location: LocationConfig,
+    /// How the location servers of other domains are found.
+    #[serde(default, skip_serializing_if = "FindingConfig::is_default")]
+    pub finding: FindingConfig,
     /// Where the key is.
     #[serde(default)]
     pub key: KeyConfig,
@@ -479,6 +483,12 @@ mod tests {
             location: LocationConfig {
                 url: "https://location.example.org".to_owned(),
                 peer: lighter_protocol::Keypair::ed25519_from_bytes([1; 32]).unwrap().public().to_peer_id(),
+                ca_file: None,
+            },
+            finding: FindingConfig {
+                domains: [("example.com".to_owned(), "https://location.example.com".to_owned())].into(),
+                name_servers: vec!["192.0.2.53:53".parse().unwrap()],
+                allowed_networks: vec!["10.0.0.0/8".parse().unwrap()],
                 ca_file: None,
             },
             key: KeyConfig::Keyring { entry: "alice@example.org 1".to_owned() },

@@ -6,11 +6,13 @@ mod server;
 pub mod socket;
 
 use lighter_protocol::{BlobId, DeliveryId, Mailbox};
+use lighter_transport::location::api::AcceptanceChange;
 use serde::{Deserialize, Serialize};
 
 pub use client::Client;
 pub use server::{listen, run};
 
+use crate::acceptance::AcceptanceView;
 use crate::get::{Places, Wish};
 use crate::send::{SendEvent, SendRequest};
 use crate::views::{Cancelled, Lookup, Status};
@@ -35,6 +37,8 @@ pub enum Question {
     Fetch(Wish),
     /// Give up a delivery that waits; whether its message goes whole by mail instead.
     Cancel(DeliveryId, bool),
+    /// Change who learns of the store, or nothing; and what is chosen then.
+    Choose(Box<AcceptanceChange>),
     /// Send a message: `Answer::Sending` until `Answer::End`.
     Send(Box<SendRequest>),
 }
@@ -53,6 +57,7 @@ pub(crate) enum Answer {
     Lookup(Box<Lookup>),
     Cancelled(Box<Cancelled>),
     Places(Box<Places>),
+    Chosen(Box<AcceptanceView>),
     /// Whether it was to be had.
     Fetched(bool),
     Sending(SendEvent),

@@ -7,6 +7,7 @@ use lighter_store::{OpenError, StoreError};
 use lighter_transport::location::LocationError;
 
 use crate::config::ConfigError;
+use crate::finding::AskError;
 
 /// A command's failure.
 #[derive(Debug)]
@@ -83,6 +84,17 @@ impl From<OpenError> for Failure {
 impl From<LocationError> for Failure {
     fn from(error: LocationError) -> Self {
         if error.is_temporary() { Self::temporary(error) } else { Self::failed(error) }
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        match &error {
+            AskError::Location(source) | AskError::Foreign { source, .. } if !source.is_temporary() => {
+                Self::failed(error)
+            }
+            _ => Self::temporary(error),
+        }
     }
 }
 

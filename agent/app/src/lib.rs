@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   registration ─ location server (HTTP): registered, attested, pinged, offline
+//!   finding ────── other domains' location servers; acceptance: who learns of this store
 //!   sessions ───── own relays (QUIC, or what `carriers` finds where UDP is blocked): Waiting?, their offers
 //!   serve ──────── every connection: offers to `pulls`, gets, receipts to `offers`
 //!   pulls ──────── one task a delivery: the pull machine, the store, the receipt
@@ -15,6 +16,7 @@
 //! their own. Deciding is in `lighter_protocol`'s machines, storing in `lighter_store`, the wire in
 //! `lighter_transport`: here are the loops around them.
 
+pub mod acceptance;
 pub mod access;
 pub mod address_books;
 pub mod agent;
@@ -26,6 +28,7 @@ pub mod control;
 pub mod dial;
 pub mod drops;
 pub mod failure;
+pub mod finding;
 pub mod get;
 pub mod key;
 pub mod limits;

@@ -128,6 +128,10 @@ pub const DROP_ASK_MIN: Duration = Duration::from_secs(15);
 /// The longest one.
 pub const DROP_ASK_MAX: Duration = Duration::from_mins(30);
 
+/// People of whom this agent remembers that the location server knows that the user wrote to them.
+pub const WRITTEN_TO_MAX: usize = 4_096;
+/// How long the end of a command waits for the location server to be told so.
+pub const WRITTEN_TO_TIME_MAX: Duration = Duration::from_secs(5);
 /// Bytes of one line on the control socket: a request with a message body, or one delivery with its blobs.
 pub const CONTROL_LINE_LEN_MAX: u64 = 2 * 1024 * 1024;
 /// Commands that the running agent serves at a time.

@@ -7,6 +7,7 @@ use lighter_transport::location::{Presence, StoreRecord};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
+use crate::finding;
 use crate::shared::Handle;
 use crate::views::{LookedUp, Lookup};
 use crate::ways;
@@ -19,8 +20,8 @@ const SESSION_TIME_MAX: Duration = Duration::from_secs(15);
 /// # Errors
 /// Where the location server does not answer.
 pub async fn ask(shared: &Handle, mailbox: Mailbox) -> Result<Lookup, Failure> {
-    let session = session(shared).await?;
-    let Some(store) = shared.location.lookup_one(&session, &mailbox).await? else {
+    session(shared).await?;
+    let Some(store) = finding::look_up_one(shared, &mailbox).await? else {
         return Ok(Lookup { mailbox, store: None });
     };
     let store = looked_up(shared, &mailbox, store).await;

@@ -115,7 +115,8 @@ pub async fn offered(shared: &Handle, offer: Offer, responder: Responder) {
 fn admit(shared: &Handle, offer: &Offer, peer: &PeerId) -> Result<Standing, NotAdmitted> {
     // Without an attestation the store does not know whom to believe: nobody, then.
     let Some(attested) = shared.attested() else { return Err(NotAdmitted::Stranger) };
-    let own = Own { attestation: &attested.attestation, location: shared.location_peer() };
+    let location = shared.location_peer();
+    let own = Own { attestation: &attested.attestation, location: &location };
     shared.door().admit(offer, peer, own, now().wall)
 }
 

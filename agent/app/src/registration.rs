@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lighter_protocol::{Attestation, Registration, Signed, UnixTime};
-use lighter_transport::location::LocationError;
+use lighter_protocol::{Attestation, AttestationError, Registration, Signed, UnixTime};
 use lighter_transport::location::api::RegisterAnswer;
+use lighter_transport::location::{LocationError, keys};
 use rand::RngExt;
 use tokio::time::{sleep, timeout};
 
@@ -112,7 +112,7 @@ impl Member {
         let sealing_key = drops::sealing_key(&self.shared.identity, self.shared.mailbox());
         let answer = self.shared.location.register_sealed(&signed, sealing_key.as_ref()).await?;
         tracing::info!(addresses = ?registration.addresses, sequence, "registered");
-        let attestation = self.believe(answer.attestation.as_ref());
+        let attestation = self.believe(answer.attestation.as_ref()).await;
         let problem = attestation
             .is_none()
             .then(|| "the location server has not attested this store yet".to_owned())
@@ -137,7 +137,7 @@ impl Member {
             match self.shared.location.ping(&answer.session).await {
                 Ok(pong) => {
                     self.wait = RECONNECT_MIN;
-                    if let Some(attested) = self.believe(pong.attestation.as_ref()) {
+                    if let Some(attested) = self.believe(pong.attestation.as_ref()).await {
                         self.shared.membership.send_modify(|membership| {
                             membership.attestation = Some(attested);
                             membership.problem =
@@ -152,10 +152,15 @@ impl Member {
     }
 
     /// The attestation, where it is the location server's, for this key and this mailbox.
-    fn believe(&self, signed: Option<&Signed<Attestation>>) -> Option<Attested> {
+    async fn believe(&self, signed: Option<&Signed<Attestation>>) -> Option<Attested> {
         let signed = signed?;
-        let (location, own) = (self.shared.location_peer(), self.shared.identity.peer());
-        match Attestation::verify_of(signed, location, &own, UnixTime::now()) {
+        let own = self.shared.identity.peer();
+        let mut verified =
+            Attestation::verify_of(signed, &self.shared.location_peer(), &own, UnixTime::now());
+        if matches!(verified, Err(AttestationError::Signed(_))) && self.follow_location().await {
+            verified = Attestation::verify_of(signed, &self.shared.location_peer(), &own, UnixTime::now());
+        }
+        match verified {
             Ok(attestation) if attestation.mailbox == *self.shared.mailbox() => {
                 Some(Attested { signed: signed.clone(), attestation })
             }
@@ -168,6 +173,26 @@ impl Member {
                 None
             }
         }
+    }
+
+    /// The location server signs with another key: whether it is one that the key of the enrolment leads to.
+    async fn follow_location(&self) -> bool {
+        let answer = match self.shared.location.domain().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(%error, "the location server cannot be asked for its key");
+                return false;
+            }
+        };
+        let enrolled = self.shared.config.location.peer;
+        let is_same = keys::is_same_server(enrolled, &answer, UnixTime::now());
+        if is_same {
+            tracing::info!(key = %answer.location, "the location server has another key, as it announced");
+            self.shared.follow_location(answer.location);
+        } else {
+            tracing::warn!(key = %answer.location, "another location server answers: nothing of it is believed");
+        }
+        is_same
     }
 
     /// What is wrong where nobody can dial this store, nor is helped to reach it: one behind a home router, whose domain

@@ -30,12 +30,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::acceptance;
 use crate::config::SmtpConfig;
 use crate::drops;
 use crate::failure::Failure;
+use crate::finding;
 use crate::limits::{
     BODY_LEN_MAX, DIAL_TIME_MAX, FILES_MAX, OFFER_ANSWER_TIME_MAX, OUTGOING_LIFE, RECIPIENTS_MAX,
-    SUBJECT_CHARS_MAX,
+    SUBJECT_CHARS_MAX, WRITTEN_TO_TIME_MAX,
 };
 use crate::offers::{self, Attempt, Stage};
 use crate::shared::Handle;
@@ -249,6 +251,14 @@ struct Found {
     leave: Option<Box<StoreRecord>>,
 }
 
+/// What look-ups gave.
+#[derive(Default)]
+struct LookedUp {
+    found: HashMap<Mailbox, Found>,
+    /// Who could not be asked about, and why.
+    unasked: HashMap<Mailbox, String>,
+}
+
 /// How a recipient's message goes.
 enum Way {
     Store {
@@ -285,7 +295,8 @@ enum Mailed {
 impl Sending {
     async fn run(self: Arc<Self>, recipients: Vec<Mailbox>) {
         let earlier = self.earlier(&recipients).await;
-        let stores = self.look_up(&recipients).await;
+        let noting = tokio::spawn(note(self.shared.clone(), recipients.clone()));
+        let LookedUp { found: stores, unasked } = self.look_up(&recipients).await;
         let is_for_stores =
             !earlier.is_empty() || stores.iter().any(|(recipient, store)| self.may_go_to(recipient, store));
         let spooled = if is_for_stores { self.spool().await } else { None };
@@ -309,7 +320,10 @@ impl Sending {
                 (Some(Err(why)), Some(_)) => Err(why.clone()),
                 (None, Some(Found { unreached: Some(why), .. })) => Err(why.clone()),
                 _ if !self.draft.has_attachments() => Err("it has no attachments".to_owned()),
-                _ => Err("the recipient has no store that can be reached from here".to_owned()),
+                _ => Err(match unasked.get(&recipient) {
+                    Some(why) => format!("it could not be asked where the recipient's store is: {why}"),
+                    None => "the recipient has no store that can be reached from here".to_owned(),
+                }),
             };
             let sending = Arc::clone(&self);
             offering.spawn(async move {
@@ -368,6 +382,7 @@ impl Sending {
         if let Some(Ok(spooled)) = spooled {
             self.clean_up(&spooled).await;
         }
+        let _ = timeout(WRITTEN_TO_TIME_MAX, noting).await;
     }
 
     async fn tell(&self, event: SendEvent) {
@@ -431,35 +446,33 @@ impl Sending {
 
     /// The recipients' stores, and which of them can be relied on now (SPEC A2 to A4). Whatever fails, the message goes
     /// whole (DESIGN §3 rule 5).
-    async fn look_up(&self, recipients: &[Mailbox]) -> HashMap<Mailbox, Found> {
-        let mut found = HashMap::new();
+    async fn look_up(&self, recipients: &[Mailbox]) -> LookedUp {
+        let mut looked_up = LookedUp::default();
         if !self.draft.has_attachments() {
-            return found;
+            return looked_up;
         }
-        let Some(session) = self.shared.session() else {
-            tracing::warn!("not registered: nobody can be looked up");
-            return found;
-        };
-        let records = match self.shared.location.lookup(&session, recipients).await {
-            Ok(records) => records,
-            Err(error) => {
-                tracing::warn!(%error, "recipients cannot be looked up");
-                return found;
-            }
-        };
         let mut pings = JoinSet::new();
-        for (recipient, record) in recipients.iter().zip(records) {
-            let Some(record) = record else { continue };
+        for (recipient, record) in finding::look_up(&self.shared, recipients).await {
+            let record = match record {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                Err(why) => {
+                    looked_up.unasked.insert(recipient, why);
+                    continue;
+                }
+            };
+            let found = &mut looked_up.found;
             if self.shared.config.send.trust_presence && record.presence == Presence::Online {
                 found.insert(recipient.clone(), Found { peer: record.peer, unreached: None, leave: None });
                 continue;
             }
-            let (shared, recipient) = (self.shared.clone(), recipient.clone());
+            let shared = self.shared.clone();
             pings.spawn(async move {
                 let reached = crate::ways::reach(&shared, &recipient, &record).await;
                 (recipient, record, reached)
             });
         }
+        let found = &mut looked_up.found;
         while let Some(pinged) = pings.join_next().await {
             match pinged {
                 Ok((recipient, record, Ok(reached))) => {
@@ -475,7 +488,7 @@ impl Sending {
                 Err(_) => {}
             }
         }
-        found
+        looked_up
     }
 
     /// Takes the attachments into the store; none where policy lets nothing go.
@@ -822,6 +835,11 @@ impl Sending {
             tracing::warn!(%error, "what was not offered stays until the next start");
         }
     }
+}
+
+/// Who is written to may write back.
+async fn note(shared: Handle, recipients: Vec<Mailbox>) {
+    acceptance::wrote_to(&shared, &recipients).await;
 }
 
 /// Why a message goes whole whose recipient's store cannot be reached.

@@ -162,7 +162,7 @@ async fn readable(shared: &Handle, get: &Get, peer: PeerId) -> Option<BlobFiles>
     let (outgoing, incoming, left) =
         found.inspect_err(|error| tracing::warn!(%error, "the index cannot be read")).ok()?;
     let now = UnixTime::now();
-    let location = shared.location_peer();
+    let location = &shared.location_peer();
     let size = if let Some(left) = left {
         // The relay that it is left with reads what is sealed, and nobody reads anything else of it.
         let is_its = left.relay == peer && left.taken.is_none();

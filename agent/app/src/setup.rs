@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use lighter_protocol::{Mailbox, Registration, Signed, UnixTime};
 use lighter_store::{OpenError, Store};
 use lighter_transport::Identity;
-use lighter_transport::location::{LocationClient, LocationError, Secret};
+use lighter_transport::location::{FindingConfig, LocationClient, LocationError, Secret};
 use rand::RngExt;
 use serde::Serialize;
 
@@ -90,6 +90,7 @@ pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Fa
             peer: enrolled.location,
             ca_file: request.ca_file,
         },
+        finding: known.as_ref().map_or_else(FindingConfig::default, |known| known.finding.clone()),
         key: key.clone(),
         smtp: match (request.smtp, &known) {
             // The same server again keeps what was set by hand.

@@ -1,16 +1,17 @@
 //! What the running agent's tasks share: one owner of each thing, reached through one cloneable handle.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use lighter_protocol::pull::Door;
 use lighter_protocol::{Attestation, Mailbox, Now, PeerId, Signed};
 use lighter_store::Store;
-use lighter_transport::location::{LocationClient, Secret};
+use lighter_transport::location::{Finder, LocationClient, Secret};
 use lighter_transport::{Endpoint, Identity};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::acceptance::WrittenTo;
 use crate::carriers::Carriers;
 use crate::config::Config;
 use crate::dial;
@@ -37,8 +38,12 @@ pub struct Shared {
     pub store: Store,
     /// The place on the network.
     pub endpoint: Endpoint,
-    /// The location server.
+    /// The own domain's location server.
     pub location: LocationClient,
+    /// Those of other domains.
+    pub finder: Finder,
+    /// To whom the user wrote, as far as the location server was told.
+    pub written_to: WrittenTo,
     /// How things stand with the location server.
     pub membership: watch::Sender<Membership>,
     /// Counts wakes and changes of network: who waits to try again tries at once.
@@ -66,6 +71,8 @@ pub struct Shared {
     /// Set when the agent is to stop.
     pub stop: CancellationToken,
     door: Mutex<Door>,
+    /// The own location server's key: the one of the configuration, or the one that took its place.
+    location_key: RwLock<PeerId>,
 }
 
 /// How things stand with the location server.
@@ -97,8 +104,12 @@ impl Shared {
         endpoint: Endpoint,
         location: LocationClient,
         carriers: Carriers,
+        finder: Finder,
     ) -> Handle {
         Arc::new(Self {
+            location_key: RwLock::new(config.location.peer),
+            finder,
+            written_to: WrittenTo::default(),
             config,
             identity,
             store,
@@ -126,9 +137,14 @@ impl Shared {
         &self.config.mailbox
     }
 
-    /// The location server's key.
-    pub fn location_peer(&self) -> &PeerId {
-        &self.config.location.peer
+    /// The location server's key: the one that was enrolled with, or one that it announced.
+    pub fn location_peer(&self) -> PeerId {
+        *self.location_key.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The location server has another key, which the one of before led to.
+    pub fn follow_location(&self, key: PeerId) {
+        *self.location_key.write().unwrap_or_else(PoisonError::into_inner) = key;
     }
 
     /// The session with the location server, if there is one now.

@@ -3,11 +3,14 @@
 use lighter_protocol::pull::SourceView;
 use lighter_store::limits::DISK_RESERVE;
 use lighter_store::{Store, StoreError};
+use lighter_transport::location::finding::{NotFound, Server};
 
 use crate::config::Config;
 use crate::registration;
 use crate::shared::Handle;
-use crate::views::{OutgoingStatus, PullSource, PullStatus, RelayStatus, Status, StoreStatus, size};
+use crate::views::{
+    DomainStatus, OutgoingStatus, PullSource, PullStatus, RelayStatus, Status, StoreStatus, size,
+};
 
 /// How things stand with the agent that runs.
 ///
@@ -45,6 +48,7 @@ pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
         pulling: shared.pulls.count(),
         pulls,
         outgoing,
+        domains: domains(shared),
         outbox: shared.outbox.borrow().clone(),
         submission: shared.submission.borrow().clone(),
     })
@@ -91,9 +95,19 @@ pub fn of_store(
         pulling: 0,
         pulls: Vec::new(),
         outgoing: sent(store)?,
+        domains: Vec::new(),
         outbox: None,
         submission: None,
     })
+}
+
+fn domains(shared: &Handle) -> Vec<DomainStatus> {
+    let status = |(domain, found): (String, Result<Server, NotFound>)| DomainStatus {
+        domain,
+        by: found.as_ref().ok().map(|server| server.by),
+        location: found.ok().map(|server| server.client.url().to_owned()),
+    };
+    shared.finder.domains().into_iter().map(status).collect()
 }
 
 fn store_status(store: &Store) -> Result<StoreStatus, StoreError> {

@@ -8,6 +8,7 @@ use lighter_protocol::wire::OfferedBlob;
 use lighter_protocol::{BlobId, DeliveryId, Mailbox, PeerId, UnixTime};
 use lighter_store::{Incoming, IncomingState, Outgoing, OutgoingState, Store, StoreError};
 use lighter_transport::Carrier;
+use lighter_transport::location::finding::By;
 use serde::{Deserialize, Serialize};
 
 use crate::outbox::status::OutboxStatus;
@@ -57,6 +58,9 @@ pub struct Status {
     pub pulls: Vec<PullStatus>,
     /// What was sent from here, and is still to be taken, or was lately.
     pub outgoing: Vec<OutgoingStatus>,
+    /// Other domains whose location servers were found, or could not be asked of late.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<DomainStatus>,
     /// The watched outbox; none where there is none, or no agent runs.
     #[serde(default)]
     pub outbox: Option<OutboxStatus>,
@@ -130,6 +134,17 @@ pub struct RelayStatus {
     /// What carries it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<Carrier>,
+}
+
+/// Another domain's location server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainStatus {
+    /// The domain.
+    pub domain: String,
+    /// Its location server; none where it could not be found.
+    pub location: Option<String>,
+    /// How it was found.
+    pub by: Option<By>,
 }
 
 /// The store.

@@ -38,6 +38,7 @@ pub async fn run(shared: Handle) {
         if let Some(why) = watch.look(Instant::now(), UnixTime::now(), registration::addresses(&shared)) {
             tracing::info!(?why, "connections are looked after at once");
             shared.location.forget_connections();
+            shared.finder.network_changed();
             shared.wakes.send_modify(|count| *count += 1);
         }
     }

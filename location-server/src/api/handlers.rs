@@ -7,9 +7,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lighter_protocol::{Mailbox, Now, PeerId};
 use lighter_transport::location::api::{
-    ConfirmRequest, DomainAnswer, EnrolAnswer, EnrolRequest, ErrorAnswer, IntroductionAnswer,
-    IntroductionRequest, LookupAnswer, LookupAnswers, LookupRequest, PingAnswer, RegisterAnswer,
-    RegisterRequest, RelayRequest,
+    Acceptance, AcceptanceChange, ConfirmRequest, DomainAnswer, EnrolAnswer, EnrolRequest, ErrorAnswer,
+    ForeignRequest, IntroductionAnswer, IntroductionRequest, LookupAnswer, LookupAnswers, LookupRequest,
+    PingAnswer, RegisterAnswer, RegisterRequest, RelayRequest,
 };
 use lighter_transport::location::{Presence, Scope};
 
@@ -152,6 +152,69 @@ pub(super) async fn introduction(
     let now = Now::read();
     let session = count_if_wrong(&location, ip, location.session_of(&bearer, now))?;
     Ok(Json(location.introduce(&session, request, now)?))
+}
+
+/// A store of another domain looks up. Refused for whatever is wrong with its proof; otherwise answered in the same time,
+/// whatever the answer.
+#[utoipa::path(post, path = "/v1/foreign/lookup", tag = "other domains", request_body = ForeignRequest, responses(
+    (status = 200, body = LookupAnswers, headers(("retry-after" = u32, description = "where a store is offline"))),
+    (status = 403, body = ErrorAnswer), (status = 429, body = ErrorAnswer),
+    (status = 503, body = ErrorAnswer, description = "the asker's own location server cannot be asked now")))]
+pub(super) async fn foreign_lookup(
+    State(location): State<Shared>,
+    ClientIp(ip): ClientIp,
+    Body(request): Body<ForeignRequest>,
+) -> Result<Response, CallError> {
+    let now = Now::read();
+    location.count_stranger(ip, now)?;
+    let call = location.prove_foreign(&request, now).await?;
+    let answers = location.foreign_lookup(call, now).await?;
+    let offline = answers.iter().any(is_offline);
+    Ok(with_retry_after(&location, offline, Json(LookupAnswers { answers }).into_response()))
+}
+
+/// The server's word to a recipient's store that a store of another domain may offer.
+#[utoipa::path(post, path = "/v1/foreign/introductions", tag = "other domains", request_body = ForeignRequest,
+    responses((status = 200, body = IntroductionAnswer), (status = 403, body = ErrorAnswer),
+    (status = 429, body = ErrorAnswer),
+    (status = 503, body = ErrorAnswer, description = "the asker's own location server cannot be asked now")))]
+pub(super) async fn foreign_introduction(
+    State(location): State<Shared>,
+    ClientIp(ip): ClientIp,
+    Body(request): Body<ForeignRequest>,
+) -> Answer<IntroductionAnswer> {
+    let now = Now::read();
+    location.count_stranger(ip, now)?;
+    let call = location.prove_foreign(&request, now).await?;
+    Ok(Json(location.foreign_introduction(call, now).await?))
+}
+
+/// Who learns of the stores of the session's mailbox.
+#[utoipa::path(get, path = "/v1/acceptance", tag = "stores", security(("session" = [])), responses(
+    (status = 200, body = Acceptance), (status = 401, body = ErrorAnswer), (status = 429, body = ErrorAnswer)))]
+pub(super) async fn acceptance(
+    State(location): State<Shared>,
+    ClientIp(ip): ClientIp,
+    Bearer(session): Bearer,
+) -> Answer<Acceptance> {
+    count_if_wrong(&location, ip, location.acceptance(&session.hash(), Now::read())).map(Json)
+}
+
+/// Changes who learns of the stores of the session's mailbox.
+#[utoipa::path(post, path = "/v1/acceptance", tag = "stores", security(("session" = [])),
+    request_body = AcceptanceChange, responses(
+    (status = 204), (status = 401, body = ErrorAnswer), (status = 403, body = ErrorAnswer),
+    (status = 429, body = ErrorAnswer),
+    (status = 507, body = ErrorAnswer, description = "something would be said of too many people")))]
+pub(super) async fn change_acceptance(
+    State(location): State<Shared>,
+    ClientIp(ip): ClientIp,
+    Bearer(session): Bearer,
+    Body(change): Body<AcceptanceChange>,
+) -> Result<StatusCode, CallError> {
+    let changed = location.change_acceptance(&session.hash(), change, Now::read()).await;
+    count_if_wrong(&location, ip, changed)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Presence as server-sent events: `snapshot` pages, then `change`s; `again` before the server ends the stream.

@@ -34,6 +34,10 @@ fn table_of(kind: Kind) -> Table {
         Kind::Invitation => "invitations",
         Kind::Relay => "relays",
         Kind::SealingKey => "sealing-keys",
+        Kind::Policy => "policies",
+        Kind::Correspondent => "correspondents",
+        Kind::Pin => "pins",
+        Kind::KeyChange => "key-changes",
     })
 }
 

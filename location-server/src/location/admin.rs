@@ -6,13 +6,15 @@ use std::time::Duration;
 use lighter_protocol::time::Now;
 use lighter_protocol::{Mailbox, PeerId, RelayRecord, UnixTime};
 use lighter_transport::location::api::RelayRequest;
+use lighter_transport::location::keys::KeyChange;
 use lighter_transport::location::{Presence, Scope, Secret};
 use serde::{Deserialize, Serialize};
 
 use super::Location;
 use crate::error::CallError;
 use crate::limits::{
-    INVITATION_LIFETIME_DEFAULT, INVITATION_LIFETIME_MAX, TOKEN_NAME_LEN_MAX, USERS_PER_PAGE,
+    INVITATION_LIFETIME_DEFAULT, INVITATION_LIFETIME_MAX, KEY_OVERLAP_DEFAULT, KEY_OVERLAP_MAX,
+    KEY_OVERLAP_MIN, TOKEN_NAME_LEN_MAX, USERS_PER_PAGE,
 };
 use crate::lock::{read, write};
 use crate::rows::{InvitationRow, TokenRow};
@@ -61,6 +63,13 @@ pub enum AdminCommand {
     },
     /// Lists the relays.
     RelayList,
+    /// Announces another key of this server.
+    KeyAnnounce {
+        /// None: 14 days.
+        overlap_s: Option<u64>,
+    },
+    /// Shows the key, and its changes.
+    KeyShow,
 }
 
 /// What a command is answered with.
@@ -111,6 +120,13 @@ pub enum AdminAnswer {
     Relays {
         /// As they are named in attestations.
         relays: Vec<RelayRequest>,
+    },
+    /// To [`AdminCommand::KeyAnnounce`] and [`AdminCommand::KeyShow`].
+    Keys {
+        /// The key that signs now.
+        present: PeerId,
+        /// Its changes, oldest first.
+        changes: Vec<KeyChange>,
     },
     /// Done; there is nothing to say.
     Done,
@@ -166,6 +182,8 @@ impl Location {
                 let relays = read(&self.directory).relays().0.to_vec();
                 Ok(AdminAnswer::Relays { relays: relays.into_iter().map(from_record).collect() })
             }
+            AdminCommand::KeyAnnounce { overlap_s } => self.announce_key(overlap_s, now).await,
+            AdminCommand::KeyShow => Ok(self.show_keys(now.wall)),
         }
     }
 
@@ -214,6 +232,31 @@ impl Location {
         let hash = token.hash();
         self.writer.write(move |directory, changes| directory.invite(hash, row, changes)).await?;
         Ok(AdminAnswer::Invitation { mailbox, token, expires })
+    }
+
+    /// Answers when the announcement is durable: from then on it is told of.
+    async fn announce_key(&self, overlap_s: Option<u64>, now: Now) -> Result<AdminAnswer, CallError> {
+        let overlap = overlap_s.map_or(KEY_OVERLAP_DEFAULT, Duration::from_secs);
+        if !(KEY_OVERLAP_MIN..=KEY_OVERLAP_MAX).contains(&overlap) {
+            return Err(CallError::Malformed("a key is announced 2 to 365 days before it takes over"));
+        }
+        let keyring = read(&self.keyring).clone();
+        let (folder, present) = (self.config.data.clone(), keyring.signing(now.wall).peer());
+        let announce = move || keyring.announce(&folder, now.wall.plus(overlap), now.wall);
+        let announced = tokio::task::spawn_blocking(announce).await.map_err(|_| CallError::Unavailable)?;
+        let (keyring, change) = announced.map_err(|error| {
+            tracing::error!(%error, "a key cannot be announced");
+            CallError::Unavailable
+        })?;
+        self.writer.write(move |dir, changes| dir.announce_key(change, present, changes)).await?;
+        *write(&self.keyring) = keyring;
+        Ok(self.show_keys(now.wall))
+    }
+
+    fn show_keys(&self, now: UnixTime) -> AdminAnswer {
+        let changes =
+            read(&self.directory).key_changes().iter().filter_map(|signed| signed.claim().ok()).collect();
+        AdminAnswer::Keys { present: self.signing(now).peer(), changes }
     }
 
     fn list_users(&self, from: u32, now: Now) -> AdminAnswer {

@@ -18,6 +18,7 @@ use crate::limits::{INTRODUCTION_BYTES_MAX, INTRODUCTION_LIFETIME, RETRIEVAL_URL
 use crate::lock::read;
 use crate::policy;
 use crate::rate::Allowance;
+use crate::rows::StoreKey;
 use crate::sessions::Session;
 use crate::token::TokenKind;
 
@@ -28,6 +29,8 @@ pub enum Caller {
     Token(Arc<Allowance>),
     /// A store, for its user: learns of whom its user may.
     Session(Session),
+    /// A store of another domain, which has proved that it acts for its user: the same.
+    Foreign(StoreKey),
 }
 
 impl Location {
@@ -76,16 +79,18 @@ impl Location {
         match caller {
             Caller::Token(allowance) => allowance.take(&self.rates.token_names, count, now.instant)?,
             Caller::Session(session) => session.names.take(&self.rates.session_names, count, now.instant)?,
+            Caller::Foreign(asker) => self.count_foreign(asker.mailbox.domain(), count, now)?,
         }
         let directory = read(&self.directory);
         let live = read(&self.live);
         let may_ask = match caller {
-            Caller::Token(_) => true,
+            // A domain attests only stores that are confirmed.
+            Caller::Token(_) | Caller::Foreign(_) => true,
             Caller::Session(session) => is_confirmed(&directory, session.store, now.wall),
         };
         // Who helps a store to find another, and what it leaves with them. Mail servers and relays wait for the store's own
         // session instead.
-        let tells_all = matches!(caller, Caller::Session(_)) && names.len() <= RELAYS_TOLD_NAMES_MAX;
+        let tells_all = !matches!(caller, Caller::Token(_)) && names.len() <= RELAYS_TOLD_NAMES_MAX;
         let relays = if tells_all { directory.relays().0 } else { &[] };
         let answer = |name| {
             let found = find(&directory, &live, caller, may_ask, name, now.wall);
@@ -118,23 +123,33 @@ impl Location {
         request: IntroductionRequest,
         now: Now,
     ) -> Result<IntroductionAnswer, CallError> {
+        self.introduce_caller(&Caller::Session(session.clone()), &session.key, request, now)
+    }
+
+    /// The same for any caller, whose store is `sender`.
+    pub(super) fn introduce_caller(
+        &self,
+        caller: &Caller,
+        sender: &StoreKey,
+        request: IntroductionRequest,
+        now: Now,
+    ) -> Result<IntroductionAnswer, CallError> {
         if request.bytes > INTRODUCTION_BYTES_MAX {
             return Err(CallError::Malformed("more bytes than one introduction covers"));
         }
-        let caller = Caller::Session(session.clone());
-        let found = self.lookup(&caller, std::slice::from_ref(&request.recipient), now)?;
+        let found = self.lookup(caller, std::slice::from_ref(&request.recipient), now)?;
         if found.first().is_none_or(|answer| answer.store.is_none()) {
             return Ok(IntroductionAnswer { introduction: None });
         }
         let introduction = Introduction {
-            sender: session.key.peer,
-            sender_mailbox: session.key.mailbox.clone(),
+            sender: sender.peer,
+            sender_mailbox: sender.mailbox.clone(),
             recipient: request.recipient,
             bytes_max: request.bytes,
             expires: now.wall.plus(INTRODUCTION_LIFETIME),
             number: rand::rng().random(),
         };
-        match Signed::sign(&introduction, self.identity.keypair()) {
+        match Signed::sign(&introduction, self.signing(now.wall).keypair()) {
             Ok(signed) => Ok(IntroductionAnswer { introduction: Some(signed) }),
             Err(error) => {
                 tracing::error!(%error, "an introduction could not be signed");
@@ -196,7 +211,8 @@ fn find(
 ) -> Option<StoreRecord> {
     let accepted = match caller {
         Caller::Token(_) => true,
-        Caller::Session(session) => policy::accepts(name, &session.key.mailbox),
+        Caller::Session(session) => policy::accepts(directory.choice(name), name, &session.key.mailbox),
+        Caller::Foreign(asker) => policy::accepts(directory.choice(name), name, &asker.mailbox),
     };
     let best = best_store(directory, live, name, now);
     if !(accepted && may_ask) {

@@ -197,6 +197,7 @@ impl Location {
             None => store.is_confirmed(now.wall),
             Some(attested) => {
                 attested.relays_version != relays_version
+                    || attested.by != self.signing(now.wall).peer()
                     || attested.primary != store.primary
                     || now.wall.since(attested.issued) >= self.attestation_lifetime() / 2
                     || now.wall < attested.issued
@@ -223,8 +224,10 @@ impl Location {
             };
             (attestation, relays_version)
         };
-        let attested = Attested { issued: now.wall, relays_version, primary: attestation.primary };
-        match Signed::sign(&attestation, self.identity.keypair()) {
+        let key = self.signing(now.wall);
+        let attested =
+            Attested { issued: now.wall, relays_version, primary: attestation.primary, by: key.peer() };
+        match Signed::sign(&attestation, key.keypair()) {
             Ok(signed) => Ok(Some((signed, attested))),
             Err(error) => {
                 tracing::error!(%error, "an attestation could not be signed");

@@ -34,6 +34,11 @@ fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
+/// One request with a JSON body; its whole answer.
+pub(crate) async fn ask(address: SocketAddr, path: &str, body: &str) -> String {
+    raw(address, &post(path, "", body)).await
+}
+
 #[tokio::test]
 async fn bad_input_41_a_huge_body_is_refused_before_it_is_read() {
     let world = World::start().await;

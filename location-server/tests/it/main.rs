@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a failed unwrap is a failed test")]
 
 mod commands;
+mod foreign;
+mod guesses;
 mod http;
 mod none;
 mod presence;

@@ -38,6 +38,7 @@ impl World {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(folder.path());
         change(&mut config);
@@ -48,8 +49,14 @@ impl World {
 
     /// Stops the server and starts another on the same data.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_with(|_| {}).await
+    }
+
+    /// The same, with another configuration.
+    pub(crate) async fn restart_with(self, change: impl FnOnce(&mut Config)) -> Self {
         self.server.stop().await;
-        let config = config(self.folder.path());
+        let mut config = config(self.folder.path());
+        change(&mut config);
         let server = LocationServer::start(config, CancellationToken::new()).await.unwrap();
         let client = LocationClient::new(&server.url(), None).unwrap();
         Self { server, client, folder: self.folder }

@@ -20,6 +20,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use crate::location::finding::resolve::HostResolver;
+
 /// Which proxy leads to what. Clones are cheap.
 #[derive(Clone)]
 pub struct Proxies {
@@ -94,13 +96,13 @@ fn is_loopback(host: &str) -> bool {
 /// Connects to web servers, through a proxy where one leads there.
 #[derive(Clone, Debug)]
 pub struct ProxyConnector {
-    http: HttpConnector,
+    http: HttpConnector<HostResolver>,
     proxies: Proxies,
 }
 
 impl ProxyConnector {
     /// `http` connects to servers and to proxies.
-    pub fn new(http: HttpConnector, proxies: Proxies) -> Self {
+    pub fn new(http: HttpConnector<HostResolver>, proxies: Proxies) -> Self {
         Self { http, proxies }
     }
 }
@@ -189,7 +191,10 @@ mod tests {
         for (asked, named) in
             [("https://b.example/lighter", "b.example:443"), ("http://b.example", "b.example:80")]
         {
-            let mut connector = ProxyConnector::new(HttpConnector::new(), proxies.clone());
+            let mut connector = ProxyConnector::new(
+                HttpConnector::new_with_resolver(HostResolver::system()),
+                proxies.clone(),
+            );
             let serving = async {
                 let (mut socket, _) = listener.accept().await.unwrap();
                 let mut said = [0; 256];

@@ -38,6 +38,7 @@ use crate::limits::{
     OPEN_TIME_MAX, TLS_READ_LEN, TUNNEL_WRITE_LEN, WEB_ADDRESSES_TRIED_MAX, WEBSOCKET_CONNECT_TIME_MAX,
     WEBSOCKET_MESSAGE_LEN_MAX, WEBSOCKET_WRITE_LEN_MAX,
 };
+use crate::location::finding::resolve::HostResolver;
 use crate::location::{LocationSetupError, web_tls};
 use crate::proxy::{Proxies, ProxyConnector};
 use crate::tunnel::listen::keep_little_unsent;
@@ -129,7 +130,7 @@ impl WebSockets {
             return Err(NoWebSocket::NoAddress);
         }
         let socket = if self.proxies.is_used_for(&uri) {
-            let mut http = HttpConnector::new();
+            let mut http = HttpConnector::new_with_resolver(HostResolver::system());
             http.enforce_http(false);
             http.set_nodelay(true);
             let mut connector = ProxyConnector::new(http, self.proxies.clone());

@@ -6,11 +6,13 @@ use bytes::{BufMut, BytesMut};
 use lighter_protocol::blob::{BlobHasher, GROUP_LEN, PAIR_LEN};
 use lighter_protocol::{BlobId, Keypair, Mailbox, RelayRecord, UnixTime};
 use lighter_transport::limits::TUNNEL_DATAGRAM_LEN_MAX;
+use lighter_transport::location::address::may_be_dialled;
 use lighter_transport::location::api::{
-    DomainAnswer, EnrolAnswer, EnrolRequest, ErrorAnswer, IntroductionAnswer, IntroductionRequest,
-    LookupAnswer, LookupAnswers, LookupRequest, PingAnswer, RegisterAnswer, RegisterRequest, RelayRequest,
-    SnapshotPage, StorePresence, StoreRecord,
+    Acceptance, AcceptanceChange, DomainAnswer, EnrolAnswer, EnrolRequest, ErrorAnswer, ForeignRequest,
+    IntroductionAnswer, IntroductionRequest, LookupAnswer, LookupAnswers, LookupRequest, PingAnswer,
+    RegisterAnswer, RegisterRequest, RelayRequest, SnapshotPage, StorePresence, StoreRecord,
 };
+use lighter_transport::location::finding::well_known;
 use lighter_transport::location::sse::{SseEvent, SseParser};
 use lighter_transport::pull::verifier::{Next, Verifier};
 use lighter_transport::tunnel::frames::{self, Deframer};
@@ -23,6 +25,7 @@ use crate::Target;
 pub const TARGETS: &[Target] = &[
     Target { name: "verified_stream", run: verified_stream, seeds: stream_seeds },
     Target { name: "location_api", run: location_api, seeds: api_seeds },
+    Target { name: "well_known", run: well_known, seeds: well_known_seeds },
     Target { name: "presence_stream", run: presence_stream, seeds: presence_seeds },
     Target { name: "tunnel_frames", run: tunnel_frames, seeds: tunnel_seeds },
 ];
@@ -78,6 +81,22 @@ pub fn location_api(data: &[u8]) {
     json::<StorePresence>(data);
     json::<SnapshotPage>(data);
     json::<ErrorAnswer>(data);
+    json::<ForeignRequest>(data);
+    json::<Acceptance>(data);
+    json::<AcceptanceChange>(data);
+}
+
+/// What a stranger's web server says of its domain's location server: an address by HTTPS that a client takes, and that
+/// reads as itself; never one that is not dialled.
+pub fn well_known(data: &[u8]) {
+    let Ok(url) = well_known::parse(data, &[]) else { return };
+    assert!(url.starts_with("https://") && url.len() <= data.len(), "{url}");
+    let again = serde_json::json!({ "location": url }).to_string();
+    assert!(well_known::parse(again.as_bytes(), &[]).is_ok_and(|same| same == url), "not the same: {url}");
+    let host = url.trim_start_matches("https://");
+    if let Ok(address) = host.parse::<std::net::IpAddr>() {
+        assert!(may_be_dialled(address, &[]), "{address} is dialled");
+    }
 }
 
 fn json<T: Serialize + DeserializeOwned + PartialEq + Debug>(data: &[u8]) {
@@ -111,6 +130,16 @@ fn events(data: &[u8], piece: usize) -> (Vec<SseEvent>, bool) {
 }
 
 // ---- seeds ----
+
+fn well_known_seeds() -> Vec<Vec<u8>> {
+    let texts = [
+        r#"{"location": "https://location.provider.example"}"#,
+        r#"{"location": "https://8.8.8.8:8443", "version": 2}"#,
+        r#"{"location": "https://127.0.0.1"}"#,
+        r#"{"location": "https://[::1]:443"}"#,
+    ];
+    texts.map(|text| text.as_bytes().to_vec()).to_vec()
+}
 
 /// The blob, its id, and the pairs of its tree in pre-order.
 fn blob() -> (Vec<u8>, BlobId, Vec<u8>) {

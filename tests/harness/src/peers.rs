@@ -8,10 +8,12 @@ mod browser;
 mod dovecot;
 mod examples;
 mod garage;
+mod name_server;
 mod nginx;
 mod postfix;
 mod tap;
 mod tinyproxy;
+mod web_server;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -26,10 +28,12 @@ pub use browser::{Browser, View};
 pub use dovecot::Dovecot;
 pub use examples::example;
 pub use garage::Garage;
+pub use name_server::{NameServer, Saying};
 pub use nginx::Nginx;
 pub use postfix::{Postfix, Route};
 pub use tap::Tap;
 pub use tinyproxy::Tinyproxy;
+pub use web_server::{Host, Site, WebServer};
 
 /// How long a server may take until it answers on its port, on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -152,15 +156,23 @@ impl Certificate {
     /// # Errors
     /// As [`Certificate::make`].
     pub async fn make_for(folder: &Path, address: IpAddr) -> Result<Self> {
-        let wanted = format!(
+        Self::make_named(folder, "", &format!("DNS:localhost, IP:{address}")).await
+    }
+
+    /// Makes one for `names`, as OpenSSL writes them, in files of `folder` that begin with `prefix`.
+    ///
+    /// # Errors
+    /// As [`Certificate::make`].
+    pub async fn make_named(folder: &Path, prefix: &str, names: &str) -> Result<Self> {
+        let text = format!(
             "[req]\ndistinguished_name = name\nprompt = no\nx509_extensions = more\n\
              [name]\nCN = localhost\n\
-             [more]\nsubjectAltName = DNS:localhost, IP:{address}\n\
+             [more]\nsubjectAltName = {names}\n\
              basicConstraints = critical, CA:FALSE\n"
         );
-        let request = folder.join("request.cnf");
-        std::fs::write(&request, wanted)?;
-        let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+        let file = |name: &str| folder.join(format!("{prefix}{name}"));
+        let (request, certificate, key) = (file("request.cnf"), file("certificate.pem"), file("key.pem"));
+        std::fs::write(&request, text)?;
         let make =
             "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -config \"$1\" -out \"$2\" -keyout \"$3\"";
         run(As::Caller, make, &[&request, &certificate, &key]).await?;

@@ -12,6 +12,10 @@ use crate::homes::HomeHost;
 use crate::mail::TestMessage;
 use crate::programs::{program, run, run_ok};
 
+mod domain;
+
+pub use domain::Domain;
+
 /// The domain that every world serves.
 pub const DOMAIN: &str = "lighter.test";
 
@@ -30,6 +34,8 @@ pub struct Options {
     pub address: IpAddr,
     /// Days that a copy stays after its receipt.
     pub keep_after_receipt_days: u32,
+    /// More of the location server's configuration: tables and values. None: nothing more.
+    pub location: Option<Value>,
     /// More of the relay's configuration: tables, whose fields are put into those of the world. None: nothing more.
     pub more: Option<Value>,
 }
@@ -43,6 +49,7 @@ impl Default for Options {
             next_hop: None,
             address: Ipv4Addr::LOCALHOST.into(),
             keep_after_receipt_days: 0,
+            location: None,
             more: None,
         }
     }
@@ -199,7 +206,7 @@ impl World {
     pub async fn start_with(options: &Options) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("lighter-").tempdir()?;
         let root = folder.path();
-        let (location, location_url, token_file) = start_location(root, options.address).await?;
+        let (location, location_url, token_file) = start_location(root, options).await?;
         let relay_config = root.join("relay.toml");
         let mut relay = Member::new("relay", "lighter-relay", root, ["serve"])?;
         // The relay's PeerId does not depend on its array, so the storage servers can be told of it first.
@@ -294,27 +301,8 @@ impl World {
     /// Where either is refused.
     pub async fn agent(&self, name: &str) -> Result<Agent> {
         let mailbox = format!("{name}@{DOMAIN}");
-        let invitation = self.location_command(&["user", "invite", &mailbox]).await?;
-        let token =
-            invitation.pointer("/token").and_then(Value::as_str).context("no token in the invitation")?;
-        let member = Member::new(name, "lighter-agent", self.folder(), ["run"])?;
-        std::fs::create_dir_all(member.data())?;
-        let agent = Agent { mailbox: mailbox.clone(), member };
         let smtp = self.smtp()?.to_string();
-        agent
-            .command(&[
-                "setup",
-                "--mailbox",
-                &mailbox,
-                "--location",
-                &self.location_url,
-                "--token",
-                token,
-                "--smtp",
-                &smtp,
-            ])
-            .await?;
-        Ok(agent)
+        invite_and_set_up(self.folder(), self.location.data(), &self.location_url, &mailbox, &smtp).await
     }
 
     /// As [`World::agent`], on a host in a home: it listens on the port of that host, and finds others there by multicast
@@ -395,6 +383,17 @@ impl Agent {
         run(&self.member.program, self.arguments(arguments), &[]).await
     }
 
+    /// Puts `more` into its configuration, for its next start.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or written.
+    pub fn configure(&self, more: &Value) -> Result<()> {
+        let path = self.member.folder.join(format!("{}.toml", self.member.name));
+        let mut config: Value = toml::from_str(&std::fs::read_to_string(&path)?)?;
+        merge(&mut config, Some(more));
+        write_config(&path, &config)
+    }
+
     /// A command's JSON answer.
     ///
     /// # Errors
@@ -430,11 +429,43 @@ impl Member {
     }
 }
 
+/// Invites `mailbox` at the location server whose data is given, and sets up an agent in `folder` under the name of its
+/// local part.
+async fn invite_and_set_up(
+    folder: &Path,
+    location: &Path,
+    location_url: &str,
+    mailbox: &str,
+    smtp: &str,
+) -> Result<Agent> {
+    let invitation = location_command(location, &["user", "invite", mailbox]).await?;
+    let token = invitation.pointer("/token").and_then(Value::as_str).context("no token in the invitation")?;
+    let name = mailbox.split('@').next().context("a mailbox")?;
+    let member = Member::new(name, "lighter-agent", folder, ["run"])?;
+    std::fs::create_dir_all(member.data())?;
+    let agent = Agent { mailbox: mailbox.to_owned(), member };
+    let arguments =
+        ["setup", "--mailbox", mailbox, "--location", location_url, "--token", token, "--smtp", smtp];
+    agent.command(&arguments).await?;
+    Ok(agent)
+}
+
+/// Puts what `more` says into `config`: tables within tables, the rest in place of what is there.
+fn merge(config: &mut Value, more: Option<&Value>) {
+    for (name, value) in more.and_then(Value::as_object).into_iter().flatten() {
+        match (&mut config[name.as_str()], value) {
+            (known @ Value::Object(_), Value::Object(_)) => merge(known, Some(value)),
+            (known, value) => *known = value.clone(),
+        }
+    }
+}
+
 /// Starts the location server; returns it, its URL, and the file with the relay's token.
-async fn start_location(root: &Path, at: IpAddr) -> Result<(Member, String, PathBuf)> {
+async fn start_location(root: &Path, options: &Options) -> Result<(Member, String, PathBuf)> {
     let config_path = root.join("location.toml");
     let mut location = Member::new("location", "lighter-location", root, ["serve"])?;
-    let mut config = json!({ "listen": SocketAddr::new(at, 0), "domains": [DOMAIN] });
+    let mut config = json!({ "listen": SocketAddr::new(options.address, 0), "domains": [DOMAIN] });
+    merge(&mut config, options.location.as_ref());
     write_config(&config_path, &config)?;
     location.start().await?;
     let address = location.address("/http")?.to_string();

@@ -4,11 +4,13 @@ use std::io;
 use std::path::Path;
 
 use lighter_protocol::{BlobId, DeliveryId, Mailbox};
+use lighter_transport::location::api::AcceptanceChange;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::socket::{Lines, ShortPath, write_line};
 use super::{Answer, Question};
+use crate::acceptance::AcceptanceView;
 use crate::failure::Failure;
 use crate::get::{Places, Wish};
 use crate::send::{SendEvent, SendRequest};
@@ -110,6 +112,17 @@ impl Client {
     pub async fn lookup(&mut self, mailbox: Mailbox) -> Result<Lookup, Failure> {
         match self.ask(&Question::Lookup(mailbox)).await? {
             Answer::Lookup(lookup) => Ok(*lookup),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Changes who learns of the store, and gives all that is chosen.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub async fn choose(&mut self, change: AcceptanceChange) -> Result<AcceptanceView, Failure> {
+        match self.ask(&Question::Choose(Box::new(change))).await? {
+            Answer::Chosen(chosen) => Ok(*chosen),
             _ => Err(unexpected()),
         }
     }

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::limits::CONTROL_CONNECTIONS_MAX;
 use crate::shared::Handle;
 use crate::views::DeliveryRow;
-use crate::{get, lookup, offers, send, status};
+use crate::{acceptance, get, lookup, offers, send, status};
 
 /// Listens at `path`. The store's lock says that no other agent does: a socket that is there was left by one that was
 /// killed.
@@ -129,6 +129,7 @@ async fn answer(shared: &Handle, question: Question, writer: &mut OwnedWriteHalf
             }
             Question::Places => Answer::Places(Box::new(get::places(shared).await?)),
             Question::Fetch(wish) => Answer::Fetched(get::fetch(shared, wish).await?),
+            Question::Choose(change) => Answer::Chosen(Box::new(acceptance::change(shared, *change).await?)),
             Question::Send(request) => return send(shared, *request, writer).await,
         };
     Ok(write_line(writer, &answer).await?)

@@ -10,6 +10,7 @@ use rand::RngExt;
 use tokio::time::sleep;
 
 use super::leave::Link;
+use crate::finding;
 use crate::limits::{DROP_ASK_MAX, DROP_ASK_MIN};
 use crate::offers;
 use crate::shared::Handle;
@@ -107,8 +108,7 @@ const GONE_AFTER: Duration = Duration::from_hours(24);
 
 /// What the relay says; none where it cannot be asked, or does not say.
 async fn ask(shared: &Handle, outgoing: &Outgoing, left: &LeftDrop) -> Option<DropState> {
-    let session = shared.session()?;
-    let record = shared.location.lookup_one(&session, &outgoing.recipient).await;
+    let record = finding::look_up_one(shared, &outgoing.recipient).await;
     let record =
         record.inspect_err(|error| tracing::debug!(%error, "the relay cannot be looked up")).ok()??;
     let mut relays = record.relays;

@@ -11,10 +11,11 @@ use lighter_protocol::{DeliveryId, PeerId, RelayRecord, SealingKey, UnixTime};
 use lighter_sealing::{ContentKey, Envelope, Part, SealError, Table, frames};
 use lighter_store::{Hold, LeftDrop, Outgoing, Store, StoreError};
 use lighter_transport::Connection;
-use lighter_transport::location::{LocationError, StoreRecord};
+use lighter_transport::location::StoreRecord;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::finding::{self, AskError};
 use crate::limits::{DROP_RETRY_MIN, DROP_TIME_MAX, DROP_TRIES_MAX};
 use crate::shared::{Handle, Shared};
 use crate::{carriers, serve};
@@ -46,12 +47,9 @@ pub enum WhyNot {
     /// It was asked, and the connection broke too often: it may have it.
     #[error("the connection to the relay of the recipient's domain broke too often")]
     Broken,
-    /// This agent is not registered, so it has nobody to ask.
-    #[error("this agent is not registered with its location server now")]
-    NoSession,
-    /// The location server did not answer, or gives no introduction.
+    /// The location server could not be asked for an introduction.
     #[error("{0}")]
-    Location(#[from] LocationError),
+    Asking(#[from] AskError),
     /// The recipient does not take things from here.
     #[error("the recipient takes nothing from here")]
     NotIntroduced,
@@ -220,8 +218,7 @@ async fn ask(
 
 /// The relay as the location server names it now.
 async fn looked_up(shared: &Handle, outgoing: &Outgoing, relay: &PeerId) -> Option<RelayRecord> {
-    let session = shared.session()?;
-    let record = shared.location.lookup_one(&session, &outgoing.recipient).await.ok()??;
+    let record = finding::look_up_one(shared, &outgoing.recipient).await.ok()??;
     record.relays.into_iter().find(|known| known.peer == *relay)
 }
 
@@ -246,9 +243,8 @@ async fn ask_once(
 
 /// What the relay is asked, with a fresh introduction.
 async fn new_drop(shared: &Handle, outgoing: &Outgoing, left: &LeftDrop) -> Result<NewDrop, WhyNot> {
-    let session = shared.session().ok_or(WhyNot::NoSession)?;
     let bytes = left.parts().fold(0, |sum: u64, part| sum.saturating_add(part.size));
-    let introduction = shared.location.introduction(&session, &outgoing.recipient, bytes).await?;
+    let introduction = finding::introduction(shared, &outgoing.recipient, bytes).await?;
     let sealed = |blob: &OfferedBlob| SealedBlob { id: blob.id, size: blob.size };
     Ok(NewDrop {
         delivery: outgoing.delivery,

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until};
 
 use super::{Event, Stage, facts, whole};
+use crate::finding;
 use crate::limits::{QUIET_LOOK_INTERVAL, SILENCE_LOOK_INTERVAL};
 use crate::serve;
 use crate::shared::{Handle, now};
@@ -183,14 +184,13 @@ impl Driver<'_> {
     /// Looks the recipient up, gets an introduction, connects and pings.
     async fn find(&mut self) -> Result<Reached, NotFound> {
         let shared = self.shared;
-        let session = shared.session().ok_or(NotFound::NoSession)?;
         let recipient = self.outgoing.recipient.clone();
-        let store = shared.location.lookup_one(&session, &recipient).await?.ok_or(NotFound::None)?;
+        let store = finding::look_up_one(shared, &recipient).await?.ok_or(NotFound::None)?;
         if store.presence == Presence::Offline {
             return Err(NotFound::Offline);
         }
         let bytes = self.outgoing.parts().fold(0, |sum: u64, part| sum.saturating_add(part.size));
-        let introduction = shared.location.introduction(&session, &recipient, bytes).await?;
+        let introduction = finding::introduction(shared, &recipient, bytes).await?;
         let introduction = introduction.ok_or(NotFound::None)?;
         self.machine.introduce(introduction.clone());
         if store.peer != self.outgoing.store {

@@ -67,7 +67,7 @@ impl Submission {
     pub(crate) async fn offer(&self, recipients: &[Mailbox]) -> Option<Offered> {
         let sending = &self.sending;
         let earlier = sending.earlier(recipients).await;
-        let found = sending.look_up(recipients).await;
+        let found = sending.look_up(recipients).await.found;
         if earlier.is_empty() && !found.iter().any(|(recipient, store)| sending.may_go_to(recipient, store)) {
             return None;
         }

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::Settings;
 use super::provider::Provider;
 use super::record::{Claim, Key, Record};
+use crate::acceptance;
 use crate::limits::SUBMISSION_DECIDE_TIME_MAX;
 use crate::send::made::Made;
 use crate::send::mail::{self, Content};
@@ -38,6 +39,7 @@ pub(super) async fn deliver(
     made: Made,
     hash: blake3::Hash,
 ) -> Reply {
+    note(shared, &envelope);
     let Some(from) = look_at(shared, settings, &envelope, &made).await else {
         return untouched(shared, provider, &made).await;
     };
@@ -57,6 +59,22 @@ pub(super) async fn deliver(
     let record = known.await.flatten().unwrap_or_else(|| Record::new(now));
     let run = Run { shared, settings, provider, envelope, made, claim, record, sent: Sent::default() };
     run.run(from, now).await
+}
+
+/// Whom the user of this agent writes to may write back.
+fn note(shared: &Handle, envelope: &Envelope) {
+    let from = envelope.mail.path.as_ref().and_then(|path| path.as_str().parse::<Mailbox>().ok());
+    if from.as_ref() != Some(shared.mailbox()) {
+        return;
+    }
+    let recipients: Vec<Mailbox> = envelope.recipients.iter().filter_map(mailbox).collect();
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = acceptance::wrote_to(&shared, &recipients) => {}
+            () = shared.stop.cancelled() => {}
+        }
+    });
 }
 
 /// The sender, where the message is one to look at and has something to take out (SPEC A1).

@@ -6,7 +6,7 @@ use lighter_protocol::UnixTime;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::{Cancelled, DeliveryState, List, Lookup, OutboxStatus, PullSource, Status};
+use super::{Cancelled, DeliveryState, DomainStatus, List, Lookup, OutboxStatus, PullSource, Status};
 
 impl fmt::Display for DeliveryState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,6 +63,10 @@ impl fmt::Display for Status {
         for pull in &self.pulls {
             writeln!(f, "           delivery {}", pull.delivery)?;
             pull.sources.iter().try_for_each(|source| writeln!(f, "           {source}"))?;
+        }
+        for DomainStatus { domain, location, .. } in &self.domains {
+            let location = location.as_deref().unwrap_or("its location server cannot be found now");
+            writeln!(f, "domain     {domain}  {location}")?;
         }
         if let Some(submission) = &self.submission {
             write!(f, "{submission}")?;

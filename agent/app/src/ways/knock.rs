@@ -114,7 +114,7 @@ fn follow(shared: &Handle, knock: &Knock, relay: PeerId) -> Result<Option<Hole>,
     }
     let sender = knock.introduction.claim()?.sender;
     let (location, own, now) = (shared.location_peer(), shared.mailbox(), now());
-    let introduction = Introduction::verify(&knock.introduction, location, &sender, own, 0, now.wall)?;
+    let introduction = Introduction::verify(&knock.introduction, &location, &sender, own, 0, now.wall)?;
     if shared.dialable(&[knock.address]).is_empty() {
         return Err(NotFollowed::Address);
     }

@@ -8,21 +8,19 @@ use std::net::SocketAddr;
 
 use lighter_protocol::wire::{Meet, Request, Response};
 use lighter_protocol::{Introduction, Mailbox, PeerId, RelayRecord, Signed, SignedError};
-use lighter_transport::location::LocationError;
 use lighter_transport::{ConnectError, Connection, ExchangeError, Manner};
 use tokio::time::{sleep, timeout};
 
 use super::expected::Expectation;
+use crate::finding::{self, AskError};
 use crate::limits::{HELPER_TIME_MAX, HOLE_TIME_MAX};
 use crate::shared::Handle;
 
 /// Why there is no hole.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotPunched {
-    #[error("this agent is not registered now")]
-    NoSession,
     #[error("{0}")]
-    Location(#[from] LocationError),
+    Asking(#[from] AskError),
     #[error("the store takes nothing from here")]
     NotIntroduced,
     #[error("the location server's introduction is malformed")]
@@ -47,9 +45,8 @@ pub(super) async fn through(
     store: PeerId,
 ) -> Result<Connection, NotPunched> {
     let Ok(_turn) = shared.ways.meetings.acquire().await else { return Err(NotPunched::Busy) };
-    let session = shared.session().ok_or(NotPunched::NoSession)?;
     // It is for the meeting only: the offer has one of its own, which says how much.
-    let introduction = shared.location.introduction(&session, recipient, 0).await?;
+    let introduction = finding::introduction(shared, recipient, 0).await?;
     let introduction = introduction.ok_or(NotPunched::NotIntroduced)?;
     let number = introduction.claim()?.number;
     let mut expectation = shared.ways.expected.expect(store, number);

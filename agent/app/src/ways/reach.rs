@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 use lighter_protocol::{Mailbox, PeerId, RelayRecord};
-use lighter_transport::location::{LocationError, Presence, StoreRecord};
+use lighter_transport::location::{Presence, StoreRecord};
 use lighter_transport::{ConnectError, Connection, Manner};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -13,18 +13,16 @@ use tokio::time::{sleep_until, timeout};
 use super::plan::{Candidate, Failures, Known, Plan};
 use super::{Reached, Way, punch};
 use crate::dial;
+use crate::finding::AskError;
 use crate::limits::{REACH_TIME_MAX, STORE_PING_TIME_MAX};
 use crate::shared::Handle;
 
 /// Why a store is not offered to now.
 #[derive(Debug, thiserror::Error)]
 pub enum NotFound {
-    /// This agent is not registered, so it has nobody to ask.
-    #[error("this agent is not registered with its location server now")]
-    NoSession,
-    /// The location server did not answer.
+    /// Nobody could be asked.
     #[error("{0}")]
-    Location(#[from] LocationError),
+    Asking(#[from] AskError),
     /// No store, or none for this sender.
     #[error("the recipient has no store that takes things from here")]
     None,

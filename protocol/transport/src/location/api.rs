@@ -13,6 +13,8 @@ use lighter_protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::encoding::{signed, signed_list, signed_option};
+use super::foreign::ForeignQuestion;
+use super::keys::KeyChange;
 
 /// What a store signs to enrol: this key wants to act for this mailbox, on the strength of this token. Without it,
 /// whoever has a token could enrol somebody else's key.
@@ -37,8 +39,13 @@ pub struct DomainAnswer {
     /// The key that signs attestations and introductions.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub location: PeerId,
-    /// The domains whose mailboxes it knows.
+    /// The domains whose mailboxes it knows; empty: any.
     pub domains: Vec<String>,
+    /// Every change of its key, oldest first; the last one may be yet to come. At most
+    /// [`super::limits::KEY_CHANGES_MAX`].
+    #[serde(default, with = "signed_list", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub key_changes: Vec<Signed<KeyChange>>,
 }
 
 /// `POST /v1/enrol`.
@@ -216,6 +223,128 @@ pub struct IntroductionAnswer {
     #[serde(with = "signed_option")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub introduction: Option<Signed<Introduction>>,
+}
+
+/// `POST /v1/foreign/lookup` and `POST /v1/foreign/introductions`: a store of another domain asks. The answers are those of
+/// `POST /v1/lookup` and `POST /v1/introductions`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ForeignRequest {
+    /// The asker's own domain's word for it.
+    #[serde(with = "signed")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub attestation: Signed<Attestation>,
+    /// What is asked, signed with the key that the attestation names.
+    #[serde(with = "signed")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub question: Signed<ForeignQuestion>,
+}
+
+/// Who learns of a mailbox's store, and may offer to it (DESIGN §4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum AcceptancePolicy {
+    /// Every sender whose own domain attests them.
+    Open,
+    /// People of the own domain, and those whom the recipient accepted or wrote to.
+    #[default]
+    Known,
+    /// Nobody. Own mail servers and relays, who show an API token, go on as before.
+    Closed,
+}
+
+impl AcceptancePolicy {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Open, Self::Known, Self::Closed];
+}
+
+impl std::fmt::Display for AcceptancePolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Known => "known",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+/// A text that names no [`AcceptancePolicy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a policy is one of: open, known, closed")]
+pub struct ParsePolicyError;
+
+impl std::str::FromStr for AcceptancePolicy {
+    type Err = ParsePolicyError;
+
+    fn from_str(text: &str) -> Result<Self, ParsePolicyError> {
+        Self::ALL.into_iter().find(|policy| policy.to_string() == text).ok_or(ParsePolicyError)
+    }
+}
+
+/// How somebody stands with a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// The recipient accepted them.
+    Accepted,
+    /// The recipient wrote to them: accepted by that, until said otherwise.
+    WrittenTo,
+    /// The recipient wants nothing from them, whatever the policy.
+    Blocked,
+}
+
+/// Somebody of whom a recipient said something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Correspondent {
+    /// Who.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub mailbox: Mailbox,
+    /// How they stand.
+    pub standing: Standing,
+    /// Since when.
+    #[cfg_attr(feature = "openapi", schema(value_type = u64))]
+    pub since: UnixTime,
+}
+
+/// The answer to `GET /v1/acceptance`: what the session's mailbox has chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Acceptance {
+    /// Who learns of its stores.
+    pub policy: AcceptancePolicy,
+    /// Those of whom something was said, by their mailbox.
+    pub correspondents: Vec<Correspondent>,
+}
+
+/// `POST /v1/acceptance`: changes what the session's mailbox has chosen. What is absent stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct AcceptanceChange {
+    /// Who learns of its stores.
+    pub policy: Option<AcceptancePolicy>,
+    /// To be accepted from now on.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub accept: Vec<Mailbox>,
+    /// To be blocked from now on.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub block: Vec<Mailbox>,
+    /// Nothing is said of them any more.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub forget: Vec<Mailbox>,
+    /// The user wrote to them: accepted, unless something was said of them before.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub wrote_to: Vec<Mailbox>,
+}
+
+impl AcceptanceChange {
+    /// How many mailboxes it names.
+    pub fn names(&self) -> usize {
+        self.accept.len() + self.block.len() + self.forget.len() + self.wrote_to.len()
+    }
 }
 
 /// `PUT /v1/relays`: the relay makes itself known, and is named in attestations from then on.

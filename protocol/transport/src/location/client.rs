@@ -11,19 +11,21 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use lighter_protocol::signed::SignedError;
 use lighter_protocol::{
-    Introduction, Keypair, Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed,
+    Introduction, Keypair, Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed, UnixTime,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::api::{
-    ConfirmRequest, DomainAnswer, EnrolAnswer, EnrolRequest, Enrolment, IntroductionAnswer,
-    IntroductionRequest, LookupAnswers, LookupRequest, PingAnswer, RegisterAnswer, RegisterRequest,
-    RelayRequest, Secret, StoreRecord,
+    Acceptance, AcceptanceChange, ConfirmRequest, DomainAnswer, EnrolAnswer, EnrolRequest, Enrolment,
+    ForeignRequest, IntroductionAnswer, IntroductionRequest, LookupAnswers, LookupRequest, PingAnswer,
+    RegisterAnswer, RegisterRequest, RelayRequest, Secret, StoreRecord,
 };
-use super::connect::{HttpClient, http_client_through};
+use super::connect::{HttpClient, http_client_with};
 use super::error::{LocationError, LocationSetupError};
-use super::limits::{ANSWER_LEN_MAX, LOOKUP_NAMES_MAX, REQUEST_TIMEOUT};
+use super::finding::resolve::{Guarded, HostResolver};
+use super::foreign::{Asker, ForeignAsk};
+use super::limits::{ANSWER_LEN_MAX, FOREIGN_NAMES_MAX, LOOKUP_NAMES_MAX, REQUEST_TIMEOUT};
 use super::presence::PresenceEvents;
 use crate::proxy::Proxies;
 
@@ -35,6 +37,7 @@ pub struct LocationClient {
     https: bool,
     ca_file: Option<Arc<Path>>,
     proxies: Proxies,
+    resolver: HostResolver,
 }
 
 impl LocationClient {
@@ -56,6 +59,24 @@ impl LocationClient {
         ca_file: Option<&Path>,
         proxies: Proxies,
     ) -> Result<Self, LocationSetupError> {
+        Self::resolved(url, ca_file, HostResolver::system(), proxies)
+    }
+
+    /// A client for a server that a foreign domain named: never through a proxy, which would resolve the name itself.
+    pub(super) fn guarded(
+        url: &str,
+        ca_file: Option<&Path>,
+        guarded: Guarded,
+    ) -> Result<Self, LocationSetupError> {
+        Self::resolved(url, ca_file, HostResolver::Guarded(guarded), Proxies::none())
+    }
+
+    fn resolved(
+        url: &str,
+        ca_file: Option<&Path>,
+        resolver: HostResolver,
+        proxies: Proxies,
+    ) -> Result<Self, LocationSetupError> {
         let uri: Uri = url.parse().map_err(|_| LocationSetupError::Url)?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(LocationSetupError::Url);
@@ -68,20 +89,23 @@ impl LocationClient {
         if !https && !is_loopback(authority.host()) {
             tracing::warn!(%url, "tokens travel in the clear: this location server is neither https nor on this machine");
         }
-        let http = Arc::new(RwLock::new(http_client_through(https, ca_file, &proxies)?));
+        let http = http_client_with(https, ca_file, resolver.clone(), &proxies)?;
+        let http = Arc::new(RwLock::new(http));
         Ok(Self {
             base: format!("{scheme}://{authority}").into(),
             http,
             https,
             ca_file: ca_file.map(Into::into),
             proxies,
+            resolver,
         })
     }
 
     /// Lets go of the connections that are kept: this machine is on another network, and from its address of before nothing
     /// can be sent any more. What is under way on them goes on.
     pub fn forget_connections(&self) {
-        match http_client_through(self.https, self.ca_file.as_deref(), &self.proxies) {
+        let new = http_client_with(self.https, self.ca_file.as_deref(), self.resolver.clone(), &self.proxies);
+        match new {
             Ok(new) => *self.http.write().unwrap_or_else(PoisonError::into_inner) = new,
             Err(error) => tracing::warn!(%error, "the connections to the location server are kept"),
         }
@@ -222,6 +246,68 @@ impl LocationClient {
         Ok(answer.introduction)
     }
 
+    /// As [`LocationClient::lookup`], at another domain's location server, whose key is `server`. More than
+    /// [`FOREIGN_NAMES_MAX`] are asked for in several requests.
+    ///
+    /// # Errors
+    /// [`LocationError::Refused`] where the asker's proof does not count there; see [`LocationError`].
+    pub async fn foreign_lookup(
+        &self,
+        asker: &Asker<'_>,
+        server: PeerId,
+        mailboxes: &[Mailbox],
+    ) -> Result<Vec<Option<StoreRecord>>, LocationError> {
+        let mut stores = Vec::with_capacity(mailboxes.len());
+        for names in mailboxes.chunks(FOREIGN_NAMES_MAX) {
+            let request = foreign(asker, server, ForeignAsk::Lookup(names.to_vec()))?;
+            let answer: LookupAnswers =
+                self.ask(Method::POST, "/v1/foreign/lookup", None, Some(&request)).await?;
+            if answer.answers.len() != names.len() {
+                return Err(LocationError::Malformed);
+            }
+            stores.extend(answer.answers.into_iter().map(|answer| answer.store));
+        }
+        Ok(stores)
+    }
+
+    /// As [`LocationClient::introduction`], at another domain's location server.
+    ///
+    /// # Errors
+    /// As [`LocationClient::foreign_lookup`].
+    pub async fn foreign_introduction(
+        &self,
+        asker: &Asker<'_>,
+        server: PeerId,
+        recipient: &Mailbox,
+        bytes: u64,
+    ) -> Result<Option<Signed<Introduction>>, LocationError> {
+        let ask = ForeignAsk::Introduction { recipient: recipient.clone(), bytes };
+        let request = foreign(asker, server, ask)?;
+        let answer: IntroductionAnswer =
+            self.ask(Method::POST, "/v1/foreign/introductions", None, Some(&request)).await?;
+        Ok(answer.introduction)
+    }
+
+    /// What the session's mailbox has chosen: who learns of its stores.
+    ///
+    /// # Errors
+    /// See [`LocationError`].
+    pub async fn acceptance(&self, session: &Secret) -> Result<Acceptance, LocationError> {
+        self.ask(Method::GET, "/v1/acceptance", Some(session), NOTHING).await
+    }
+
+    /// Changes that.
+    ///
+    /// # Errors
+    /// [`LocationError::Full`] where something is said of too many people; see [`LocationError`].
+    pub async fn change_acceptance(
+        &self,
+        session: &Secret,
+        change: &AcceptanceChange,
+    ) -> Result<(), LocationError> {
+        self.tell(Method::POST, "/v1/acceptance", session, Some(change)).await
+    }
+
     /// Makes a relay known: attestations name it from now on. `token` needs the scope `relay`.
     ///
     /// # Errors
@@ -344,6 +430,11 @@ async fn refusal(response: Response<Incoming>) -> LocationError {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
+}
+
+fn foreign(asker: &Asker<'_>, server: PeerId, ask: ForeignAsk) -> Result<ForeignRequest, LocationError> {
+    let question = asker.sign(server, ask, UnixTime::now()).map_err(cannot_sign)?;
+    Ok(ForeignRequest { attestation: asker.attestation.clone(), question })
 }
 
 fn cannot_sign(_: SignedError) -> LocationError {

@@ -14,9 +14,9 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::error::LocationSetupError;
-use crate::proxy::{Proxies, ProxyConnector};
-
+use super::finding::resolve::HostResolver;
 use super::limits::{CA_FILE_LEN_MAX, CONNECT_TIMEOUT, IDLE_CONNECTIONS_MAX, IDLE_TIMEOUT};
+use crate::proxy::{Proxies, ProxyConnector};
 
 /// An HTTP client: cheap to clone, connections are kept and shared.
 pub type HttpClient = Client<HttpsConnector<ProxyConnector>, Full<Bytes>>;
@@ -39,8 +39,18 @@ pub fn http_client_through(
     ca_file: Option<&Path>,
     proxies: &Proxies,
 ) -> Result<HttpClient, LocationSetupError> {
+    http_client_with(https, ca_file, HostResolver::system(), proxies)
+}
+
+/// The same, with a resolver of its own. Redirects are never followed.
+pub(super) fn http_client_with(
+    https: bool,
+    ca_file: Option<&Path>,
+    resolver: HostResolver,
+    proxies: &Proxies,
+) -> Result<HttpClient, LocationSetupError> {
     let roots = if https { roots(ca_file)? } else { RootCertStore::empty() };
-    let mut tcp = HttpConnector::new();
+    let mut tcp = HttpConnector::new_with_resolver(resolver);
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));

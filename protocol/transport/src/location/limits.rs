@@ -9,6 +9,43 @@ pub const LOOKUP_NAMES_MAX: usize = 1_000;
 /// Mailboxes in one look-up up to which the relays of their domain, and what is sealed to, are told with each: as many as a message has
 /// recipients.
 pub const RELAYS_TOLD_NAMES_MAX: usize = 100;
+/// Mailboxes in one question to another domain's location server: as many of the longest as a signed statement holds.
+pub const FOREIGN_NAMES_MAX: usize = 20;
+/// How far the time of such a question may be from the server's clock: what Kerberos allows (RFC 4120 §1.6).
+pub const FOREIGN_TIME_DIFFERENCE_MAX: Duration = Duration::from_mins(5);
+/// Changes of a location server's key that it tells of, and that are followed.
+pub const KEY_CHANGES_MAX: usize = 16;
+/// People of whom one mailbox can say something: all of them are one answer.
+pub const CORRESPONDENTS_MAX: usize = 4_096;
+/// Mailboxes in one `POST /v1/acceptance`.
+pub const ACCEPTANCE_NAMES_MAX: usize = 1_000;
+
+/// Domains whose location servers are remembered, those that have none among them. Some 2 KiB each, connections apart.
+pub const FOUND_DOMAINS_MAX: usize = 1_024;
+/// Domains that are looked for at a time; more wait.
+pub const FINDING_AT_ONCE_MAX: usize = 32;
+/// Finding a domain's location server: all questions together. A sender waits for it.
+pub const FINDING_TIME_MAX: Duration = Duration::from_secs(8);
+/// One question to a name server, all tries together.
+pub const DNS_TIME_MAX: Duration = Duration::from_secs(4);
+/// What was found is not asked for again so soon, however small its time to live in DNS …
+pub const FOUND_FRESH_MIN: Duration = Duration::from_mins(1);
+/// … and again after so long, however large that is.
+pub const FOUND_FRESH_MAX: Duration = Duration::from_hours(24);
+/// How long what `.well-known` or the configuration says counts.
+pub const WELL_KNOWN_FRESH: Duration = Duration::from_hours(1);
+/// A domain that has none is asked again after so long at most.
+pub const NONE_FRESH_MAX: Duration = Duration::from_hours(1);
+/// A domain whose question got no answer is not asked again so soon.
+pub const FAILED_FRESH: Duration = Duration::from_mins(1);
+/// While a domain cannot be asked, what was found counts on for so long (RFC 8767 §5 lets a resolver do so for days).
+pub const FOUND_STALE_MAX: Duration = Duration::from_hours(72);
+/// Bytes of `.well-known/lighter`.
+pub const WELL_KNOWN_LEN_MAX: usize = 4 * 1024;
+/// SRV records of one domain that are looked at.
+pub const SRV_RECORDS_MAX: usize = 8;
+/// Of these, servers that are tried.
+pub const SRV_TRIED_MAX: usize = 3;
 /// Bytes of an answer that the client reads: 1,000 store records with 16 addresses each stay under it, and 100 with all
 /// that can be told of each.
 pub const ANSWER_LEN_MAX: usize = 4 * 1024 * 1024;
@@ -49,3 +86,8 @@ const _: () = assert!(
 /// A JSON store presence: a mailbox of 320 octets (none of which JSON escapes), a PeerId of 52, field names.
 const STORE_PRESENCE_JSON_LEN: usize = 320 + 52 + 100;
 const _: () = assert!(SNAPSHOT_PAGE_MAX * STORE_PRESENCE_JSON_LEN < EVENT_LEN_MAX);
+/// A question with the longest mailboxes: 64 + `@` + 255 and a length of two; server, time and tags in front.
+const _: () = assert!(FOREIGN_NAMES_MAX * 322 + 64 < lighter_protocol::limits::STATEMENT_LEN_MAX);
+const _: () = assert!(FOREIGN_NAMES_MAX <= RELAYS_TOLD_NAMES_MAX);
+/// A correspondent in JSON: a mailbox of 320, field names, a time.
+const _: () = assert!(CORRESPONDENTS_MAX * (320 + 80) < ANSWER_LEN_MAX);

@@ -12,7 +12,7 @@ use lighter_protocol::limits::OFFER_BLOBS_MAX;
 use lighter_protocol::wire::{Answer, Offer, OfferedBlob, Request, Response};
 use lighter_protocol::{Attestation, BlobId, DeliveryId, Mailbox, PeerId, RelayRecord, Signed, UnixTime};
 use lighter_store::Store;
-use lighter_transport::location::LocationClient;
+use lighter_transport::location::{Finder, FindingConfig, LocationClient};
 use lighter_transport::{Endpoint, EndpointConfig, Identity};
 
 use super::holder::{Contents, Holder};
@@ -59,6 +59,7 @@ fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
     let url = "http://127.0.0.1:1".to_owned();
     let location = LocationClient::new(&url, None)?;
     let config = Config {
+        finding: FindingConfig::default(),
         mailbox: mailbox.clone(),
         location: LocationConfig { url, peer: domain.peer(), ca_file: None },
         key: Default::default(),
@@ -73,7 +74,8 @@ fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
     };
     let endpoint = Endpoint::bind(&identity, ANY_PORT.into(), EndpointConfig::default())?;
     let carriers = Carriers::new(&config, None)?;
-    let shared = Shared::new(config, identity, store, endpoint, location, carriers);
+    let finder = Finder::new(&config.finding)?;
+    let shared = Shared::new(config, identity, store, endpoint, location, carriers, finder);
     shared.membership.send_modify(|membership| {
         membership.attestation = Some(Attested { signed, attestation });
     });

@@ -32,13 +32,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut lighter_location::Config)) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
-        let config = lighter_location::config::Config {
+        let mut config = lighter_location::config::Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             data: folder.path().join("location"),
             ..Default::default()
         };
+        change(&mut config);
         let location = LocationServer::start(config, CancellationToken::new()).await.unwrap();
         let token = location.create_token("test", &Scope::ALL).await.unwrap();
         Self { folder, location, token }

@@ -394,8 +394,11 @@ impl Location {
         let key = Keypair::generate_ed25519();
         let stores = Arc::<Mutex<BTreeMap<Mailbox, StoreRecord>>>::default();
         let changes = broadcast::channel(16).0;
-        let domain =
-            DomainAnswer { location: key.public().to_peer_id(), domains: vec!["example.org".into()] };
+        let domain = DomainAnswer {
+            location: key.public().to_peer_id(),
+            domains: vec!["example.org".into()],
+            key_changes: Vec::new(),
+        };
         let (known, told) = (Arc::clone(&stores), changes.clone());
         let lookup = move |Json(asked): Json<LookupRequest>| async move {
             let known = known.lock().unwrap_or_else(PoisonError::into_inner);

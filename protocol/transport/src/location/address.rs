@@ -1,4 +1,5 @@
-//! Which addresses a store may register: only ones that others may safely be told to dial (DESIGN §4).
+//! Which addresses a store may register, and a location server that was found may have: only ones that may safely be
+//! dialled by whoever is told of them (DESIGN §4).
 //!
 //! Globally routable ones, and those in networks that the admin named. Some are refused whatever the admin says: no
 //! host is there (unspecified, multicast, broadcast, documentation), or one that answers everybody with secrets
@@ -150,6 +151,11 @@ pub fn may_register(address: SocketAddr, allowed: &[Network]) -> bool {
     }
 }
 
+/// Whether a server that a foreign domain named may be dialled at `ip`, with `allowed` the networks that the admin named.
+pub fn may_be_dialled(ip: IpAddr, allowed: &[Network]) -> bool {
+    may_register(SocketAddr::new(ip, 443), allowed)
+}
+
 /// Whether a relay may be made known at `address`: the admin's own machine, so private networks are fine.
 pub fn may_be_relay(address: SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
@@ -157,7 +163,7 @@ pub fn may_be_relay(address: SocketAddr) -> bool {
 }
 
 /// Whether `ip` is in one of `networks`.
-pub(crate) fn in_any(networks: &[Network], ip: IpAddr) -> bool {
+pub fn in_any(networks: &[Network], ip: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(ip))
 }
 
