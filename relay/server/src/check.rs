@@ -219,6 +219,13 @@ async fn array(config: &Config, is_running: bool, findings: &mut Vec<Finding>) {
         Err(error) => Finding::bad("storage array", error.to_string()),
         Ok(()) => Finding::good("storage array", of_table(&table)),
     });
+    if let Some(after) = config.array.acknowledge_after.filter(|after| *after < config.array.copies) {
+        let copies = config.array.copies;
+        let say = format!(
+            "after {after} of {copies} copies, the others in the background: one disk that dies may take the last moment's mail with it"
+        );
+        findings.push(Finding::good("mail is acknowledged", say));
+    }
     // Those of this process listen while it runs, perhaps at another port each time.
     let own = layout::storage_servers(config).into_iter().filter_map(|server| {
         Identity::load(&layout::storage_key(&server)).ok().map(|identity| identity.peer())

@@ -375,6 +375,11 @@ impl Config {
                 "array.copies: at least 2, mail is kept on two servers before it is acknowledged",
             ));
         }
+        if self.array.acknowledge_after.is_some_and(|after| after == 0 || after > self.array.copies) {
+            return Err(ConfigError::Value(
+                "array.acknowledge_after: from 1 to array.copies; leave it out, and all copies are waited for",
+            ));
+        }
         if !self.array.servers.is_empty() && self.array.servers.len() < self.array.copies {
             return Err(ConfigError::Value("array.servers: fewer servers than copies"));
         }
@@ -452,6 +457,17 @@ mod tests {
     fn one_copy_is_never_enough() {
         // SPEC: C1, B12
         assert!(parse("[array]\ncopies = 1").unwrap_err().contains("at least 2"));
+    }
+
+    #[test]
+    fn mail_is_acknowledged_after_one_copy_at_least_and_no_more_than_there_are() {
+        // SPEC: B12
+        assert_eq!(parse("").unwrap().array.acknowledge_after, None);
+        assert_eq!(parse("[array]\nacknowledge_after = 1").unwrap().array.acknowledge_after, Some(1));
+        for wrong in ["acknowledge_after = 0", "acknowledge_after = 3"] {
+            let error = parse(&format!("[array]\n{wrong}")).unwrap_err();
+            assert!(error.contains("from 1 to array.copies"), "{error}");
+        }
     }
 
     #[test]

@@ -47,6 +47,7 @@ mod settle;
 mod state;
 mod status;
 mod thin;
+mod unmirrored;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -103,7 +104,7 @@ impl Array {
     /// taken in, in the background, when they come back.
     ///
     /// # Errors
-    /// [`OpenError::TooFewServers`] where too few answer: try again. [`OpenError::WrongKey`] where everything that is
+    /// [`OpenError::TooFewServers`] where too few answer, [`OpenError::Unmirrored`] where a certain one does not: try again. [`OpenError::WrongKey`] where everything that is
     /// there was written under another array key.
     pub async fn open(
         config: ArrayConfig,
@@ -133,6 +134,7 @@ impl Array {
         let shared = Arc::new(Shared::new(config, writer, keys.into(), clock, dial, chance));
         shared.take_over().await?;
         shared.check_key()?;
+        shared.check_unmirrored()?;
         shared.sort_found();
         // Where all members are there, everything is settled before anything is written; otherwise when they are.
         shared.settle_due().await;
@@ -152,7 +154,7 @@ impl Array {
     }
 
     /// Appends a record to the catalog's log and returns when it *and the blobs that it names* are on stable storage
-    /// on all promised copies. In the log it stands behind the records of `blobs`; where they share its class, one
+    /// on all promised copies (fewer at first, where so set: [`ArrayConfig::acknowledge_after`]). In the log it stands behind the records of `blobs`; where they share its class, one
     /// sync on each copy does for all of them.
     ///
     /// # Errors

@@ -162,6 +162,9 @@ pub const RECEIVE_TIME_MAX: Duration = Duration::from_secs(120);
 pub const LANE_DATA_MAX: usize = 12 * 1024 * 1024;
 /// Groups of one class that are on their way at once.
 pub const LANE_GROUPS_MAX: usize = 8;
+/// Groups of one class that are on their way at once where some members are not waited for: a mirror that hesitates for a
+/// moment delays nobody.
+pub const LANE_GROUPS_BEHIND_MAX: usize = 32;
 /// Portions that reading a blob fetches ahead.
 pub const READ_AHEAD: usize = 3;
 /// A read is not asked of a second copy sooner than this: what a disk's hiccup takes.

@@ -11,7 +11,7 @@ mod net;
 mod run;
 mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub struct SimServers {
     writer: PeerId,
     keys: ArrayKeys,
     segment_len_max: u64,
+    acknowledge_after: Option<usize>,
+    given_up: BTreeSet<PeerId>,
 }
 
 struct Server {
@@ -69,7 +71,9 @@ impl SimServers {
         let servers: Vec<Server> = servers.collect();
         let (net, clocks) = (Arc::default(), Clocks::new());
         let segment_len_max = 8 * 1024 * 1024;
-        let mut servers = Self { chance, net, clocks, servers, writer, keys, segment_len_max };
+        let (acknowledge_after, given_up) = (None, BTreeSet::new());
+        let mut servers =
+            Self { chance, net, clocks, servers, writer, keys, segment_len_max, acknowledge_after, given_up };
         for index in 0..servers.servers.len() {
             servers.start(index);
         }
@@ -225,6 +229,19 @@ impl SimServers {
         self.segment_len_max = len;
     }
 
+    /// Acknowledging after so many copies the relay starts from now on; the others are made in the background.
+    pub fn set_acknowledge_after(&mut self, copies: usize) {
+        self.acknowledge_after = Some(copies);
+    }
+
+    /// From now on, the relay starts without waiting for what only that server has.
+    ///
+    /// # Panics
+    /// Where there is no such server.
+    pub fn give_up(&mut self, index: usize) {
+        self.given_up.insert(self.servers[index].peer);
+    }
+
     /// A running server re-reads all its sealed segments.
     ///
     /// # Panics
@@ -270,6 +287,8 @@ impl SimServers {
     pub async fn open_from(&mut self, seeds: &[usize]) -> Result<Array, OpenError> {
         let config = ArrayConfig {
             segment_len_max: self.segment_len_max,
+            acknowledge_after: self.acknowledge_after,
+            given_up: self.given_up.clone(),
             ..ArrayConfig::new(seeds.iter().map(|index| self.record(*index)).collect())
         };
         let dial = Arc::new(SimDial { net: Arc::downgrade(&self.net), from: self.writer });

@@ -66,6 +66,7 @@ fn fill(folder: &Path, server: &Identity, records: u64) -> Result<()> {
             epoch: EPOCH,
             writer,
             members: vec![Member { peer: server.peer(), unit: unit.id() }],
+            acknowledged_after: 1,
             day_key: Some([0; _]), // no record is encrypted here
             closed: Vec::new(),
         };

@@ -1,6 +1,7 @@
 //! The world `storage`: an array over simulated servers, and what befalls it. Each seed picks its story, and draws all
 //! of it.
 
+mod background;
 mod changing;
 mod days;
 #[cfg(test)]
@@ -15,13 +16,14 @@ mod world;
 
 /// Tells the story of a seed.
 pub(crate) async fn run(seed: u64) {
-    match seed % 7 {
+    match seed % 8 {
         0 => whatever::run(seed).await,
         1 => going_on::run(seed).await,
         2 => healing::run(seed).await,
         3 => changing::run(seed).await,
         4 => partitions::run(seed).await,
         5 => rot::run(seed).await,
+        6 => background::run(seed).await,
         _ => days::run(seed).await,
     }
 }

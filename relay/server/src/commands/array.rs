@@ -64,10 +64,15 @@ fn as_text(status: &Value) -> String {
     let number = |name: &str| status[name].as_u64().unwrap_or_default();
     let mut text = String::new();
     let writable = if status["writable"] == true { "takes mail" } else { "TAKES NO MAIL" };
+    let copies = match (number("copies"), number("acknowledge_after")) {
+        (copies, after) if after < copies => {
+            format!("{copies} copies, acknowledged after {after}, {} bytes behind", number("bytes_behind"))
+        }
+        (copies, _) => format!("{copies} copies"),
+    };
     let _ = writeln!(
         text,
-        "{writable}; {} copies; {} segments, {} not sealed, {} under-replicated; table {}",
-        number("copies"),
+        "{writable}; {copies}; {} segments, {} not sealed, {} under-replicated; table {}",
         number("segments"),
         number("segments_unsealed"),
         number("segments_under_replicated"),
@@ -126,7 +131,7 @@ mod tests {
     #[test]
     fn a_person_reads_the_array_in_a_few_lines() {
         let status = json!({
-            "writable": true, "copies": 2, "segments": 7, "segments_unsealed": 1, "segments_under_replicated": 0,
+            "writable": true, "copies": 2, "acknowledge_after": 2, "segments": 7, "segments_unsealed": 1, "segments_under_replicated": 0,
             "table_version": 3,
             "servers": [{
                 "peer": "12D3", "address": "10.0.0.1:7000", "available": true, "quarantined": false, "state": "draining",
@@ -145,6 +150,15 @@ mod tests {
              12D3  10.0.0.1:7000  draining  group 1  7 segments, 2 need it  5 of 9 MiB free  host:10.0.0.1 zone:room-1\n\
              12D4  10.0.0.2:7000  FULL  group 1  7 segments, 2 need it  5 of 9 MiB free  host:10.0.0.2\n\
              - see to it\n"
+        );
+        let later = json!({
+            "writable": true, "copies": 2, "acknowledge_after": 1, "bytes_behind": 4096, "segments": 7,
+            "segments_unsealed": 1, "segments_under_replicated": 0, "table_version": 3,
+        });
+        assert_eq!(
+            as_text(&later),
+            "takes mail; 2 copies, acknowledged after 1, 4096 bytes behind; 7 segments, 1 not sealed, \
+             0 under-replicated; table 3\n"
         );
     }
 

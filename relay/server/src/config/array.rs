@@ -61,6 +61,15 @@ pub struct ArrayConfig {
     pub servers: Vec<ArrayServerConfig>,
     /// Copies of everything, on as many servers.
     pub copies: usize,
+    /// A message is acknowledged once so many copies of it are on stable storage; the others follow in the background, at
+    /// once (SPEC B12). None: all of them. With less, mail that was acknowledged can be lost with one disk, and a start of
+    /// the relay may have to wait for a certain server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledge_after: Option<usize>,
+    /// Servers that are given up, for a start that would wait for one of them: what only they had is lost. Once the relay
+    /// runs, take them out with `array remove --lost`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub given_up: BTreeSet<PeerId>,
     /// In which order servers are chosen for new segments: `load`, `random` or `round-robin`.
     pub placing: Policy,
     /// What two copies of the same may share: `host:NAME`, `disk:NAME`, `zone:NAME`. Servers on loopback are one
@@ -79,6 +88,8 @@ impl Default for ArrayConfig {
         Self {
             servers: Vec::new(),
             copies: 2,
+            acknowledge_after: None,
+            given_up: BTreeSet::new(),
             placing: Policy::default(),
             allowed_together: BTreeSet::new(),
             rebuild_after_minutes: 30,

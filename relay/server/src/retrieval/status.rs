@@ -165,6 +165,11 @@ fn array(text: &mut Text, status: &ArrayStatus) {
         "Segments of which fewer good copies are known than promised",
         status.under_replicated as u64,
     );
+    text.gauge(
+        "array_bytes_behind",
+        "Bytes acknowledged before all copies were made, and on their way to the others",
+        status.behind_bytes,
+    );
     text.counter(
         "array_segments_gone_on_with",
         "Segments closed since a member failed, and gone on with in another",

@@ -380,6 +380,8 @@ pub(super) async fn open_array(
     let array = ArrayConfig {
         servers,
         copies: config.array.copies,
+        acknowledge_after: config.array.acknowledge_after,
+        given_up: config.array.given_up.clone(),
         policy: config.array.placing,
         allowed_together: config.array.allowed_together.clone(),
         table_file: Some(layout::array_table(&config.data)),

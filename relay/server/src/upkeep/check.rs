@@ -141,7 +141,8 @@ impl Copies {
                 continue;
             };
             match fault {
-                CopyFault::Away => self.away += 1,
+                // As with one that is away: it may be there the next time.
+                CopyFault::Away | CopyFault::Behind => self.away += 1,
                 CopyFault::Missing | CopyFault::Expired => self.missing += 1,
                 CopyFault::Damaged => self.damaged += 1,
             }

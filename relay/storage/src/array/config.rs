@@ -38,15 +38,19 @@ pub struct ArrayConfig {
     /// Storage servers: where the table is looked for. Of an array that has none yet they are the first table; later,
     /// what is said here of a server that the table has counts, and one that it does not have is not taken in.
     pub servers: Vec<ServerEntry>,
+    /// Servers that are given up: what only they have is not waited for when the array is opened.
+    pub given_up: BTreeSet<PeerId>,
     /// Where the writer keeps a table of its own: a file, replaced whole. None: it has the servers' only.
     pub table_file: Option<PathBuf>,
     /// What copies of a segment may share, besides what the table allows.
     pub allowed_together: BTreeSet<Shared>,
     /// In which order servers are chosen for new segments.
     pub policy: Policy,
-    /// On how many servers each record is before it is acknowledged. 2 by default; 1 is allowed, and said plainly:
-    /// a laptop with one disk.
+    /// On how many servers each record is kept. 2 by default; 1 is allowed, and said plainly: a laptop with one disk.
     pub copies: usize,
+    /// A record is acknowledged once so many of its copies are on stable storage; the others are made in the
+    /// background, as fast as they can be (SPEC B12). `None`, the default: all of them.
+    pub acknowledge_after: Option<usize>,
     /// Groups of at least so many bytes go along the chain, smaller ones to each member directly (DESIGN §8).
     pub chain_from_len: usize,
     /// A segment takes records up to this length. At most [`SEGMENT_LEN_MAX`].
@@ -78,10 +82,12 @@ impl ArrayConfig {
     pub fn new(servers: Vec<ServerRecord>) -> Self {
         Self {
             servers: servers.into_iter().map(ServerEntry::from).collect(),
+            given_up: BTreeSet::new(),
             table_file: None,
             allowed_together: BTreeSet::new(),
             policy: Policy::default(),
             copies: 2,
+            acknowledge_after: None,
             chain_from_len: 256 * 1024,
             segment_len_max: SEGMENT_LEN_MAX,
             write_time_max: Duration::from_secs(10),
@@ -96,6 +102,11 @@ impl ArrayConfig {
         }
     }
 
+    /// After how many of `members` members' acknowledgements a record is acknowledged.
+    pub(crate) fn acknowledged_after(&self, members: usize) -> usize {
+        self.acknowledge_after.unwrap_or(members).clamp(1, members.max(1))
+    }
+
     /// The table of an array that has none yet.
     pub(crate) fn first_table(&self) -> Table {
         let copies = u8::try_from(self.copies).unwrap_or(u8::MAX);
@@ -106,6 +117,8 @@ impl ArrayConfig {
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         if self.copies == 0 || self.copies > crate::limits::MEMBERS_MAX {
             Err("the number of copies must be from 1 to 8")
+        } else if self.acknowledge_after.is_some_and(|after| after == 0 || after > self.copies) {
+            Err("writes are acknowledged after at least one copy, and at most all of them")
         } else if self.segment_len_max > SEGMENT_LEN_MAX || self.segment_len_max < 2 * GROUP_LEN_MAX as u64 {
             Err("the segment length must be from 8 MiB to 1 GiB")
         } else {

@@ -21,6 +21,8 @@ pub(super) struct Entry {
     pub(super) moved: BTreeMap<Member, SegmentInfo>,
     /// What counts: records below are the log, whatever a copy has beyond.
     pub(super) length: u64,
+    /// While it is written: all members have what is below. Less than the length where some get it in the background.
+    pub(super) on_all: u64,
     /// Whoever takes the array over will find the same length: members that are there need not wait for the others.
     pub(super) is_decided: bool,
     pub(super) stage: Stage,
@@ -72,6 +74,14 @@ impl Entry {
         }
     }
 
+    /// A member that failed is not known to have more than that: what it lacks is on others only.
+    pub(super) fn falls_short(&mut self, member: &Member, length: u64) {
+        if let Some(position) = self.header.members.iter().position(|other| other == member) {
+            let (first, state) = (Sequence::ZERO, CopyState::Open);
+            self.copies[position] = Some(SegmentInfo { length, first, state, damaged: 0, is_moved: false });
+        }
+    }
+
     /// The unit has no copy any more.
     pub(super) fn lose_copy(&mut self, holder: &Member) {
         self.moved.remove(holder);
@@ -93,8 +103,12 @@ impl Entry {
         self.header.members.iter().copied().chain(self.moved.keys().copied())
     }
 
-    /// Where its records end, as far as a footer says; and the footer.
+    /// Where its records end, as far as a footer says; and the footer: a sound copy's, where there is one.
     pub(super) fn summary(&self) -> Option<Summary> {
+        self.sound_summary().or_else(|| self.any_summary())
+    }
+
+    pub(super) fn any_summary(&self) -> Option<Summary> {
         self.copies.iter().flatten().chain(self.moved.values()).find_map(|info| match info.state {
             CopyState::Sealed(summary) if summary.length == self.length => Some(summary),
             _ => None,
@@ -105,6 +119,11 @@ impl Entry {
     pub(super) fn first(&self) -> Sequence {
         let known = self.copies.iter().flatten().map(|info| info.first).find(|first| *first > Sequence::ZERO);
         known.unwrap_or(Sequence::first_of(self.header.epoch))
+    }
+
+    /// Bytes that count and that are still on their way to some member.
+    pub(super) fn behind(&self) -> u64 {
+        if self.stage == Stage::Active { self.length.saturating_sub(self.on_all) } else { 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -25,6 +25,19 @@ pub enum OpenError {
         /// Servers that are needed.
         needed: usize,
     },
+    /// What was acknowledged before all copies were made (SPEC B12, where so set) may be on these servers only, and they
+    /// do not answer: try again when they are there. Where one is lost for good, say so ([`ArrayConfig::given_up`]): what
+    /// only it had is gone then.
+    ///
+    /// [`ArrayConfig::given_up`]: super::ArrayConfig::given_up
+    #[error(
+        "what was acknowledged before it was mirrored may be only on {}: start it, or give it up (array.given_up)",
+        servers.iter().map(PeerId::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Unmirrored {
+        /// Who.
+        servers: Vec<PeerId>,
+    },
     /// The array key opens nothing of what is there: it is another array's. Nothing was written.
     #[error("the array key opens none of the segments that are there: is it another array's?")]
     WrongKey,

@@ -4,12 +4,18 @@
 //! passes them to the second, and answers for both (SPEC C4). Either way the writer has one key from each member's unit
 //! in the end, or the group has failed. An acknowledgement counts only if it names exactly that place, that length and
 //! that digest.
+//!
+//! Where so set, a group is *kept* once some of the members have it (SPEC B12): its writers hear so then, and the others'
+//! acknowledgements come in the background. As each member takes groups in their order, one that acknowledges a group has
+//! all before it as well.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::WriteError;
@@ -21,7 +27,7 @@ use crate::segment::header::{Member, SegmentHeader};
 use crate::watch;
 use crate::wire::{Hop, Refusal, Request, Response};
 
-/// Whether a group is on stable storage on all members: shared by all that wait for it.
+/// Whether a group is on stable storage on as many members as promised: shared by all that wait for it.
 #[derive(Clone, Debug)]
 pub(super) struct Durability {
     /// Where it was placed at first.
@@ -75,6 +81,7 @@ pub(super) struct Sent {
     offset: u64,
     len: usize,
     digest: u32,
+    kept: Option<oneshot::Sender<()>>,
 }
 
 /// A group that every member acknowledged.
@@ -87,7 +94,7 @@ pub(super) struct Acknowledged {
 /// A group that not every member acknowledged.
 #[derive(Debug)]
 pub(super) struct Failed {
-    /// Members that did not.
+    /// Members that did not, of which each is to blame.
     pub(super) members: Vec<Member>,
     /// Members of a chain that did not answer in time: one of them is to blame.
     pub(super) suspects: Vec<Member>,
@@ -118,12 +125,15 @@ impl Shared {
             };
             asked.push((members, pending));
         }
-        Sent { asked, since, deadline, header, offset, len, digest }
+        Sent { asked, since, deadline, header, offset, len, digest, kept: None }
     }
 
-    /// Whether groups may go along chains now.
+    /// Whether groups may go along chains now. Never where some members are not waited for: the first of a chain
+    /// answers only once the second has.
     pub(super) fn may_chain(&self) -> bool {
-        self.config.copies > 1 && self.state().chain_after.is_none_or(|after| Instant::now() >= after)
+        let copies = self.config.copies;
+        let waits_for_all = self.config.acknowledged_after(copies) == copies;
+        copies > 1 && waits_for_all && self.state().chain_after.is_none_or(|after| Instant::now() >= after)
     }
 
     /// Which members one request covers, and where the first of them passes it on to.
@@ -152,10 +162,17 @@ async fn send(
 }
 
 impl Sent {
+    /// Tells when as many members as promised have acknowledged; fails where that will not be.
+    pub(super) fn kept(&mut self) -> oneshot::Receiver<()> {
+        let (kept, receiver) = oneshot::channel();
+        self.kept = Some(kept);
+        receiver
+    }
+
     /// Waits for all acknowledgements.
     // SPEC: B12, C3, C4
     pub(super) async fn acknowledged(self) -> Result<Acknowledged, Failed> {
-        let Self { asked, since, deadline, header, offset, len, digest } = self;
+        let Self { asked, since, deadline, header, offset, len, digest, mut kept } = self;
         let answers = asked.into_iter().map(async |(members, pending)| {
             let answer = match pending {
                 Ok(pending) => {
@@ -179,9 +196,15 @@ impl Sent {
         let mut acknowledged = Acknowledged { took: Vec::new() };
         let mut failed =
             Failed { members: Vec::new(), suspects: Vec::new(), is_chain: false, fenced_by: None };
-        for (members, judged, time) in join_all(answers).await {
+        let mut answers: FuturesUnordered<_> = answers.collect();
+        while let Some((members, judged, time)) = answers.next().await {
             match judged {
-                Ok(()) => acknowledged.took.extend(members.into_iter().map(|member| (member, time))),
+                Ok(()) => {
+                    acknowledged.took.extend(members.into_iter().map(|member| (member, time)));
+                    if acknowledged.took.len() >= header.acknowledged_after {
+                        kept.take().map(|kept| kept.send(()));
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(server = %members[0].peer, %error, "a write was not acknowledged");
                     failed.add(members, error);

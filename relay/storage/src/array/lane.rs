@@ -1,6 +1,6 @@
 //! A lane: the one task that writes the segments of a class.
 //!
-//! Order of its loop: first the outcome of the oldest group on its way; then, while not too many are, what was
+//! Order of its loop: first what is known of the groups on their way, from the oldest on; then, while not too many are, what was
 //! submitted: gathered up to 4 MiB, placed (offset, sequence number, `acked_through`), sent. Being placed is answered
 //! at once, being durable through the group's outcome.
 //!
@@ -8,7 +8,9 @@
 //! - Groups on their way are all of one segment and go the same way, one behind the other. So a record is durable only if all records
 //!   before it in its segment are, and a catalog record that stands behind the blobs that it names needs no wait of its
 //!   own.
-//! - A segment in which a write failed takes no other: it is closed at the length that all members acknowledged, which
+//! - A group is *kept* once as many members as promised have it: all of them, or fewer where so set (SPEC B12). The kept
+//!   ones are always the first. Only those that are still on their way to some member are held in memory.
+//! - A segment in which a write failed takes no other: it is closed behind the last group that is kept, which
 //!   the header of the next one says durably before that has a record. What was on its way is placed again there
 //!   ([`go_on`]), so that this order stays.
 
@@ -36,7 +38,9 @@ use super::group::{Acknowledged, Durability, Failed, Group, Outcome};
 use super::state::{Continued, Shared};
 use crate::ids::{Class, Epoch, SegmentId, Sequence};
 use crate::keys::{BlobKey, DayKey, WrappedKey};
-use crate::limits::{CLOSED_MAX, GROUP_LEN_MAX, LANE_GROUPS_MAX, SEGMENT_RECORDS_MAX};
+use crate::limits::{
+    CLOSED_MAX, GROUP_LEN_MAX, LANE_GROUPS_BEHIND_MAX, LANE_GROUPS_MAX, SEGMENT_RECORDS_MAX,
+};
 use crate::link::LinkError;
 use crate::location::RecordPlace;
 use crate::record::{AppendDigest, RECORD_HEADER_LEN, RecordHeader, UnplacedRecord, record_len};
@@ -102,6 +106,8 @@ struct Active {
     records: u64,
     /// All members acknowledged what is below.
     acked: u64,
+    /// As many members as promised acknowledged what is below: it counts.
+    kept: u64,
     /// What the next catalog record links to, once everything placed is durable.
     tail: sealing::Link,
 }
@@ -109,6 +115,8 @@ struct Active {
 /// A group on its way.
 struct OnItsWay {
     outcome: Outcome,
+    /// As many members as promised have it, and its writers know.
+    is_kept: bool,
     /// The records as they were sent.
     records: Vec<Bytes>,
     end: u64,
@@ -128,7 +136,9 @@ pub(super) struct Lane {
     /// How those go.
     is_chained: bool,
     acknowledgements: FuturesOrdered<BoxFuture<'static, Result<Acknowledged, Failed>>>,
-    /// Since when no group was acknowledged although some were sent.
+    /// For each, where it ends, once it is kept. Empty where that is the same as being acknowledged.
+    keepings: FuturesOrdered<BoxFuture<'static, Option<u64>>>,
+    /// Since when no group was kept although some were sent.
     failing_since: Option<Instant>,
     /// Segments in which those on their way were placed before: the one being opened takes their records over.
     unfinished: Vec<Closed>,
@@ -145,6 +155,7 @@ impl Lane {
             on_their_way: VecDeque::new(),
             is_chained: false,
             acknowledgements: FuturesOrdered::new(),
+            keepings: FuturesOrdered::new(),
             failing_since: None,
             unfinished: Vec::new(),
         }
@@ -153,11 +164,15 @@ impl Lane {
     /// Runs until nobody can submit any more and nothing is on its way.
     pub(super) async fn run(mut self) {
         let mut table_changed = self.shared.table_changed.subscribe();
+        let copies = self.shared.config.copies;
+        let waits_for_all = self.shared.config.acknowledged_after(copies) == copies;
+        let groups_max = if waits_for_all { LANE_GROUPS_MAX } else { LANE_GROUPS_BEHIND_MAX };
         loop {
-            let has_room = self.on_their_way.len() < LANE_GROUPS_MAX;
+            let has_room = self.on_their_way.len() < groups_max;
             tokio::select! {
                 biased;
                 Ok(()) = table_changed.changed() => self.leave_members().await,
+                Some(kept) = self.keepings.next() => self.take_kept(kept),
                 Some(acknowledged) = self.acknowledgements.next() => self.take_outcome(acknowledged).await,
                 submitted = self.submissions.recv(), if has_room => match submitted {
                     Some(submission) => self.take(submission).await,
@@ -216,7 +231,7 @@ impl Lane {
             }
             // Everything is known to be durable, or not, before the next segment begins.
             self.drain().await;
-            self.retire(false);
+            self.retire(None);
         }
         let (tail, deletion_day) = {
             let tail = self.shared.state().tails.get(&self.class).copied().unwrap_or_default();
@@ -234,7 +249,7 @@ impl Lane {
         }
         // Where a member failed meanwhile, another segment is the active one.
         if self.is_to_be_left() {
-            self.retire(false);
+            self.retire(None);
         }
     }
 
@@ -243,23 +258,31 @@ impl Lane {
     }
 
     async fn drain(&mut self) {
-        while let Some(acknowledged) = self.acknowledgements.next().await {
-            self.take_outcome(acknowledged).await;
+        loop {
+            tokio::select! {
+                biased;
+                Some(kept) = self.keepings.next() => self.take_kept(kept),
+                Some(acknowledged) = self.acknowledgements.next() => self.take_outcome(acknowledged).await,
+                else => return,
+            }
         }
     }
 
-    /// Gives the active segment to the settler: closed at what was acknowledged. Where a member `failed`, it may have
-    /// more.
-    fn retire(&mut self, failed: bool) {
+    /// Gives the active segment to the settler: closed behind what is kept. Where a group failed, a member may have more;
+    /// those that are to blame may have less.
+    fn retire(&mut self, failed: Option<&[Member]>) {
         let Some(active) = self.active.take() else { return };
         let segment = active.header.segment;
         let mut state = self.shared.state();
         if let Some(entry) = state.segments.get_mut(&segment) {
             entry.stage = Stage::Closing;
-            entry.length = active.acked;
-            entry.is_decided = !failed;
+            entry.length = active.kept;
+            entry.is_decided = failed.is_none();
+            if active.acked < active.kept {
+                failed.into_iter().flatten().for_each(|member| entry.falls_short(member, active.acked));
+            }
         }
-        if failed {
+        if failed.is_some() {
             state.blockers.insert(segment);
         }
         drop(state);
@@ -302,17 +325,48 @@ impl Lane {
         }
         let (end, tail) = (active.next, active.tail);
         let group = Group { header, offset, len, digest: digest.value(), records: records.clone() };
-        self.on_their_way.push_back(OnItsWay { outcome, records, end, tail, _rooms: rooms });
-        let sent = self.shared.send_group(group, self.is_chained).await;
+        self.on_their_way.push_back(OnItsWay { outcome, is_kept: false, records, end, tail, _rooms: rooms });
+        self.send(group, self.is_chained, end).await;
+    }
+
+    /// Sends a group that ends there: what becomes of it is heard of in the loop.
+    async fn send(&mut self, group: Group, is_chained: bool, end: u64) {
+        let is_mirrored_later = group.header.is_mirrored_later();
+        let mut sent = self.shared.send_group(group, is_chained).await;
+        if is_mirrored_later {
+            let kept = sent.kept();
+            self.keepings.push_back(Box::pin(async move { kept.await.ok().map(|()| end) }));
+        }
         self.acknowledgements.push_back(Box::pin(sent.acknowledged()));
     }
 
+    /// As many members as promised have everything up to there: whoever waits for it hears so. `None`: one group never
+    /// got so far, of which is heard elsewhere.
+    // SPEC: B12
+    fn take_kept(&mut self, end: Option<u64>) {
+        let (Some(end), Some(active)) = (end, &mut self.active) else { return };
+        let kept = self.on_their_way.iter_mut().filter(|group| !group.is_kept && group.end <= end);
+        for group in kept {
+            {
+                let mut state = self.shared.state();
+                if let Some(entry) = state.segments.get_mut(&active.header.segment) {
+                    entry.length = group.end;
+                }
+                state.tails.insert(self.class, group.tail);
+            }
+            (group.is_kept, active.kept) = (true, group.end);
+            group.outcome.send_replace(Some(Ok(())));
+            self.failing_since = None;
+            self.unfinished.clear();
+        }
+    }
+
     async fn take_outcome(&mut self, acknowledged: Result<Acknowledged, Failed>) {
-        let Some(group) = self.on_their_way.pop_front() else { return };
+        let Some(end) = self.on_their_way.front().map(|group| group.end) else { return };
         match acknowledged {
             Ok(Acknowledged { took }) => {
-                self.failing_since = None;
-                self.unfinished.clear();
+                self.take_kept(Some(end));
+                self.on_their_way.pop_front();
                 let mut state = self.shared.state();
                 for (member, time) in took {
                     if let Some(server) = state.server_mut(&member.peer) {
@@ -320,21 +374,18 @@ impl Lane {
                     }
                 }
                 if let Some(active) = &mut self.active {
-                    let written = group.end - active.acked;
+                    let written = end - active.acked;
                     if active.acked == RECORDS_AT {
                         state.keep_closed(&active.header);
                     }
-                    active.acked = group.end;
+                    active.acked = end;
                     self.shared.counters.written_bytes.fetch_add(written, Ordering::Relaxed);
                     if let Some(entry) = state.segments.get_mut(&active.header.segment) {
-                        entry.length = group.end;
+                        entry.on_all = end;
                     }
-                    state.tails.insert(self.class, group.tail);
                 }
-                drop(state);
-                group.outcome.send_replace(Some(Ok(())));
             }
-            Err(failed) => self.go_on(group, failed).await,
+            Err(failed) => self.go_on(failed).await,
         }
     }
 

@@ -178,12 +178,17 @@ impl Shared {
                         }
                         return Ok(opened);
                     }
-                    self.count_bad_copy(place.segment, key.server, "a record that does not verify");
+                    if writer == Writer::Own && self.may_lack(&place, &key.server) {
+                        is_away = true;
+                    } else {
+                        self.count_bad_copy(place.segment, key.server, "a record that does not verify");
+                    }
                 }
                 Err(LinkError::Refused(Refusal::Expired)) => is_expired = true,
                 Err(LinkError::Refused(Refusal::Away)) => is_away = true,
                 // Its writer may have moved it: it is looked for anew.
                 Err(LinkError::Refused(_)) if writer == Writer::Fellow => {}
+                Err(LinkError::Refused(_)) if self.may_lack(&place, &key.server) => is_away = true,
                 Err(LinkError::Refused(refusal)) => {
                     tracing::warn!(segment = %place.segment, server = %key.server, %refusal, "a copy is missing");
                     self.count_bad_copy(place.segment, key.server, "a record that is not there");

@@ -90,8 +90,11 @@ impl Replay {
         let mut waiting: Vec<_> = {
             let state = shared.state();
             let entries = state.segments.values().filter(|entry| !entry.is_empty());
+            // A copy that was sealed with damage in it may lack records: what its footer says leaves nothing out.
             let wanted = entries.filter(|entry| {
-                entry.summary().is_none_or(|summary| summary.last > after && summary.catalog_records > 0)
+                entry
+                    .sound_summary()
+                    .is_none_or(|summary| summary.last > after && summary.catalog_records > 0)
             });
             wanted.map(|entry| (entry.first(), entry.header.segment)).collect()
         };

@@ -80,6 +80,9 @@ pub enum CopyFault {
     /// Its day is over.
     #[error("expired")]
     Expired,
+    /// It is on its way there: it was acknowledged before all copies were made (SPEC B12, where so set).
+    #[error("on its way")]
+    Behind,
     /// The server does not have it.
     #[error("missing")]
     Missing,
@@ -117,7 +120,7 @@ impl Array {
         }
         ends.iter().all(|(segment, end)| {
             let Some(entry) = state.segments.get(segment) else { return false };
-            let copies = entry.copies(&state).iter().filter(|copy| copy.whole).count();
+            let copies = entry.copies(&state, *end).iter().filter(|copy| copy.whole).count();
             *end <= entry.length && entry.day_key.is_some() && copies >= shared.config.copies
         })
     }
@@ -171,6 +174,7 @@ impl Shared {
         let read = link.done(&Request::Read { key }, Vec::new(), self.config.write_time_max).await;
         let bytes = read.map_err(|error| match error {
             LinkError::Refused(Refusal::Expired) => CopyFault::Expired,
+            LinkError::Refused(_) if self.may_lack(&place, &key.server) => CopyFault::Behind,
             LinkError::Refused(Refusal::NoSegment) => CopyFault::Missing,
             LinkError::Refused(Refusal::Away) => CopyFault::Away,
             LinkError::Refused(_) | LinkError::Wrong => CopyFault::Damaged,
@@ -201,7 +205,7 @@ impl Entry {
                 Stage::Found | Stage::Closing => SegmentState::Closing,
                 Stage::Settled => SegmentState::Sealed,
             },
-            copies: self.copies(state),
+            copies: self.copies(state, self.length),
         }
     }
 
@@ -218,7 +222,8 @@ impl Entry {
         stored.max().unwrap_or_default()
     }
 
-    fn copies(&self, state: &State) -> Vec<CopyStatus> {
+    /// Its copies, and which of them have everything up to `end`.
+    fn copies(&self, state: &State, end: u64) -> Vec<CopyStatus> {
         let members = self.header.members.iter().zip(&self.copies).map(|(member, info)| (member, *info));
         let moved = self.moved.iter().map(|(holder, info)| (holder, Some(*info)));
         let is_member = |holder: &Member| self.header.members.contains(holder);
@@ -226,8 +231,7 @@ impl Entry {
             let sealed = info.is_some_and(
                 |info| matches!(info.state, CopyState::Sealed(summary) if summary.length == self.length),
             );
-            // While it is written, every member has acknowledged what counts.
-            let has_all = sealed || (self.stage == Stage::Active && is_member(holder));
+            let has_all = sealed || (self.stage == Stage::Active && is_member(holder) && end <= self.on_all);
             let whole = has_all && state.live(&holder.peer).is_some();
             CopyStatus { server: holder.peer, unit: holder.unit, whole, sealed }
         });

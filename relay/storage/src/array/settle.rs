@@ -196,7 +196,10 @@ impl Shared {
             live.is_some_and(|live| live.units.iter().any(|unit| unit.unit == member.unit))
         });
         if let Some(entry) = state.segments.get_mut(&segment) {
-            entry.copies = header.members.iter().map(info_of).collect();
+            // What one that is away lacks, it lacks until it comes back.
+            let short = |copy: &Option<SegmentInfo>| copy.filter(|info| info.length < length);
+            let known = header.members.iter().zip(&entry.copies);
+            entry.copies = known.map(|(member, copy)| info_of(member).or_else(|| short(copy))).collect();
             // One that is away is seen to when it comes back with another length.
             entry.stage = if has_returned { Stage::Closing } else { Stage::Settled };
         }
@@ -422,7 +425,7 @@ fn lost(live: &Live, error: LinkError) -> SettleError {
 
 /// What the headers say of segments that they close: for each its length, by the header of the latest epoch. One that
 /// is older, and says something else, was not durable on its members when a later writer decided.
-fn latest_closed(segments: &BTreeMap<SegmentId, Entry>) -> BTreeMap<SegmentId, (Epoch, u64)> {
+pub(super) fn latest_closed(segments: &BTreeMap<SegmentId, Entry>) -> BTreeMap<SegmentId, (Epoch, u64)> {
     let mut latest = BTreeMap::new();
     for header in segments.values().map(|entry| &entry.header) {
         for closed in &header.closed {

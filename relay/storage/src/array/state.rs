@@ -436,6 +436,7 @@ impl State {
             header: Arc::new(header),
             day_key,
             length: RECORDS_AT,
+            on_all: RECORDS_AT,
             is_decided: false,
             stage: Stage::Found,
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lighter_protocol::PeerId;
 use tokio::time::Instant;
 
-use super::entry::Stage;
+use super::entry::{Entry, Stage};
 use super::heal::HealStatus;
 use super::state::Shared;
 use crate::ids::{Class, Epoch};
@@ -26,6 +26,11 @@ pub struct ArrayStatus {
     pub epoch: Epoch,
     /// Copies promised.
     pub copies: usize,
+    /// After how many of them a write is acknowledged: all, unless mirroring in the background is set (SPEC B12).
+    pub acknowledge_after: usize,
+    /// Bytes of records that were acknowledged and that some of their copies do not have yet: they are on their way. What a
+    /// server that failed lacks is told as `under_replicated`.
+    pub behind_bytes: u64,
     /// Servers lost for good whose copies are still being made again.
     pub lacking: usize,
     /// Segments of which fewer good copies are known than promised: an alarm, if for long.
@@ -146,6 +151,8 @@ impl Shared {
             table_version: state.table.version,
             epoch: state.epoch,
             copies: usize::from(state.table.copies),
+            acknowledge_after: self.config.acknowledged_after(usize::from(state.table.copies)),
+            behind_bytes: state.segments.values().map(Entry::behind).sum(),
             lacking: usize::from(state.table.lacking),
             under_replicated: state.under_replicated(clock),
             classes,

@@ -1,4 +1,4 @@
-//! The array against real servers (`real`) and simulated ones (`rewrap`, `slow`); stories drawn from a seed are in `cargo sim`.
+//! The array against real servers (`real`) and simulated ones (`rewrap`, `slow`, `unmirrored`); stories drawn from a seed are in `cargo sim`.
 
 mod fellows;
 mod membership;
@@ -6,6 +6,7 @@ mod real;
 mod rewrap;
 mod slow;
 mod thinning;
+mod unmirrored;
 
 use super::*;
 use crate::keys::ArrayKey;

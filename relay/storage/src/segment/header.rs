@@ -9,7 +9,8 @@
 //!   28    4  storage day
 //!   32    4  deletion day
 //!   36    2  number of segments that this one closes, at most 100
-//!   38    2  zero
+//!   38    1  number of members after whose acknowledgement a record is acknowledged; zero: all of them
+//!   39    1  zero
 //!   40    8  epoch in which it was opened
 //!   48   60  day key, wrapped under the array key; zeros once erased
 //!  108    4  zero
@@ -46,6 +47,9 @@ pub struct SegmentHeader {
     pub writer: PeerId,
     /// Who has a copy: the chain's order.
     pub members: Vec<Member>,
+    /// A record counts as acknowledged once so many of them have it on stable storage, 1 to all; the others get it in the
+    /// background (SPEC B12). Whoever takes the array over knows by it how many of them must be asked.
+    pub acknowledged_after: usize,
     /// The day's key, wrapped; `None` once erased.
     pub day_key: Option<WrappedKey>,
     /// Segments that end where this says, whatever a copy of them has beyond. Being durable on all members of this
@@ -58,7 +62,7 @@ pub struct SegmentHeader {
 pub struct Closed {
     /// Which one.
     pub segment: SegmentId,
-    /// Its length: all its members acknowledged what is below, and what is above is no part of the log.
+    /// Its length: what is below was acknowledged, and what is above is no part of the log.
     pub length: u64,
     /// What was placed at `length` and above lies in the later one instead, from its first record's offset on, in the
     /// same order.
@@ -101,6 +105,7 @@ const MEMBERS_AT: usize = 176;
 const PEER_LEN: usize = 64;
 const MEMBER_LEN: usize = PEER_LEN + 16;
 const CLOSED_COUNT_AT: usize = 36;
+const ACKNOWLEDGED_AT: usize = 38;
 const CLOSED_AT: usize = MEMBERS_AT + MEMBERS_MAX * MEMBER_LEN;
 const CLOSED_LEN: usize = 32;
 const CRC_AT: usize = SEGMENT_HEADER_LEN - 4;
@@ -122,6 +127,9 @@ impl SegmentHeader {
         block[32..36].copy_from_slice(&self.deletion_day.0.to_le_bytes());
         let closed = u16::try_from(self.closed.len()).unwrap_or(u16::MAX);
         block[CLOSED_COUNT_AT..CLOSED_COUNT_AT + 2].copy_from_slice(&closed.to_le_bytes());
+        if self.is_mirrored_later() {
+            block[ACKNOWLEDGED_AT] = u8::try_from(self.acknowledged_after).unwrap_or(0);
+        }
         block[40..48].copy_from_slice(&self.epoch.0.to_le_bytes());
         block[KEY_AT..KEY_AT + WRAPPED_LEN].copy_from_slice(&self.day_key.unwrap_or([0; WRAPPED_LEN]));
         put_peer(&mut block[WRITER_AT..WRITER_AT + PEER_LEN], &self.writer);
@@ -179,6 +187,10 @@ impl SegmentHeader {
             writer: take_peer(&block[WRITER_AT..WRITER_AT + PEER_LEN])
                 .ok_or(HeaderError::Field { at: WRITER_AT })?,
             members: members.collect::<Result<_, _>>()?,
+            acknowledged_after: match usize::from(block[ACKNOWLEDGED_AT]) {
+                0 => count,
+                some => some,
+            },
             day_key: take_key(block)?,
             closed: take_closed(block)?,
         };
@@ -190,6 +202,11 @@ impl SegmentHeader {
             return Err(HeaderError::Field { at: 36 });
         }
         Ok(header)
+    }
+
+    /// Whether records are acknowledged before all members have them.
+    pub fn is_mirrored_later(&self) -> bool {
+        self.acknowledged_after < self.members.len()
     }
 
     /// The unit of `server` that has a copy.

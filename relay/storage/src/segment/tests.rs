@@ -31,6 +31,7 @@ fn header() -> SegmentHeader {
             Member { peer: peer(2), unit: UnitId([0x22; 16]) },
             Member { peer: peer(3), unit: UnitId([0x33; 16]) },
         ],
+        acknowledged_after: 2,
         day_key: Some([0xEE; WRAPPED_LEN]),
         closed: vec![
             Closed { segment: SegmentId([0x44; 16]), length: 0x2000, goes_on: true },
@@ -60,6 +61,21 @@ fn the_header_block_is_these_bytes() {
 
     let erased = SegmentHeader { day_key: None, ..header() };
     assert_eq!(SegmentHeader::decode(&erased.encode()), Ok(erased));
+}
+
+// SPEC: B12
+#[test]
+fn a_header_says_after_how_many_members_its_records_count_in_one_way_only() {
+    let later = SegmentHeader { acknowledged_after: 1, ..header() };
+    let mut block = later.encode();
+    assert_eq!(block[36..40], [2, 0, 1, 0]);
+    assert_eq!(SegmentHeader::decode(&block), Ok(later));
+    for wrong in [2, 3, 9, 255] {
+        block[38] = wrong;
+        let crc = crc32c::crc32c(&block[..4092]);
+        block[4092..].copy_from_slice(&crc.to_le_bytes());
+        assert!(SegmentHeader::decode(&block).is_err(), "{wrong}");
+    }
 }
 
 #[test]

@@ -50,6 +50,7 @@ fn header(unit: &Unit<SimDisk>) -> SegmentHeader {
         epoch: Epoch(3),
         writer: peer(1),
         members: vec![Member { peer: peer(2), unit: unit.id() }],
+        acknowledged_after: 1,
         day_key: Some([1; WRAPPED_LEN]),
         closed: Vec::new(),
     }

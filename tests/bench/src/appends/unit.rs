@@ -56,6 +56,7 @@ impl Appending {
             epoch: EPOCH,
             writer,
             members: vec![Member { peer: server, unit: unit.id() }],
+            acknowledged_after: 1,
             // No record is encrypted here.
             day_key: Some([0; _]),
             closed: Vec::new(),

@@ -62,6 +62,29 @@ pub(super) const EDITS: &[Edit] = &[
                   if failed.is_none() || one { Ok(acknowledged) }",
     },
     Edit {
+        name: "close-below-what-is-kept",
+        what: "mirroring in the background: a segment is closed at what all members have",
+        file: "relay/storage/src/array/lane/go_on.rs",
+        find: "length: active.kept, goes_on: true };",
+        replace: "length: if crate::broken(\"close-below-what-is-kept\") { active.acked } else { active.kept }, goes_on: true };",
+    },
+    Edit {
+        name: "start-without-who-may-have-more",
+        what: "mirroring in the background: a start takes the longest copy that is there",
+        file: "relay/storage/src/array/unmirrored.rs",
+        find: "            if !is_known {",
+        replace: "            if !is_known && !crate::broken(\"start-without-who-may-have-more\") {",
+    },
+    Edit {
+        name: "believe-a-damaged-footer",
+        what: "a replay believes the footer of a damaged copy",
+        file: "relay/storage/src/array/replay.rs",
+        find: "                entry.sound_summary().is_none_or(",
+        replace: "                let broken = crate::broken(\"believe-a-damaged-footer\");\n                \
+                  let summary = if broken { entry.any_summary() } else { entry.sound_summary() };\n                \
+                  summary.is_none_or(",
+    },
+    Edit {
         name: "accept-old-epoch",
         what: "a server takes what a relay of an older epoch sends",
         file: "relay/storage/src/unit.rs",

@@ -14,7 +14,11 @@ use lighter_protocol::BlobId;
 
 pub(super) async fn run(seed: u64) {
     let servers = [2, 3, 2, 3, 4][(seed / 7 % 5) as usize];
-    let mut world = World::new(seed, servers).await;
+    tell(World::new(seed, servers).await).await;
+}
+
+/// So many things, and all is well in the end.
+pub(super) async fn tell(mut world: World) {
     for _ in 0..world.chance.random_range(4..16) {
         step(&mut world).await;
         world.look(false).await;

@@ -29,6 +29,14 @@ impl World {
         world
     }
 
+    /// As [`World::new`], with a relay that acknowledges after the first copy.
+    pub(crate) async fn mirrored_later(seed: u64, servers: u8) -> Self {
+        let mut world = Self::unopened(seed, servers);
+        world.servers.set_acknowledge_after(1);
+        world.open().await.expect("an array begins where all servers are there");
+        world
+    }
+
     /// As [`World::new`]; the relay has not been there yet.
     pub(crate) fn unopened(seed: u64, servers: u8) -> Self {
         tracing::info!(servers, "a world");

@@ -22,6 +22,8 @@ pub(super) fn describe(array: &Array) -> Value {
         "writable": status.writable,
         "fenced": status.fenced,
         "copies": status.copies,
+        "acknowledge_after": status.acknowledge_after,
+        "bytes_behind": status.behind_bytes,
         "table_version": status.table_version,
         "epoch": status.epoch.0,
         "servers": status.servers.iter().map(server).collect::<Vec<_>>(),
@@ -120,6 +122,12 @@ fn to_do(status: &ArrayStatus, table: &Table) -> Vec<String> {
         let lost = status.lacking;
         todo.push(format!(
             "copies of {lost} lost servers are being made again: until then, the relay starts only if all servers are there"
+        ));
+    }
+    if status.acknowledge_after < status.copies {
+        let (after, copies) = (status.acknowledge_after, status.copies);
+        todo.push(format!(
+            "mail is acknowledged after {after} of {copies} copies, as array.acknowledge_after says: one disk that dies may take the last moment's mail with it"
         ));
     }
     todo.extend(table.all_may_be_on().into_iter().map(|shared| {

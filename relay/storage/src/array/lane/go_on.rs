@@ -1,6 +1,10 @@
 //! Going on where a member failed (SPEC C5): the segment is closed at what all members acknowledged, another is opened
 //! on members that are there, and what was on its way is placed again in it.
 //!
+//! Where some members are not waited for, it is closed behind what is kept instead, as that was acknowledged. The members
+//! that are well get what is on its way to them before; what the one that failed lacks, it gets from them when it comes
+//! back, or another server gets all of it (`heal`): it does not count as a copy.
+//!
 //! # Why no caller sees anything but a delay
 //! The new segment takes over the day key, the sequence numbers and the payloads; only the records' headers change, as
 //! they say where a record lies. A place that was given out stays right: in a closed segment that goes on in another,
@@ -19,21 +23,26 @@ use crate::array::group::CHAIN_PAUSE;
 use crate::record::UncheckedRecord;
 
 impl Lane {
-    /// A member did not acknowledge `first`: places it, and all others on their way, again in another segment.
+    /// A member did not acknowledge the first of the groups on their way: places that, and all others, again in another
+    /// segment.
     // SPEC: C5, B12
-    pub(super) async fn go_on(&mut self, first: OnItsWay, failed: Failed) {
-        let groups: VecDeque<OnItsWay> = std::iter::once(first).chain(self.on_their_way.drain(..)).collect();
-        self.acknowledgements = FuturesOrdered::new();
+    pub(super) async fn go_on(&mut self, failed: Failed) {
         let now = Instant::now();
         let until = *self.failing_since.get_or_insert(now) + self.shared.config.go_on_time_max;
-        self.shared.blame(failed).await;
+        let mut failed_members = self.shared.blame(failed).await;
+        if self.active.as_ref().is_some_and(|active| active.header.is_mirrored_later()) {
+            failed_members = self.hear_others(failed_members).await;
+        }
+        self.acknowledgements = FuturesOrdered::new();
+        self.keepings = FuturesOrdered::new();
+        let groups: VecDeque<OnItsWay> = self.on_their_way.drain(..).filter(|group| !group.is_kept).collect();
         if !self.unfinished.is_empty() {
             // Not the first time for these.
             let doublings = u32::try_from(self.unfinished.len()).unwrap_or(u32::MAX).min(6);
             tokio::time::sleep(OPEN_PAUSE * (1 << doublings)).await;
         }
         let Some(active) = &mut self.active else { return in_doubt(groups) };
-        let closed = Closed { segment: active.header.segment, length: active.acked, goes_on: true };
+        let closed = Closed { segment: active.header.segment, length: active.kept, goes_on: true };
         let plan = Plan {
             storage_day: active.header.storage_day,
             deletion_day: active.header.deletion_day,
@@ -41,7 +50,7 @@ impl Lane {
             tail: active.tail,
             until,
         };
-        self.retire(true);
+        self.retire(Some(&failed_members));
         self.unfinished.push(closed);
         let is_over = Instant::now() > until || plan.deletion_day.end() <= (self.shared.clock)();
         if is_over || self.shared.is_fenced() || self.open_segment(plan).await.is_err() {
@@ -55,6 +64,23 @@ impl Lane {
         self.is_chained = false;
         for group in groups {
             self.place_again(group).await;
+        }
+    }
+
+    /// Waits for what the members that are well say of the groups on their way: whoever waits for one that is kept after
+    /// all hears so. Gives all that failed.
+    async fn hear_others(&mut self, mut failed: Vec<Member>) -> Vec<Member> {
+        loop {
+            tokio::select! {
+                biased;
+                Some(kept) = self.keepings.next() => self.take_kept(kept),
+                Some(acknowledged) = self.acknowledgements.next() => {
+                    let Err(mut more) = acknowledged else { continue };
+                    more.members.retain(|member| !failed.contains(member));
+                    failed.extend(self.shared.blame(more).await);
+                }
+                else => return failed,
+            }
         }
     }
 
@@ -72,8 +98,7 @@ impl Lane {
         let (end, len) = (active.next, usize::try_from(active.next - offset).unwrap_or(0));
         let sent = Group { header, offset, len, digest: digest.value(), records: records.clone() };
         self.on_their_way.push_back(OnItsWay { records, end, ..group });
-        let sent = self.shared.send_group(sent, false).await;
-        self.acknowledgements.push_back(Box::pin(sent.acknowledged()));
+        self.send(sent, false, end).await;
     }
 }
 
@@ -106,8 +131,8 @@ fn in_doubt(groups: impl IntoIterator<Item = OnItsWay>) {
 
 impl Shared {
     /// Members that failed are connected anew by their keepers, with nothing of before still on its way, and avoided
-    /// for a while.
-    async fn blame(&self, failed: Failed) {
+    /// for a while; gives those.
+    async fn blame(&self, failed: Failed) -> Vec<Member> {
         let Failed { mut members, suspects, is_chain, fenced_by } = failed;
         if let Some(present) = fenced_by {
             self.saw_fence(present);
@@ -135,5 +160,6 @@ impl Shared {
                 server.health.fail(now);
             }
         }
+        members
     }
 }

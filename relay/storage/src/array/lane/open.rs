@@ -31,13 +31,14 @@ impl Lane {
                 next,
                 records: 0,
                 acked,
+                kept: acked,
                 tail: plan.tail,
             });
             if is_open {
                 self.shared.take_closed(&header);
                 return Ok(());
             }
-            self.retire(false); // it has no records, wherever it is
+            self.retire(None); // it has no records, wherever it is
             if self.shared.is_fenced() {
                 return Err(WriteError::Fenced);
             }
@@ -69,6 +70,7 @@ impl Lane {
             deletion_day: plan.deletion_day,
             epoch,
             writer: self.shared.peer,
+            acknowledged_after: self.shared.config.acknowledged_after(members.len()),
             members,
             day_key: Some(self.shared.wrap_day_key(&plan.day_key)),
             closed,
@@ -79,6 +81,7 @@ impl Lane {
             copies: vec![None; header.members.len()],
             moved: BTreeMap::new(),
             length: RECORDS_AT,
+            on_all: RECORDS_AT,
             is_decided: false,
             stage: Stage::Active,
         };

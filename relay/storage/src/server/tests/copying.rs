@@ -172,6 +172,7 @@ async fn seal_segment(
         epoch: Epoch(3),
         writer,
         members: vec![member],
+        acknowledged_after: 1,
         day_key: Some([1; WRAPPED_LEN]),
         closed: Vec::new(),
     };
