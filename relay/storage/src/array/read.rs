@@ -42,8 +42,8 @@ impl Shared {
         let RecordPlace { segment, offset, length, .. } = state.resolve(*place);
         let Some(entry) = state.segments.get(&segment) else { return Vec::new() };
         let deletion_day = entry.header.deletion_day;
-        entry
-            .holders()
+        let holders = state.holders_to_read(entry).into_iter();
+        holders
             .map(|member| DataKey {
                 server: member.peer,
                 unit: member.unit,

@@ -251,7 +251,7 @@ impl Shared {
             if entry.day_key.is_none() {
                 return Err(ReadError::Damaged);
             }
-            (Arc::clone(&entry.header), entry.holders().collect::<Vec<_>>(), entry.length)
+            (Arc::clone(&entry.header), state.holders_to_read(entry), entry.length)
         };
         if header.deletion_day.end() <= (self.clock)() {
             return Err(ReadError::Expired);

@@ -389,6 +389,16 @@ impl State {
         place
     }
 
+    /// Units that have a copy, or may have one, to be read. A member whose copy was dropped, as there were others, is none
+    /// of them: who is there and has none said so.
+    pub(super) fn holders_to_read(&self, entry: &Entry) -> Vec<Member> {
+        let has_none = |holder: &Member| {
+            entry.stage == Stage::Settled && entry.copy(holder).is_none() && self.live(&holder.peer).is_some()
+        };
+        let holders: Vec<Member> = entry.holders().filter(|holder| !has_none(holder)).collect();
+        if holders.is_empty() { entry.holders().collect() } else { holders }
+    }
+
     /// Whether there are so many live servers that did not fail of late.
     pub(super) fn has_others(&self, count: usize, now: Instant) -> bool {
         let well = |server: &&Server| {
