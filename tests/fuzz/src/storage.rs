@@ -284,6 +284,8 @@ pub(crate) fn header_seeds() -> Vec<Vec<u8>> {
         epoch: Epoch(3),
         writer: peer(1),
         members: (0..members).map(|at| Member { peer: peer(2 + at), unit: UnitId([at; 16]) }).collect(),
+        // Of the second, records count before all members have them.
+        acknowledged_after: usize::from(members.div_ceil(2)),
         day_key,
         closed: Vec::new(),
     };
