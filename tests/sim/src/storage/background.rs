@@ -16,7 +16,7 @@ use super::world::World;
 pub(super) async fn run(seed: u64) {
     let servers = [2, 3, 3, 4][(seed / 8 % 4) as usize];
     let mut world = World::mirrored_later(seed, servers).await;
-    if seed / 8 % 2 == 0 {
+    if (seed / 8).is_multiple_of(2) {
         return whatever::tell(world).await;
     }
     for _ in 0..world.chance.random_range(2..6) {
