@@ -14,7 +14,7 @@ const LEN: u64 = 400_000;
 #[tokio::test]
 async fn mail_is_taken_while_the_mirror_stands_still_and_lies_on_both_afterwards() -> Result<()> {
     let more = Some(json!({ "array": { "acknowledge_after": 1 } }));
-    let mut world = World::start_with(&Options { more, ..Options::default() }).await?;
+    let world = World::start_with(&Options { more, ..Options::default() }).await?;
     let mut alice = world.agent("alice").await?;
     // Segments are open on both.
     let first = TestMessage::new(&alice.mailbox, LEN, 1);
