@@ -131,7 +131,8 @@ struct Inner {
     tunnels: Tunnels,
     tunnel_places: Arc<Semaphore>,
     tunnel_server: Arc<quinn::ServerConfig>,
-    opened: mpsc::Sender<Connection>,
+    /// Weak: with the acceptor gone, there is nothing more to be accepted.
+    opened: mpsc::WeakSender<Connection>,
     accepted: tokio::sync::Mutex<mpsc::Receiver<Connection>>,
     acceptor: JoinHandle<()>,
 }
@@ -192,7 +193,7 @@ impl Endpoint {
             tunnels: Tunnels::default(),
             tunnel_places,
             tunnel_server,
-            opened,
+            opened: opened.downgrade(),
             accepted,
             acceptor,
         };

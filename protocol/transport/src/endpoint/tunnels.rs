@@ -73,8 +73,8 @@ impl Endpoint {
         let address = place.address;
         let opening = timeout(place.time_left(), async {
             let connection = self.open_in(stream, place, carrier, proved).await?;
-            let sender = &self.inner.opened;
-            sender.send(connection).await.map_err(|_| NotOpened::Closing)
+            let opened = self.inner.opened.upgrade().ok_or(NotOpened::Closing)?;
+            opened.send(connection).await.map_err(|_| NotOpened::Closing)
         });
         if let Err(why) = opening.await.unwrap_or(Err(NotOpened::TooSlow)) {
             debug!(%address, %carrier, ?why, "did not open");
