@@ -79,10 +79,9 @@ pub(super) const EDITS: &[Edit] = &[
         name: "believe-a-damaged-footer",
         what: "a replay believes the footer of a damaged copy",
         file: "relay/storage/src/array/replay.rs",
-        find: "                entry.sound_summary().is_none_or(",
-        replace: "                let broken = crate::broken(\"believe-a-damaged-footer\");\n                \
-                  let summary = if broken { entry.any_summary() } else { entry.sound_summary() };\n                \
-                  summary.is_none_or(",
+        find: "                    .sound_summary()\n",
+        replace: "                    .sound_summary()\n                    \
+                  .or_else(|| entry.any_summary().filter(|_| crate::broken(\"believe-a-damaged-footer\")))\n",
     },
     Edit {
         name: "accept-old-epoch",
