@@ -76,14 +76,6 @@ pub(super) const EDITS: &[Edit] = &[
         replace: "            if !is_known && !crate::broken(\"start-without-who-may-have-more\") {",
     },
     Edit {
-        name: "believe-a-damaged-footer",
-        what: "a replay believes the footer of a damaged copy",
-        file: "relay/storage/src/array/replay.rs",
-        find: "                    .sound_summary()\n",
-        replace: "                    .sound_summary()\n                    \
-                  .or_else(|| entry.any_summary().filter(|_| crate::broken(\"believe-a-damaged-footer\")))\n",
-    },
-    Edit {
         name: "accept-old-epoch",
         what: "a server takes what a relay of an older epoch sends",
         file: "relay/storage/src/unit.rs",
