@@ -108,7 +108,7 @@ impl Entry {
         self.sound_summary().or_else(|| self.any_summary())
     }
 
-    fn any_summary(&self) -> Option<Summary> {
+    pub(super) fn any_summary(&self) -> Option<Summary> {
         self.copies.iter().flatten().chain(self.moved.values()).find_map(|info| match info.state {
             CopyState::Sealed(summary) if summary.length == self.length => Some(summary),
             _ => None,
