@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::ReadError;
+use super::entry::Stage;
 use super::state::Shared;
 use crate::ids::{Class, SegmentId, Sequence};
 use crate::limits::{ANSWER_TIME_MAX, REPLAY_AHEAD, SEGMENT_RECORDS_MAX};
@@ -245,13 +246,15 @@ impl Shared {
     /// length is left out. A copy that ends before says nothing of what comes behind: it is being made, perhaps, and only
     /// where there is no other does it count. `None` where the segment is gone meanwhile.
     pub(super) async fn catalog_index(&self, segment: SegmentId) -> Result<Option<Index>, ReadError> {
-        let (header, mut holders, length) = {
+        let (header, mut holders, length, is_unmirrored) = {
             let state = self.state();
             let Some(entry) = state.segments.get(&segment) else { return Ok(None) };
             if entry.day_key.is_none() {
                 return Err(ReadError::Damaged);
             }
-            (Arc::clone(&entry.header), state.holders_to_read(entry), entry.length)
+            // Not on all members yet: what one copy lacks may be on the disk that fails now, and on no other.
+            let is_unmirrored = entry.header.is_mirrored_later() && entry.stage != Stage::Settled;
+            (Arc::clone(&entry.header), state.holders_to_read(entry), entry.length, is_unmirrored)
         };
         if header.deletion_day.end() <= (self.clock)() {
             return Err(ReadError::Expired);
@@ -278,7 +281,10 @@ impl Shared {
                         longest = Some((reached, index));
                     }
                 }
-                Err(LinkError::Refused(Refusal::NoSegment | Refusal::Unsound | Refusal::Disk)) => {
+                Err(LinkError::Refused(
+                    refusal @ (Refusal::NoSegment | Refusal::Unsound | Refusal::Disk),
+                )) => {
+                    is_away |= is_unmirrored && refusal == Refusal::Disk;
                     self.count_bad_copy(segment, member.peer, "no index");
                 }
                 Err(error) => {
