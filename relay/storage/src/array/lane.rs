@@ -1,8 +1,8 @@
 //! A lane: the one task that writes the segments of a class.
 //!
-//! Order of its loop: first what is known of the groups on their way, from the oldest on; then, while not too many are, what was
-//! submitted: gathered up to 4 MiB, placed (offset, sequence number, `acked_through`), sent. Being placed is answered
-//! at once, being durable through the group's outcome.
+//! Order of its loop: first what is known of the groups on their way, from the oldest on; then, while not too many are,
+//! what was submitted: gathered up to 4 MiB, placed (offset, sequence number, `acked_through`), sent. Being placed is
+//! answered at once, being durable through the group's outcome.
 //!
 //! Invariants:
 //! - Groups on their way are all of one segment and go the same way, one behind the other. So a record is durable only if all records

@@ -8,8 +8,8 @@
 //! enough servers for the quorum are enough for that. Where a later header says where it ends, or a footer, it is enough
 //! that somebody who is there has that much.
 //!
-//! Segments that were sealed on all their members need nobody; so a server that has been away for long, to which nothing
-//! was written, is waited for in vain by nobody.
+//! Segments that were sealed on all their members need nobody; so nobody waits for a server that has been away for long,
+//! and to which nothing was written.
 
 use std::collections::BTreeSet;
 
