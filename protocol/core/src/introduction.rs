@@ -9,7 +9,7 @@ use crate::{Mailbox, Statement, UnixTime};
 
 /// Signed by the recipient's location server, shown by the sender with its offer: good for ten minutes and so many
 /// bytes, for this sender and this mailbox only.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Introduction {
     /// Who may offer.
     pub sender: PeerId,

@@ -23,7 +23,7 @@ use crate::wire::{Answer, Get, NoReason, Offer, OfferedBlob, Response};
 use crate::{Attestation, BlobId, DeliveryId, Introduction, Mailbox, Now, PeerId, Receipt, Signed, UnixTime};
 
 /// What is to be delivered: the facts that do not change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Delivery {
     /// Its number.
     pub id: DeliveryId,
@@ -73,7 +73,7 @@ impl Delivery {
 }
 
 /// One delivery on its way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Offering {
     delivery: Delivery,
     state: State,
@@ -87,7 +87,7 @@ pub struct Offering {
 }
 
 /// Where a delivery is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// For the store to come online. No timer runs.
     Waiting,
@@ -115,7 +115,7 @@ pub enum State {
 }
 
 /// Why a delivery is not offered any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Hash)]
 pub enum GiveUp {
     /// Nobody took it in its time.
     #[error("the delivery has expired")]

@@ -127,7 +127,7 @@ pub enum Stop {
 }
 
 /// How a range stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StreamEnd {
     /// As it should, or broken: what it brought counts.
     Over,
@@ -145,7 +145,7 @@ pub enum StreamEnd {
 }
 
 /// One delivery being pulled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Pull {
     offer: Offer,
     answers: Vec<Answer>,
@@ -154,7 +154,7 @@ pub struct Pull {
 }
 
 /// Where a pull is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
     Pulling,
     Syncing,

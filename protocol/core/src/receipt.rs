@@ -8,7 +8,7 @@ use crate::signed::{Signed, SignedError};
 use crate::{Attestation, AttestationError, BlobId, DeliveryId, Mailbox, Statement, UnixTime};
 
 /// Manifest and all blobs of a delivery are durable at this store. Replaying it changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Receipt {
     /// What was delivered.
     pub delivery: DeliveryId,
@@ -92,7 +92,7 @@ pub struct Expected {
 }
 
 /// A receipt that was checked in full: the only thing that releases (DESIGN §3 rule 3).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VerifiedReceipt {
     receipt: Receipt,
     signed: Signed<Receipt>,

@@ -23,7 +23,7 @@ pub trait Statement: Serialize + DeserializeOwned {
 }
 
 /// A statement with its signature, *not yet verified*: [`Signed::verify`] is the only way to its content that trusts it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Signed<T> {
     payload: Vec<u8>,
     signature: Vec<u8>,

@@ -98,7 +98,7 @@ pub enum Have {
 }
 
 /// I hold these blobs for you (DESIGN §6).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Offer {
     /// The delivery that they belong to.
     pub delivery: DeliveryId,
@@ -119,7 +119,7 @@ pub struct Offer {
 }
 
 /// One blob of an offer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OfferedBlob {
     /// Its hash.
     pub id: BlobId,
@@ -132,7 +132,7 @@ pub struct OfferedBlob {
 }
 
 /// The store's answer for one offered blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Answer {
     /// It is durable here, re-read from disk.
     Have,
@@ -145,7 +145,7 @@ pub enum Answer {
 }
 
 /// Why a blob is wanted later, not now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LaterReason {
     /// The store's quota is used up.
     Quota,
@@ -158,7 +158,7 @@ pub enum LaterReason {
 }
 
 /// Why a blob is not wanted at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NoReason {
     /// Larger than this store takes.
     TooLarge,

@@ -17,7 +17,7 @@ use crate::limits::{BLOB_SIZE_MAX, GET_RANGES_MAX, RANGE_SET_RANGES_MAX};
 ///
 /// Invariants: `start < end ≤ BLOB_SIZE_MAX` for each range; each starts behind the end of the one before (two that
 /// touch are one); at most [`RANGE_SET_RANGES_MAX`] of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RangeSet {
     ranges: Vec<Range<u64>>,
 }

@@ -10,7 +10,7 @@ use crate::limits::GET_RANGES_MAX;
 use super::StreamId;
 
 /// How far one blob is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct BlobPlan {
     pub(super) id: BlobId,
     pub(super) size: u64,

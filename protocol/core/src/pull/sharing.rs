@@ -25,7 +25,7 @@ use crate::limits::{
 use crate::{BlobId, Now, PeerId};
 
 /// What there is to fetch, whom to ask for it, and what is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Sharing {
     /// The manifest first, then the attachments that are pulled or had; each id once.
     pub(super) plans: Vec<BlobPlan>,
@@ -37,7 +37,7 @@ pub(super) struct Sharing {
 }
 
 /// A stream that is open.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Open {
     /// Whom it asks.
     from: PeerId,

@@ -12,7 +12,7 @@ use crate::limits::{
 };
 
 /// What a source is to the delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// It offered, and hears of the receipt.
     Holder,
@@ -23,7 +23,7 @@ pub enum Role {
 }
 
 /// How a source stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SourceState {
     /// It is asked.
     Asked,
@@ -54,10 +54,10 @@ pub struct SourceView {
 
 /// The sources of one delivery, in the order in which they came. At most [`PULL_SOURCES_MAX`], those that are not asked
 /// any more among them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Sources(Vec<Source>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Source {
     peer: PeerId,
     role: Role,
