@@ -223,6 +223,15 @@ impl Endpoint {
         self.inner.quic.local_addr()
     }
 
+    /// Goes on with another UDP socket, on a port that the system chooses: connections that were opened over the old one
+    /// go on from there, as after a change of networks (RFC 9000 §9).
+    ///
+    /// # Errors
+    /// What the system says of the socket.
+    pub fn move_to(&self, address: SocketAddr) -> io::Result<()> {
+        self.inner.quic.rebind(quic::socket(address)?)
+    }
+
     /// Who it is.
     pub fn peer(&self) -> PeerId {
         self.inner.identity.peer()

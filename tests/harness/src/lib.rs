@@ -15,6 +15,7 @@ pub mod programs;
 pub mod small_disk;
 pub mod strace;
 pub mod watch;
+pub mod wire;
 pub mod world;
 
 pub use process::Process;

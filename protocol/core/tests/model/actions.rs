@@ -12,11 +12,13 @@ pub(crate) enum Action {
     /// The holder hears that the store can be reached, or cannot.
     Online(usize),
     Offline(usize),
-    /// Of what is on its way, this: comes, is lost, comes and is still on its way, or comes to a store that is paused.
+    /// Of what is on its way, this: comes, is lost, comes and is still on its way, or comes to a store that is paused,
+    /// or has room for little.
     Deliver(usize),
     Lose(usize),
     Double(usize),
     DeliverPaused(usize),
+    DeliverTight(usize),
     /// A stream's request comes; the next portion; its end.
     Asked(StreamId),
     Brings(StreamId),
@@ -57,7 +59,7 @@ impl World {
         for (at, message) in self.net.iter().enumerate().filter(|(_, message)| message.travels()) {
             faults(&mut all, &[Action::Lose(at), Action::Double(at)]);
             if matches!(message, Message::Offer(_)) && self.store.pull.is_none() {
-                faults(&mut all, &[Action::DeliverPaused(at)]);
+                faults(&mut all, &[Action::DeliverPaused(at), Action::DeliverTight(at)]);
             }
         }
         for (id, stream) in &self.store.open {

@@ -12,6 +12,15 @@ use super::world::{Flaw, Message, Phase, Recording, Stream, World};
 
 type Done = Result<(), String>;
 
+/// Room for everything.
+const ROOMY: Room = Room {
+    blob_size_max: u64::MAX,
+    manifest_size_max: u64::MAX,
+    quota_left: u64::MAX,
+    disk_left: u64::MAX,
+    closed: None,
+};
+
 /// A world, and those whom something happens to.
 pub(crate) struct Step<'a> {
     pub(crate) world: World,
@@ -32,15 +41,19 @@ impl Step<'_> {
             Action::Offline(at) => self.holder(at, |machine| machine.handle_offline(now)),
             Action::Deliver(at) => {
                 let message = self.world.net.remove(at);
-                self.deliver(message, false)
+                self.deliver(message, &ROOMY)
             }
             Action::DeliverPaused(at) => {
                 let message = self.world.net.remove(at);
-                self.deliver(message, true)
+                self.deliver(message, &Room { closed: Some(LaterReason::Paused), ..ROOMY })
+            }
+            Action::DeliverTight(at) => {
+                let message = self.world.net.remove(at);
+                self.deliver(message, &Room { quota_left: 150, ..ROOMY })
             }
             Action::Double(at) => {
                 let message = self.world.net[at].clone();
-                self.deliver(message, false)
+                self.deliver(message, &ROOMY)
             }
             Action::Lose(at) => {
                 match self.world.net.remove(at) {
@@ -102,10 +115,10 @@ impl Step<'_> {
         }
     }
 
-    fn deliver(&mut self, message: Message, paused: bool) -> Done {
+    fn deliver(&mut self, message: Message, room: &Room) -> Done {
         let now = self.world.now(self.facts);
         match message {
-            Message::Offer(at) => self.offered(at, paused),
+            Message::Offer(at) => self.offered(at, room),
             Message::Answer(at, answers) => {
                 self.holder(at, |machine| machine.handle_response(&Response::Answer(answers), now))
             }
@@ -372,7 +385,7 @@ impl Step<'_> {
         self.store(|pull| pull.handle_receipted(receipt))
     }
 
-    fn offered(&mut self, at: usize, paused: bool) -> Done {
+    fn offered(&mut self, at: usize, room: &Room) -> Done {
         let (facts, now) = (self.facts, self.world.now(self.facts));
         let (offer, from) = (facts.offer.clone(), facts.holders[at]);
         let standing = if at == 0 {
@@ -390,19 +403,12 @@ impl Step<'_> {
         let (pull, commands) = if self.world.store.receipted {
             Pull::again(offer, from, &standing, &facts.receipt).map_err(|error| error.to_string())?
         } else {
-            let room = Room {
-                blob_size_max: u64::MAX,
-                manifest_size_max: u64::MAX,
-                quota_left: u64::MAX,
-                disk_left: u64::MAX,
-                closed: paused.then_some(LaterReason::Paused),
-            };
             let held = |id: &_| match self.world.store.written.get(id) {
                 Some(ranges) if ranges.is_whole(facts.size_of(id)) => Held::Whole,
                 Some(ranges) => Held::Some(ranges.clone()),
                 None => Held::Some(RangeSet::new()),
             };
-            Pull::begin(offer, from, &standing, &room, held, now)
+            Pull::begin(offer, from, &standing, room, held, now)
         };
         self.world.store.pull = Some(pull);
         self.store_does(commands)
