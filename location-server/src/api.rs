@@ -37,6 +37,7 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Shared>)> {
         (Method::GET, "/v1/stores/{mailbox}", get(handlers::store)),
         (Method::POST, "/v1/lookup", post(handlers::lookup)),
         (Method::POST, "/v1/introductions", post(handlers::introduction)),
+        (Method::POST, "/v1/speaker", post(handlers::speaker)),
         (Method::POST, "/v1/foreign/lookup", post(handlers::foreign_lookup)),
         (Method::POST, "/v1/foreign/introductions", post(handlers::foreign_introduction)),
         (Method::GET, "/v1/acceptance", get(handlers::acceptance)),

@@ -2,10 +2,12 @@
 //!
 //! The default, with no file at all, runs on a laptop: loopback only, data below the user's data folder.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use lighter_protocol::Mailbox;
 use lighter_transport::location::FindingConfig;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,10 @@ pub struct Config {
     pub connections: ConnectionsConfig,
     /// How the location servers of other domains are found, whose stores ask here.
     pub finding: FindingConfig,
+    /// Outgoing mail servers: by the mailbox of each one's agent, the domains whose users it sends for (SPEC A26). Such an
+    /// agent learns whatever these users would.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub outgoing: BTreeMap<Mailbox, Vec<String>>,
 }
 
 /// Certificate and key, PEM.
@@ -119,6 +125,7 @@ impl Default for Config {
             rates: RatesConfig::default(),
             connections: ConnectionsConfig::default(),
             finding: FindingConfig::default(),
+            outgoing: BTreeMap::new(),
         }
     }
 }
@@ -198,9 +205,13 @@ impl Config {
             return Err(ConfigError::Value("connections must be at least 1"));
         }
         for domain in &mut self.domains {
-            *domain = domain.to_lowercase();
-            if format!("x@{domain}").parse::<lighter_protocol::Mailbox>().is_err() {
-                return Err(ConfigError::Value("domains: not a domain"));
+            *domain = normal(domain).ok_or(ConfigError::Value("domains: not a domain"))?;
+        }
+        for domain in self.outgoing.values_mut().flatten() {
+            *domain = normal(domain).ok_or(ConfigError::Value("outgoing: not a domain"))?;
+            // Nobody would believe a word about others'.
+            if !self.domains.is_empty() && !self.domains.contains(domain) {
+                return Err(ConfigError::Value("outgoing: a domain that is not in `domains`"));
             }
         }
         Ok(self)
@@ -214,6 +225,12 @@ impl Config {
             None => Vec::new(),
         }
     }
+}
+
+/// A domain in the form that mailboxes have; none where it is none.
+fn normal(domain: &str) -> Option<String> {
+    let mailbox: Mailbox = format!("x@{domain}").parse().ok()?;
+    Some(mailbox.domain().to_owned())
 }
 
 #[cfg(test)]
@@ -246,10 +263,22 @@ mod tests {
     }
 
     #[test]
+    fn outgoing_mail_servers_speak_for_domains_of_this_server() {
+        let text = "domains = [\"Example.org\"]\n[outgoing]\n\"out@example.org\" = [\"EXAMPLE.ORG\"]\n";
+        let config = toml::from_str::<Config>(text).unwrap().checked().unwrap();
+        assert_eq!(config.outgoing[&"out@example.org".parse().unwrap()], ["example.org"]);
+    }
+
+    #[test]
     fn values_that_make_no_sense_are_refused() {
-        for text in
-            ["ttl_s = 60", "attestation_lifetime_s = 90000", "ping_interval_s = 0", "domains = [\"a b\"]"]
-        {
+        for text in [
+            "ttl_s = 60",
+            "attestation_lifetime_s = 90000",
+            "ping_interval_s = 0",
+            "domains = [\"a b\"]",
+            "outgoing = { \"out@a.example\" = [\"a b\"] }",
+            "domains = [\"a.example\"]\noutgoing = { \"out@a.example\" = [\"b.example\"] }",
+        ] {
             let config: Config = toml::from_str(text).unwrap();
             assert!(config.checked().is_err(), "{text}");
         }

@@ -8,6 +8,7 @@ pub mod admin;
 mod answers;
 mod feed;
 mod foreign;
+mod speaking;
 mod stores;
 
 use std::path::Path;

@@ -16,6 +16,8 @@ pub struct Session {
     pub store: StoreId,
     /// Whose, and which.
     pub key: Arc<StoreKey>,
+    /// Whether it is an outgoing mail server's, which speaks for the users of a domain.
+    pub is_speaker: bool,
     /// When its last attestation was made, and from which version of the relays; none while it was pending.
     pub attested: Option<Attested>,
     /// Names that it looked up.
@@ -85,6 +87,7 @@ mod tests {
         Session {
             store: StoreId::new(store),
             key: Arc::new(key),
+            is_speaker: false,
             attested: None,
             names: Arc::default(),
             calls: Arc::default(),

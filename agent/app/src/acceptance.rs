@@ -15,12 +15,12 @@ use crate::limits::WRITTEN_TO_MAX;
 use crate::lookup;
 use crate::shared::Handle;
 
-/// To whom the user wrote since this agent started, as far as the location server was told: it is told once of each.
+/// Who wrote to whom since this agent started, as far as the location server was told: it is told once of each pair.
 #[derive(Debug, Default)]
-pub struct WrittenTo(Mutex<HashSet<Mailbox>>);
+pub struct WrittenTo(Mutex<HashSet<(Mailbox, Mailbox)>>);
 
 impl WrittenTo {
-    fn lock(&self) -> MutexGuard<'_, HashSet<Mailbox>> {
+    fn lock(&self) -> MutexGuard<'_, HashSet<(Mailbox, Mailbox)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -41,30 +41,32 @@ pub async fn change(shared: &Handle, change: AcceptanceChange) -> Result<Accepta
         // Of whom nothing is said any more may be written to again.
         let mut told = shared.written_to.lock();
         for mailbox in change.forget.iter().chain(&change.block) {
-            told.remove(mailbox);
+            told.remove(&(shared.mailbox().clone(), mailbox.clone()));
         }
     }
     Ok(AcceptanceView(shared.location.acceptance(&session).await?))
 }
 
-/// The user writes to `recipients`: those of other domains may answer with attachments from now on. Where the location
+/// `sender`, who is the user or somebody this agent speaks for, writes to `recipients`: those of other domains may answer with attachments from now on. Where the location
 /// server cannot be told, the next message to them does it.
-pub async fn wrote_to(shared: &Handle, recipients: &[Mailbox]) {
-    let own = shared.mailbox().domain();
+pub async fn wrote_to(shared: &Handle, sender: &Mailbox, recipients: &[Mailbox]) {
+    let pair = |mailbox: &Mailbox| (sender.clone(), mailbox.clone());
+    let own = sender.domain();
     let new: Vec<Mailbox> = {
         let told = shared.written_to.lock();
-        let is_new = |mailbox: &&Mailbox| mailbox.domain() != own && !told.contains(*mailbox);
+        let is_new = |mailbox: &&Mailbox| mailbox.domain() != own && !told.contains(&pair(mailbox));
         recipients.iter().filter(is_new).take(ACCEPTANCE_NAMES_MAX).cloned().collect()
     };
     let Some(session) = shared.session().filter(|_| !new.is_empty()) else { return };
-    let change = AcceptanceChange { wrote_to: new, ..AcceptanceChange::default() };
+    let other = (sender != shared.mailbox()).then(|| sender.clone());
+    let change = AcceptanceChange { wrote_to: new, sender: other, ..AcceptanceChange::default() };
     match shared.location.change_acceptance(&session, &change).await {
         Ok(()) => {
             let mut told = shared.written_to.lock();
             if told.len() + change.wrote_to.len() > WRITTEN_TO_MAX {
                 told.clear();
             }
-            told.extend(change.wrote_to);
+            told.extend(change.wrote_to.iter().map(pair));
         }
         Err(error) => tracing::warn!(%error, "the location server was not told whom the user writes to"),
     }

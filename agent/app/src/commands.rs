@@ -177,7 +177,7 @@ async fn serve(paths: &Paths) -> Result<Exit, Failure> {
     }
     let mut addresses = json!({ "quic": registration::addresses(agent.shared()), "control": control });
     if let Some(submission) = submission {
-        addresses["submission"] = submission.address().to_string().into();
+        addresses[submission.name()] = submission.address().to_string().into();
         agent.take_submissions(submission);
     }
     let stop = stop::requested()?;

@@ -13,6 +13,7 @@ use etcetera::{BaseStrategy, choose_base_strategy};
 use lighter_protocol::{Mailbox, PeerId};
 use lighter_store::Settings;
 use lighter_transport::location::FindingConfig;
+use lighter_transport::location::address::Network;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{CONFIG_LEN_MAX, RETRY_HOURS_DEFAULT, RETRY_HOURS_MAX};
@@ -75,6 +76,9 @@ pub struct Config {
     /// The mail server on this machine that mail clients send through.
     #[serde(default, skip_serializing_if = "SubmissionConfig::is_default")]
     pub submission: SubmissionConfig,
+    /// The mail server that takes mail of other mail servers, and sends it for all their users.
+    #[serde(default, skip_serializing_if = "OutgoingConfig::is_default")]
+    pub outgoing: OutgoingConfig,
     /// How `send` decides.
     #[serde(default)]
     pub send: SendConfig,
@@ -298,6 +302,32 @@ impl SubmissionConfig {
     }
 }
 
+/// Sending for all users of domains: mail servers hand their users' mail in, and it goes on to `[smtp]` (SPEC A26).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutgoingConfig {
+    /// Address to listen on; port 0 lets the system choose; absent: there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// Networks that mail is taken from; nobody else is let in.
+    pub clients: Vec<Network>,
+    /// The domains whose users' attachments go to stores; other senders' messages go on untouched. Empty: that of `mailbox`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<String>,
+}
+
+impl Default for OutgoingConfig {
+    fn default() -> Self {
+        Self { listen: None, clients: Network::loopback().into(), domains: Vec::new() }
+    }
+}
+
+impl OutgoingConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Whether the connection to the mail server is encrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -365,6 +395,20 @@ impl Config {
         }
         toml::from_str(&text)
             .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// The domains whose users are sent for, as mailboxes have them.
+    pub fn outgoing_domains(&self) -> Vec<String> {
+        match self.outgoing.domains.as_slice() {
+            [] => vec![self.mailbox.domain().to_owned()],
+            named => named.iter().map(|domain| domain.to_lowercase()).collect(),
+        }
+    }
+
+    /// Whether messages of `sender` are sent for them.
+    pub fn speaks_for(&self, sender: &Mailbox) -> bool {
+        self.outgoing.listen.is_some()
+            && self.outgoing_domains().iter().any(|domain| domain == sender.domain())
     }
 
     /// Writes the file, readable by its owner only; one that is there is replaced as a whole.
@@ -458,6 +502,11 @@ impl Paths {
         self.data.join("submissions")
     }
 
+    /// The same for messages of mail servers.
+    pub fn outgoing(&self) -> PathBuf {
+        self.data.join("outgoing")
+    }
+
     /// The socket of a running agent.
     pub fn control(&self) -> PathBuf {
         self.data.join("control")
@@ -506,6 +555,11 @@ mod tests {
             submission: SubmissionConfig {
                 listen: Some("127.0.0.1:5870".parse().unwrap()),
                 senders: vec!["sales@example.org".parse().unwrap()],
+            },
+            outgoing: OutgoingConfig {
+                listen: Some("192.0.2.1:10025".parse().unwrap()),
+                clients: vec!["192.0.2.0/28".parse().unwrap()],
+                domains: vec!["example.net".to_owned()],
             },
             send: SendConfig { trust_presence: true, ..SendConfig::default() },
             outbox: OutboxConfig {

@@ -12,22 +12,41 @@ mod follow;
 mod leave;
 mod open;
 
+use std::sync::Arc;
+
 use lighter_protocol::{Mailbox, SealingKey, Signed, UnixTime};
 use lighter_sealing::SealingSecret;
 use lighter_transport::Identity;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+
+use crate::limits::OUTGOING_LEAVES_MAX;
 
 pub use follow::run;
 pub use leave::{Left, WhyNot, is_possible, leave, take_back};
 pub use open::{NotOpened, OpenedDrop, open};
 
-/// Wakes who follows what was left.
-#[derive(Debug, Default)]
+/// Wakes who follows what was left, and bounds what is being left.
+#[derive(Debug)]
 pub struct Drops {
     left: Notify,
+    leaving: Arc<Semaphore>,
+}
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self { left: Notify::new(), leaving: Arc::new(Semaphore::new(OUTGOING_LEAVES_MAX)) }
+    }
 }
 
 impl Drops {
+    /// A place to leave something from, for a task that nobody may be waiting for.
+    ///
+    /// # Errors
+    /// Where all of them are taken.
+    pub fn place_to_leave(&self) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+        self.leaving.clone().try_acquire_owned()
+    }
+
     /// Something more was left.
     pub fn tell_left(&self) {
         self.left.notify_one();

@@ -214,6 +214,23 @@ pub const SUBMISSION_DECIDE_TIME_MAX: Duration = Duration::from_secs(50);
 pub const SUBMISSION_WRITE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the same message in the same envelope is the same message.
 pub const SUBMISSION_RECORD_LIFE: Duration = Duration::from_hours(24);
+/// Mail servers' connections at a time, where mail is sent for all users of a domain; each holds a few hundred KiB, and a
+/// connection to the next server. As many as Postfix has processes (`default_process_limit`).
+pub const OUTGOING_CONNECTIONS_MAX: usize = 100;
+/// How long such a message's attachments may take to be left with other domains' relays before it goes whole: the mail
+/// server waits ten minutes for an answer (RFC 5321 §4.5.3.2.6), and the next one five for a command (§4.5.3.2.7).
+pub const OUTGOING_LEAVE_TIME_MAX: Duration = Duration::from_secs(180);
+/// How long such a message in the same envelope is the same message: longer than mail servers try (RFC 5321 §4.5.4.1
+/// wants four to five days).
+pub const OUTGOING_RECORD_LIFE: Duration = Duration::from_hours(24 * 8);
+/// Recipients' attachments that are being left with relays at a time for messages of mail servers; with more, they go whole.
+pub const OUTGOING_LEAVES_MAX: usize = 256;
+/// Outgoing deliveries that are offered at a time for the users of whole domains.
+pub const OUTGOING_OFFERS_MAX: usize = 256;
+/// Streams that are served at a time for them.
+pub const OUTGOING_SERVES_MAX: usize = 256;
+/// Messages of which the location server is told at a time who wrote to whom; what is not told is told with the next one.
+pub const SUBMISSION_NOTES_MAX: usize = 16;
 /// Bytes of one record of a submitted message: as many addresses as an envelope has.
 pub const SUBMISSION_RECORD_LEN_MAX: u64 = 1024 * 1024;
 /// Bytes of commands read at a time from a mail client.
@@ -241,6 +258,10 @@ pub const HTTP_RESUMES_MAX: u32 = 5;
 
 const _: () = assert!(
     RETRY_HOURS_DEFAULT <= RETRY_HOURS_MAX && RETRY_HOURS_MAX as u64 * 3600 == OUTGOING_LIFE.as_secs()
+);
+const _: () = assert!(
+    SUBMISSION_DECIDE_TIME_MAX.as_secs() + OUTGOING_LEAVE_TIME_MAX.as_secs() < 300,
+    "the next server ends an idle connection after five minutes"
 );
 const _: () = assert!(MEETINGS_AT_ONCE_MAX < lighter_transport::limits::CONNECTIONS_PER_PEER_MAX);
 const _: () = assert!(QUIET_LOOK_INTERVAL.as_secs() * 2 < lighter_transport::limits::IDLE_TIME_MAX.as_secs());

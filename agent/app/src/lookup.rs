@@ -21,7 +21,7 @@ const SESSION_TIME_MAX: Duration = Duration::from_secs(15);
 /// Where the location server does not answer.
 pub async fn ask(shared: &Handle, mailbox: Mailbox) -> Result<Lookup, Failure> {
     session(shared).await?;
-    let Some(store) = finding::look_up_one(shared, &mailbox).await? else {
+    let Some(store) = finding::look_up_one(shared, shared.mailbox(), &mailbox).await? else {
         return Ok(Lookup { mailbox, store: None });
     };
     let store = looked_up(shared, &mailbox, store).await;
@@ -30,7 +30,7 @@ pub async fn ask(shared: &Handle, mailbox: Mailbox) -> Result<Lookup, Failure> {
 
 /// What is known of a store, and whether it answers.
 pub(crate) async fn looked_up(shared: &Handle, mailbox: &Mailbox, store: StoreRecord) -> LookedUp {
-    let reached = ways::reach(shared, mailbox, &store).await;
+    let reached = ways::reach(shared, shared.mailbox(), mailbox, &store).await;
     let (way, problem) = match reached {
         Ok(reached) => {
             reached.connection.close();

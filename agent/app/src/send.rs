@@ -452,7 +452,7 @@ impl Sending {
             return looked_up;
         }
         let mut pings = JoinSet::new();
-        for (recipient, record) in finding::look_up(&self.shared, recipients).await {
+        for (recipient, record) in finding::look_up(&self.shared, &self.draft.from, recipients).await {
             let record = match record {
                 Ok(Some(record)) => record,
                 Ok(None) => continue,
@@ -466,9 +466,9 @@ impl Sending {
                 found.insert(recipient.clone(), Found { peer: record.peer, unreached: None, leave: None });
                 continue;
             }
-            let shared = self.shared.clone();
+            let (shared, sender) = (self.shared.clone(), self.draft.from.clone());
             pings.spawn(async move {
-                let reached = crate::ways::reach(&shared, &recipient, &record).await;
+                let reached = crate::ways::reach(&shared, &sender, &recipient, &record).await;
                 (recipient, record, reached)
             });
         }
@@ -598,8 +598,7 @@ impl Sending {
         record: &StoreRecord,
         spooled: &Spooled,
     ) -> Result<UnixTime, String> {
-        let outgoing = self.put(delivery, recipient, record.peer, spooled, OUTGOING_LIFE).await?;
-        let left = drops::leave(&self.shared, &outgoing, record).await.map_err(|why| why.to_string())?;
+        let left = self.put_and_leave(delivery, recipient, record, spooled).await?;
         let waiting = |outgoing: &mut Outgoing| {
             if outgoing.state == OutgoingState::Preparing {
                 outgoing.state = OutgoingState::Waiting;
@@ -608,6 +607,18 @@ impl Sending {
         let recorded = self.shared.blocking(move |store| store.change_outgoing(delivery, waiting)).await;
         recorded.map_err(|error| format!("the own store could not record it: {error}"))?;
         Ok(left.until)
+    }
+
+    /// The same up to where the relay has everything; no message goes out yet.
+    async fn put_and_leave(
+        &self,
+        delivery: DeliveryId,
+        recipient: &Mailbox,
+        record: &StoreRecord,
+        spooled: &Spooled,
+    ) -> Result<drops::Left, String> {
+        let outgoing = self.put(delivery, recipient, record.peer, spooled, OUTGOING_LIFE).await?;
+        drops::leave(&self.shared, &outgoing, record).await.map_err(|why| why.to_string())
     }
 
     /// Offers to one recipient's store, and waits for its answer.
@@ -839,7 +850,7 @@ impl Sending {
 
 /// Who is written to may write back.
 async fn note(shared: Handle, recipients: Vec<Mailbox>) {
-    acceptance::wrote_to(&shared, &recipients).await;
+    acceptance::wrote_to(&shared, shared.mailbox(), &recipients).await;
 }
 
 /// Why a message goes whole whose recipient's store cannot be reached.

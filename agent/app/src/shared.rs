@@ -16,7 +16,8 @@ use crate::carriers::Carriers;
 use crate::config::Config;
 use crate::dial;
 use crate::drops::Drops;
-use crate::limits::{OFFERS_MAX, SERVES_MAX};
+use crate::finding::Speakers;
+use crate::limits::{OFFERS_MAX, OUTGOING_OFFERS_MAX, OUTGOING_SERVES_MAX, SERVES_MAX};
 use crate::links::Links;
 use crate::offers::Offers;
 use crate::outbox::status::OutboxStatus;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub location: LocationClient,
     /// Those of other domains.
     pub finder: Finder,
+    /// What shows them that this agent speaks for others.
+    pub speakers: Speakers,
     /// To whom the user wrote, as far as the location server was told.
     pub written_to: WrittenTo,
     /// How things stand with the location server.
@@ -106,9 +109,14 @@ impl Shared {
         carriers: Carriers,
         finder: Finder,
     ) -> Handle {
+        let (serves, offers) = match config.outgoing.listen {
+            Some(_) => (OUTGOING_SERVES_MAX, OUTGOING_OFFERS_MAX),
+            None => (SERVES_MAX, OFFERS_MAX),
+        };
         Arc::new(Self {
             location_key: RwLock::new(config.location.peer),
             finder,
+            speakers: Speakers::default(),
             written_to: WrittenTo::default(),
             config,
             identity,
@@ -125,8 +133,8 @@ impl Shared {
             drops: Drops::default(),
             outbox: watch::Sender::default(),
             submission: watch::Sender::default(),
-            serves: Semaphore::new(SERVES_MAX),
-            offering: Semaphore::new(OFFERS_MAX),
+            serves: Semaphore::new(serves),
+            offering: Semaphore::new(offers),
             stop: CancellationToken::new(),
             door: Mutex::default(),
         })

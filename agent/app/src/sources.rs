@@ -77,7 +77,7 @@ async fn devices(shared: &Handle, offer: &Offer, from: PeerId, found: &mpsc::Sen
     let devices = own_devices(shared).await;
     let others = devices.into_iter().filter(|device| device.peer != own && device.peer != from);
     for device in others.take(DEVICES_ASKED_MAX) {
-        match ways::reach(shared, &offer.mailbox, &device).await {
+        match ways::reach(shared, shared.mailbox(), &offer.mailbox, &device).await {
             Ok(reached) => {
                 let found = found.send(Found { role: Role::Device, connection: reached.connection }).await;
                 if found.is_err() {

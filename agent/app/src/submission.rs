@@ -24,12 +24,25 @@
 //!   and nobody gets it twice but who was being mailed to at the moment of a crash.
 //! - It listens on loopback only, since it has no TLS of its own, and passes no password on over a connection that others
 //!   could listen to.
+//!
+//! **For a whole mail server's users** (SPEC A26; `role`): the same, as a filter that a mail server hands its users' mail to,
+//! and that hands it back, or on, to `[smtp]`.
+//!
+//! ```text
+//!   users ── AUTH ──▶ mail server ── SMTP ──▶ this ── SMTP ──▶ mail server (its listener for what was filtered) ──▶ the world
+//! ```
+//!
+//! The queue is the mail server's: it has the whole message, for all its recipients, until this says yes for all of them. It
+//! is told yes or no as a mail client is; what it tries again is the same message for days. No password comes here, and
+//! nobody is let in but from networks that the admin named. What cannot be given to a store now is left with a relay of the
+//! recipient's domain while the mail server waits: it can, for minutes.
 
 mod connection;
 mod deliver;
 mod incoming;
 mod provider;
 mod record;
+mod role;
 pub mod status;
 
 use std::net::SocketAddr;
@@ -42,11 +55,11 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, Paths, SmtpConfig};
 use crate::failure::Failure;
-use crate::limits::SUBMISSION_CONNECTIONS_MAX;
+use crate::limits::SUBMISSION_NOTES_MAX;
 use crate::shared::Handle;
 use connection::Connection;
-use lighter_protocol::Mailbox;
 use record::Records;
+use role::Role;
 use status::SubmissionStatus;
 
 /// Where it listens unless told otherwise.
@@ -57,21 +70,19 @@ pub const LISTEN_DEFAULT: &str = "127.0.0.1:5870";
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
-    smtp: SmtpConfig,
-    /// Whose messages are looked at.
-    senders: Vec<Mailbox>,
-    /// Where content lies that is not decided on yet.
-    spool: PathBuf,
-    records: Records,
+    settings: Settings,
 }
 
 /// What the connections share.
 #[derive(Debug)]
 struct Settings {
+    role: Role,
     smtp: SmtpConfig,
-    senders: Vec<Mailbox>,
+    /// Where content lies that is not decided on yet.
     spool: PathBuf,
     records: Records,
+    /// Messages of which the location server is being told who wrote to whom.
+    notes: Arc<Semaphore>,
 }
 
 /// Whether it may listen there.
@@ -99,15 +110,21 @@ impl Listener {
     /// # Errors
     /// Where the configuration, the address or the data folder is of no use.
     pub async fn bind(config: &Config, paths: &Paths) -> Result<Option<Self>, Failure> {
-        let Some(listen) = config.submission.listen else { return Ok(None) };
-        check(listen, config.smtp.is_some())?;
-        let Some(smtp) = config.smtp.clone() else { return Ok(None) };
-        let failed = |error: std::io::Error| Failure::failed(format!("submission on {listen}: {error}"));
+        let (Some((role, listen)), Some(smtp)) = (Role::of(config)?, config.smtp.clone()) else {
+            return Ok(None);
+        };
+        let name = role.name();
+        let failed = |error: std::io::Error| Failure::failed(format!("{name} on {listen}: {error}"));
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let records = Records::open(&paths.submissions()).map_err(failed)?;
-        let senders = [config.mailbox.clone()].into_iter().chain(config.submission.senders.clone()).collect();
-        Ok(Some(Self { listener, address, smtp, senders, spool: paths.data.clone(), records }))
+        let folder = match &role {
+            Role::Submission { .. } => paths.submissions(),
+            Role::Outgoing { .. } => paths.outgoing(),
+        };
+        let records = Records::open(&folder, role.record_life()).map_err(failed)?;
+        let notes = Arc::new(Semaphore::new(SUBMISSION_NOTES_MAX));
+        let settings = Settings { role, smtp, spool: paths.data.clone(), records, notes };
+        Ok(Some(Self { listener, address, settings }))
     }
 
     /// Where it listens.
@@ -115,12 +132,18 @@ impl Listener {
         self.address
     }
 
+    /// What it is: `submission`, or `outgoing` for a whole mail server.
+    pub fn name(&self) -> &'static str {
+        self.settings.role.name()
+    }
+
     /// Takes connections until the agent stops.
     pub async fn run(self, shared: Handle) {
-        let Self { listener, address, smtp, senders, spool, records } = self;
-        let settings = Arc::new(Settings { smtp, senders, spool, records });
-        shared.submission.send_replace(Some(SubmissionStatus::new(address, &settings.smtp.server)));
-        let places = Arc::new(Semaphore::new(SUBMISSION_CONNECTIONS_MAX));
+        let Self { listener, address, settings } = self;
+        let settings = Arc::new(settings);
+        let (server, domains) = (&settings.smtp.server, settings.role.domains());
+        shared.submission.send_replace(Some(SubmissionStatus::new(address, server, domains)));
+        let places = Arc::new(Semaphore::new(settings.role.connections_max()));
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -128,8 +151,8 @@ impl Listener {
                 Some(_ended) = connections.join_next(), if !connections.is_empty() => continue,
                 () = shared.stop.cancelled() => break,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Too many open files, mostly: what is open ends in time.
                     tracing::warn!(%error, "a mail client could not connect");
@@ -138,6 +161,18 @@ impl Listener {
                 }
             };
             let place = places.clone().try_acquire_owned();
+            if !settings.role.lets_in(peer.ip()) {
+                tracing::warn!(from = %peer.ip(), "not a network that mail is taken from");
+                shared.count_submission(|status| status.turned_away += 1);
+                // Who is not let in takes a place, too, for as long as it takes to say so.
+                if let Ok(place) = place {
+                    connections.spawn(async move {
+                        connection::turn_away(stream, &connection::NOT_ALLOWED).await;
+                        drop(place);
+                    });
+                }
+                continue;
+            }
             let (shared, settings) = (shared.clone(), settings.clone());
             connections.spawn(async move {
                 match place {

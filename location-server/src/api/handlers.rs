@@ -9,7 +9,7 @@ use lighter_protocol::{Mailbox, Now, PeerId};
 use lighter_transport::location::api::{
     Acceptance, AcceptanceChange, ConfirmRequest, DomainAnswer, EnrolAnswer, EnrolRequest, ErrorAnswer,
     ForeignRequest, IntroductionAnswer, IntroductionRequest, LookupAnswer, LookupAnswers, LookupRequest,
-    PingAnswer, RegisterAnswer, RegisterRequest, RelayRequest,
+    PingAnswer, RegisterAnswer, RegisterRequest, RelayRequest, SpeakerAnswer, SpeakerRequest,
 };
 use lighter_transport::location::{Presence, Scope};
 
@@ -134,6 +134,7 @@ pub(super) async fn lookup(
 ) -> Result<Response, CallError> {
     let now = Now::read();
     let caller = count_if_wrong(&location, ip, location.lookup_caller(&bearer, now))?;
+    let caller = location.ask_for(caller, request.sender, now)?;
     let answers = location.lookup(&caller, &request.mailboxes, now)?;
     let offline = answers.iter().any(is_offline);
     Ok(with_retry_after(&location, offline, Json(LookupAnswers { answers }).into_response()))
@@ -147,11 +148,29 @@ pub(super) async fn introduction(
     State(location): State<Shared>,
     ClientIp(ip): ClientIp,
     Bearer(bearer): Bearer,
-    Body(request): Body<IntroductionRequest>,
+    Body(mut request): Body<IntroductionRequest>,
 ) -> Answer<IntroductionAnswer> {
     let now = Now::read();
-    let session = count_if_wrong(&location, ip, location.session_of(&bearer, now))?;
+    let mut session = count_if_wrong(&location, ip, location.session_of(&bearer, now))?;
+    if let Some(sender) = request.sender.take() {
+        session = location.session_for(session, sender, now)?;
+    }
     Ok(Json(location.introduce(&session, request, now)?))
+}
+
+/// The server's word, for other domains, that the session's store sends for all users of a domain.
+#[utoipa::path(post, path = "/v1/speaker", tag = "look-up", security(("session" = [])),
+    request_body = SpeakerRequest, responses(
+    (status = 200, body = SpeakerAnswer), (status = 401, body = ErrorAnswer),
+    (status = 403, body = ErrorAnswer, description = "it does not"), (status = 429, body = ErrorAnswer)))]
+pub(super) async fn speaker(
+    State(location): State<Shared>,
+    ClientIp(ip): ClientIp,
+    Bearer(session): Bearer,
+    Body(request): Body<SpeakerRequest>,
+) -> Answer<SpeakerAnswer> {
+    let speaker = location.speaker(&session.hash(), &request.domain, Now::read());
+    count_if_wrong(&location, ip, speaker).map(Json)
 }
 
 /// A store of another domain looks up. Refused for whatever is wrong with its proof; otherwise answered in the same time,

@@ -24,6 +24,7 @@ use super::handlers;
         handlers::store,
         handlers::lookup,
         handlers::introduction,
+        handlers::speaker,
         handlers::foreign_lookup,
         handlers::foreign_introduction,
         handlers::acceptance,

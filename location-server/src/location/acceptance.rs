@@ -34,7 +34,15 @@ impl Location {
         if change.names() > ACCEPTANCE_NAMES_MAX {
             return Err(CallError::Malformed("at most 1000 mailboxes at once"));
         }
-        let store = self.session(token, now)?.store;
+        let session = self.session(token, now)?;
+        if let Some(sender) = change.sender.as_ref().filter(|sender| **sender != session.key.mailbox) {
+            // What else a user chooses is said by the user's own stores.
+            if change.names() != change.wrote_to.len() || change.policy.is_some() {
+                return Err(CallError::Refused);
+            }
+            return self.wrote_to(&session, sender, change.wrote_to.clone(), now).await;
+        }
+        let store = session.store;
         let write = self
             .writer
             .write(move |directory, changes| directory.change_acceptance(store, &change, now.wall, changes));

@@ -78,7 +78,12 @@ impl Location {
         let count = names.len() as u64;
         match caller {
             Caller::Token(allowance) => allowance.take(&self.rates.token_names, count, now.instant)?,
-            Caller::Session(session) => session.names.take(&self.rates.session_names, count, now.instant)?,
+            Caller::Session(session) => {
+                // An outgoing mail server is the admin's, as those with a token are.
+                let rate =
+                    if session.is_speaker { &self.rates.token_names } else { &self.rates.session_names };
+                session.names.take(rate, count, now.instant)?;
+            }
             Caller::Foreign(asker) => self.count_foreign(asker.mailbox.domain(), count, now)?,
         }
         let directory = read(&self.directory);
@@ -197,7 +202,7 @@ impl Location {
     }
 }
 
-fn is_confirmed(directory: &Directory, store: StoreId, now: UnixTime) -> bool {
+pub(super) fn is_confirmed(directory: &Directory, store: StoreId, now: UnixTime) -> bool {
     directory.store(store).is_some_and(|store| store.is_confirmed(now))
 }
 

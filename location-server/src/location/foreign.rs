@@ -4,16 +4,19 @@
 //! the attestation is in date; the location server of its mailbox's domain, which is found as senders find any, signed it
 //! with a key that is believed. Nothing of it depends on whom is asked about, and what does takes the same time whatever the
 //! answer: each is given [`FOREIGN_ANSWER_TIME`] after the proof.
+//!
+//! Where the question names another sender, what is proved is that this sender's domain lets the asker speak for its users;
+//! the answer is what that sender learns.
 
 use std::time::Instant;
 
 use lighter_protocol::time::Now;
-use lighter_protocol::{Attestation, Mailbox, PeerId, Signed, UnixTime};
+use lighter_protocol::{Attestation, Mailbox, PeerId, UnixTime};
 use lighter_transport::location::api::{
     ForeignRequest, IntroductionAnswer, IntroductionRequest, LookupAnswer,
 };
 use lighter_transport::location::finding::{NotFound, Server};
-use lighter_transport::location::foreign::{ForeignAsk, ForeignQuestion};
+use lighter_transport::location::foreign::{ForeignAsk, ForeignQuestion, Speaker};
 use lighter_transport::location::keys::attesting;
 use lighter_transport::location::limits::{FOREIGN_TIME_DIFFERENCE_MAX, FOUND_FRESH_MIN};
 
@@ -47,9 +50,21 @@ impl Location {
         if !(self.is_for_me(&question, now.wall) && claim.in_date(now.wall).is_ok()) {
             return Err(CallError::Refused);
         }
-        let asker = StoreKey { mailbox: claim.mailbox, peer: claim.peer };
-        self.prove_attested(&request.attestation, &asker, now).await?;
-        Ok(ForeignCall { asker, ask: question.ask, due: Instant::now() + FOREIGN_ANSWER_TIME })
+        let (sender, ask) = question.ask.split();
+        let asker = StoreKey { mailbox: sender.clone().unwrap_or(claim.mailbox), peer: claim.peer };
+        if sender.is_some() {
+            let speaker = request.speaker.as_ref().ok_or(CallError::Refused)?;
+            let is_by =
+                |key: &PeerId| Speaker::verify(speaker, key, &asker.peer, &asker.mailbox, now.wall).is_ok();
+            self.prove_signed(&asker.mailbox, is_by, now).await?;
+        } else {
+            let is_by = |key: &PeerId| {
+                Attestation::verify_of(&request.attestation, key, &asker.peer, now.wall)
+                    .is_ok_and(|attested| attested.mailbox == asker.mailbox)
+            };
+            self.prove_signed(&asker.mailbox, is_by, now).await?;
+        }
+        Ok(ForeignCall { asker, ask, due: Instant::now() + FOREIGN_ANSWER_TIME })
     }
 
     /// The stores that a proved question is about, in its order.
@@ -77,7 +92,7 @@ impl Location {
         let ForeignCall { asker, ask: ForeignAsk::Introduction { recipient, bytes }, due } = call else {
             return Err(CallError::Malformed("not a question for an introduction"));
         };
-        let request = IntroductionRequest { recipient, bytes };
+        let request = IntroductionRequest { recipient, bytes, sender: None };
         let answer = self.introduce_caller(&Caller::Foreign(asker.clone()), &asker, request, now);
         tokio::time::sleep_until(due.into()).await;
         answer
@@ -102,35 +117,33 @@ impl Location {
         attesting(&answer, now)
     }
 
-    async fn prove_attested(
+    /// Whether what the asker shows is signed by the location server of the domain of `asker`: `is_by` says with which key.
+    async fn prove_signed(
         &self,
-        attestation: &Signed<Attestation>,
-        asker: &StoreKey,
+        asker: &Mailbox,
+        is_by: impl Fn(&PeerId) -> bool,
         now: Now,
     ) -> Result<(), CallError> {
-        let is_by = |key: &PeerId| {
-            Attestation::verify_of(attestation, key, &asker.peer, now.wall)
-                .is_ok_and(|attested| attested.mailbox == asker.mailbox)
-        };
         // Another domain of this server.
-        if self.own_keys(now.wall).iter().any(is_by) {
+        if self.own_keys(now.wall).iter().any(&is_by) {
             return Ok(());
         }
-        let domain = asker.mailbox.domain();
+        let domain = asker.domain();
         if self.config.domains.iter().any(|own| own == domain) {
             return Err(CallError::Refused);
         }
         let mut server = self.find(domain).await?;
-        if !attesting(&server.answer, now.wall).iter().any(is_by) && server.asked.elapsed() >= FOUND_FRESH_MIN
+        if !attesting(&server.answer, now.wall).iter().any(&is_by)
+            && server.asked.elapsed() >= FOUND_FRESH_MIN
         {
             // Its key may have changed since it was asked.
             self.finder.forget(domain);
             server = self.find(domain).await?;
         }
-        if !attesting(&server.answer, now.wall).iter().any(is_by) {
+        if !attesting(&server.answer, now.wall).iter().any(&is_by) {
             return Err(CallError::Refused);
         }
-        self.believe(&asker.mailbox, &server, now.wall).await
+        self.believe(asker, &server, now.wall).await
     }
 
     async fn find(&self, domain: &str) -> Result<Server, CallError> {

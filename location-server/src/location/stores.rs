@@ -108,8 +108,14 @@ impl Location {
         let key = &directory.store(store).ok_or(CallError::Refused)?.key;
         let mut live = write(&self.live);
         let key_shared = Arc::new(key.clone());
-        let session =
-            Session { store, key: key_shared, attested, names: Arc::default(), calls: Arc::default() };
+        let session = Session {
+            store,
+            is_speaker: self.is_speaker(&key.mailbox),
+            key: key_shared,
+            attested,
+            names: Arc::default(),
+            calls: Arc::default(),
+        };
         live.sessions.start(token.hash(), session);
         let had_deadline = live.presences.poll_timeout().is_some();
         live.presences.handle_ping(store, now);
@@ -180,11 +186,12 @@ impl Location {
     /// The session that a bearer token stands for; counts the call.
     pub(super) fn session(&self, token: &TokenHash, now: Now) -> Result<Session, CallError> {
         let session = read(&self.live).sessions.get(token).cloned().ok_or(CallError::Unauthorised)?;
-        session.calls.take(&self.rates.session_calls, 1, now.instant)?;
+        let rate = if session.is_speaker { &self.rates.token_names } else { &self.rates.session_calls };
+        session.calls.take(rate, 1, now.instant)?;
         Ok(session)
     }
 
-    fn attestation_lifetime(&self) -> Duration {
+    pub(super) fn attestation_lifetime(&self) -> Duration {
         Duration::from_secs(u64::from(self.config.attestation_lifetime_s))
     }
 

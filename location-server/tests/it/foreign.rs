@@ -65,7 +65,7 @@ impl Two {
         attestation: &Signed<Attestation>,
         question: Signed<ForeignQuestion>,
     ) -> Option<u16> {
-        let request = ForeignRequest { attestation: attestation.clone(), question };
+        let request = ForeignRequest { attestation: attestation.clone(), question, speaker: None };
         let body = serde_json::to_string(&request).unwrap();
         let answer = crate::http::ask(self.b.server.address(), "/v1/foreign/lookup", &body).await;
         answer.split(' ').nth(1).and_then(|status| status.parse().ok())

@@ -104,7 +104,7 @@ async fn bad_input_42_a_million_guesses_by_the_real_code_are_a_million_times_the
                 let now = Now::read();
                 let asker = Asker { key: identity.keypair(), attestation: &attestation };
                 let question = asker.sign(location.peer(), ForeignAsk::Lookup(names), now.wall).unwrap();
-                let request = ForeignRequest { attestation: (*attestation).clone(), question };
+                let request = ForeignRequest { attestation: (*attestation).clone(), question, speaker: None };
                 let call = location.prove_foreign(&request, now).await.unwrap();
                 let answers = location.foreign_lookup(call, now).await.unwrap();
                 let stores: Vec<_> = answers.into_iter().map(|answer| answer.store).collect();

@@ -6,6 +6,7 @@ mod foreign;
 mod guesses;
 mod http;
 mod none;
+mod outgoing;
 mod presence;
 mod stores;
 mod world;

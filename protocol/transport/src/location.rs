@@ -26,5 +26,5 @@ pub(crate) use connect::web_tls;
 pub use connect::{HttpClient, http_client, http_client_through};
 pub use error::{LocationError, LocationSetupError};
 pub use finding::{Finder, FindingConfig};
-pub use foreign::Asker;
+pub use foreign::{Asker, SpeaksFor};
 pub use presence::{PresenceEvent, PresenceEvents};

@@ -191,7 +191,7 @@ fn api_seeds() -> Vec<Vec<u8>> {
     [
         serde_json::to_vec(&LookupAnswers { answers: vec![LookupAnswer { store: Some(store) }] }),
         serde_json::to_vec(&LookupAnswer { store: None }),
-        serde_json::to_vec(&LookupRequest { mailboxes: vec![mailbox] }),
+        serde_json::to_vec(&LookupRequest { mailboxes: vec![mailbox], sender: None }),
         serde_json::to_vec(&relay),
     ]
     .into_iter()

@@ -380,7 +380,15 @@ impl Agent {
     /// # Errors
     /// Where it cannot be started.
     pub async fn try_command(&self, arguments: &[&str]) -> Result<std::process::Output> {
-        run(&self.member.program, self.arguments(arguments), &[]).await
+        self.try_command_with(arguments, &[]).await
+    }
+
+    /// As [`Agent::try_command`], with bytes on its standard input.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub async fn try_command_with(&self, arguments: &[&str], input: &[u8]) -> Result<std::process::Output> {
+        run(&self.member.program, self.arguments(arguments), input).await
     }
 
     /// Puts `more` into its configuration, for its next start.

@@ -108,7 +108,7 @@ const GONE_AFTER: Duration = Duration::from_hours(24);
 
 /// What the relay says; none where it cannot be asked, or does not say.
 async fn ask(shared: &Handle, outgoing: &Outgoing, left: &LeftDrop) -> Option<DropState> {
-    let record = finding::look_up_one(shared, &outgoing.recipient).await;
+    let record = finding::look_up_one(shared, &outgoing.sender, &outgoing.recipient).await;
     let record =
         record.inspect_err(|error| tracing::debug!(%error, "the relay cannot be looked up")).ok()??;
     let mut relays = record.relays;

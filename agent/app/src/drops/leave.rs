@@ -218,7 +218,7 @@ async fn ask(
 
 /// The relay as the location server names it now.
 async fn looked_up(shared: &Handle, outgoing: &Outgoing, relay: &PeerId) -> Option<RelayRecord> {
-    let record = finding::look_up_one(shared, &outgoing.recipient).await.ok()??;
+    let record = finding::look_up_one(shared, &outgoing.sender, &outgoing.recipient).await.ok()??;
     record.relays.into_iter().find(|known| known.peer == *relay)
 }
 
@@ -244,7 +244,7 @@ async fn ask_once(
 /// What the relay is asked, with a fresh introduction.
 async fn new_drop(shared: &Handle, outgoing: &Outgoing, left: &LeftDrop) -> Result<NewDrop, WhyNot> {
     let bytes = left.parts().fold(0, |sum: u64, part| sum.saturating_add(part.size));
-    let introduction = finding::introduction(shared, &outgoing.recipient, bytes).await?;
+    let introduction = finding::introduction(shared, &outgoing.sender, &outgoing.recipient, bytes).await?;
     let sealed = |blob: &OfferedBlob| SealedBlob { id: blob.id, size: blob.size };
     Ok(NewDrop {
         delivery: outgoing.delivery,

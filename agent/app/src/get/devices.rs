@@ -93,7 +93,9 @@ pub(crate) async fn fetch(shared: &Handle, wish: Wish) -> Result<bool, Failure> 
     let (Some(store), Some(attested)) = (other_store(shared).await, shared.attested()) else {
         return Ok(false);
     };
-    let Ok(reached) = ways::reach(shared, shared.mailbox(), &store).await else { return Ok(false) };
+    let Ok(reached) = ways::reach(shared, shared.mailbox(), shared.mailbox(), &store).await else {
+        return Ok(false);
+    };
     let connection = reached.connection;
     let pull = Pull { attestation: Some(attested.signed), ..Pull::of(delivery, blob, size) };
     let pulled = connection.pull(&pull, &Arc::new(FileSink(Arc::new(file)))).await;

@@ -184,13 +184,13 @@ impl Driver<'_> {
     /// Looks the recipient up, gets an introduction, connects and pings.
     async fn find(&mut self) -> Result<Reached, NotFound> {
         let shared = self.shared;
-        let recipient = self.outgoing.recipient.clone();
-        let store = finding::look_up_one(shared, &recipient).await?.ok_or(NotFound::None)?;
+        let (sender, recipient) = (self.outgoing.sender.clone(), self.outgoing.recipient.clone());
+        let store = finding::look_up_one(shared, &sender, &recipient).await?.ok_or(NotFound::None)?;
         if store.presence == Presence::Offline {
             return Err(NotFound::Offline);
         }
         let bytes = self.outgoing.parts().fold(0, |sum: u64, part| sum.saturating_add(part.size));
-        let introduction = finding::introduction(shared, &recipient, bytes).await?;
+        let introduction = finding::introduction(shared, &sender, &recipient, bytes).await?;
         let introduction = introduction.ok_or(NotFound::None)?;
         self.machine.introduce(introduction.clone());
         if store.peer != self.outgoing.store {
@@ -198,7 +198,7 @@ impl Driver<'_> {
             self.outgoing.store = store.peer;
             self.change(move |outgoing| outgoing.store = store.peer).await;
         }
-        ways::reach(shared, &recipient, &store).await
+        ways::reach(shared, &sender, &recipient, &store).await
     }
 
     async fn change(&self, change: impl FnOnce(&mut Outgoing) + Send + 'static) {

@@ -1,12 +1,16 @@
-//! A message that a mail client made, offered to its recipients' stores (SPEC A2 to A6): the same look-ups, offers and
+//! A message that a mail client made, offered to its recipients' stores (SPEC A2 to A6): the same look-ups, offers, drops and
 //! records as for `send`. Who mails what, and when, is the caller's: the mail goes over the client's own connection.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lighter_protocol::{DeliveryId, Mailbox};
 use lighter_store::{Outgoing, OutgoingState};
-use tokio::sync::{mpsc, watch};
+use lighter_transport::location::StoreRecord;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::compose::Draft;
 use super::identity::Identity;
@@ -16,6 +20,8 @@ use super::spool::{self, Spooled};
 use super::unreachable::{Unreachable, Wanted};
 use super::{EVENTS_MAX, Found, SendEvent, Sending, Way};
 use crate::config::SmtpConfig;
+use crate::drops;
+use crate::limits::OUTGOING_LEAVE_TIME_MAX;
 use crate::offers::Stage;
 use crate::shared::Handle;
 
@@ -31,13 +37,31 @@ pub(crate) struct Offered {
     sending: Arc<Sending>,
     spooled: Arc<Spooled>,
     stores: Vec<OfferedStore>,
+    /// Whose store cannot be reached now, and may get them by a relay.
+    to_leave: Vec<ToLeave>,
 }
 
-/// One recipient whose store takes the attachments.
+/// One recipient whose store takes the attachments, or gets them from a relay that has them.
 pub(crate) struct OfferedStore {
     pub(crate) recipient: Mailbox,
     delivery: DeliveryId,
-    stages: watch::Receiver<Stage>,
+    /// How the store's pull goes; none: a relay has everything.
+    stages: Option<watch::Receiver<Stage>>,
+}
+
+impl OfferedStore {
+    /// Whether the attachments were left with a relay of the recipient's domain.
+    pub(crate) fn is_left(&self) -> bool {
+        self.stages.is_none()
+    }
+}
+
+/// What is to be left for one recipient.
+struct ToLeave {
+    recipient: Mailbox,
+    record: Box<StoreRecord>,
+    /// Why their store does not take it.
+    why: String,
 }
 
 /// The machinery of `send`, around a message that is there already.
@@ -78,7 +102,12 @@ impl Submission {
             let recipient = recipient.clone();
             match (earlier.get(&recipient), found.get(&recipient)) {
                 (Some(outgoing), _) if spooled.is_of(outgoing) => {
-                    let way = sending.go_on(outgoing.clone());
+                    let is_left = outgoing.delivery == sending.identity.dropped(&recipient);
+                    let way = if is_left {
+                        Way::Relay { record: None, why: String::new() }
+                    } else {
+                        sending.go_on(outgoing.clone())
+                    };
                     offering.spawn(async move { (recipient, way) });
                 }
                 (_, Some(store)) => {
@@ -94,21 +123,24 @@ impl Submission {
                 _ => {}
             }
         }
-        let mut stores = Vec::new();
+        let (mut stores, mut to_leave) = (Vec::new(), Vec::new());
         while let Some(offered) = offering.join_next().await {
             match offered {
                 Ok((recipient, Way::Store { delivery, stages } | Way::Kept { delivery, stages, .. })) => {
-                    stores.push(OfferedStore { recipient, delivery, stages });
+                    stores.push(OfferedStore { recipient, delivery, stages: Some(stages) });
                 }
-                // Sealing and leaving may take longer than a mail client waits: such a message goes whole.
-                Ok((recipient, Way::Whole { why } | Way::Relay { why, .. })) => {
-                    tracing::debug!(%recipient, %why, "goes whole");
+                Ok((recipient, Way::Relay { record: None, .. })) => {
+                    let delivery = sending.identity.dropped(&recipient);
+                    stores.push(OfferedStore { recipient, delivery, stages: None });
                 }
+                Ok((recipient, Way::Relay { record: Some(record), why })) => {
+                    to_leave.push(ToLeave { recipient, record, why });
+                }
+                Ok((recipient, Way::Whole { why })) => tracing::debug!(%recipient, %why, "goes whole"),
                 Err(_) => {}
             }
         }
-        stores.sort_by(|one, other| one.recipient.cmp(&other.recipient));
-        Some(Offered { sending: Arc::clone(sending), spooled, stores })
+        Some(Offered { sending: Arc::clone(sending), spooled, stores, to_leave })
     }
 
     /// Forgets what [`Submission::offer`] began and nobody was promised.
@@ -121,9 +153,44 @@ impl Submission {
 }
 
 impl Offered {
+    /// Leaves the attachments with relays of those recipients' domains whose stores cannot be reached (SPEC A7). Sealing and
+    /// leaving takes its time; what is not there within `time_max` is not waited for, and these messages go whole. A mail
+    /// client waits for less than that, and nothing is left for it.
+    pub(crate) async fn leave(&mut self, time_max: Duration) {
+        let mut leaving = JoinSet::new();
+        for ToLeave { recipient, record, why } in std::mem::take(&mut self.to_leave) {
+            let (sending, spooled) = (Arc::clone(&self.sending), Arc::clone(&self.spooled));
+            let (told, tells) = oneshot::channel();
+            // In a task of its own, which ends what it began: what nobody waits for any more is taken back.
+            let left = recipient.clone();
+            if let Ok(place) = sending.shared.drops.place_to_leave() {
+                tokio::spawn(async move {
+                    leave(&sending, &left, &record, &spooled, told).await;
+                    drop(place);
+                });
+            }
+            leaving.spawn(async move {
+                let left = timeout(time_max, tells).await;
+                let why_not = match left {
+                    Ok(Ok(Ok(delivery))) => return Some(OfferedStore { recipient, delivery, stages: None }),
+                    Ok(Ok(Err(why_not))) => why_not,
+                    Ok(Err(_)) => "too much is being left with relays just now".to_owned(),
+                    Err(_) => "it took too long to leave it with a relay".to_owned(),
+                };
+                tracing::info!(%recipient, %why, %why_not, "goes whole");
+                None
+            });
+        }
+        while let Some(left) = leaving.join_next().await {
+            self.stores.extend(left.ok().flatten());
+        }
+    }
+
     /// Whose stores take it, in a defined order.
     pub(crate) fn take_stores(&mut self) -> Vec<OfferedStore> {
-        std::mem::take(&mut self.stores)
+        let mut stores = std::mem::take(&mut self.stores);
+        stores.sort_by(|one, other| one.recipient.cmp(&other.recipient));
+        stores
     }
 
     /// Bytes of its attachments.
@@ -167,14 +234,44 @@ impl Offered {
     /// The stub went. Who does not take the attachments after all gets the message whole, where the mail server takes it
     /// without the client.
     pub(crate) fn follow(&self, store: OfferedStore) {
+        let OfferedStore { recipient, stages, .. } = store;
+        let Some(stages) = stages else { return self.sending.shared.drops.tell_left() };
         let (sending, spooled) = (Arc::clone(&self.sending), Arc::clone(&self.spooled));
         tokio::spawn(async move {
-            let OfferedStore { recipient, stages, .. } = store;
             tokio::select! {
                 () = sending.follow(recipient, stages, &spooled) => {}
                 () = sending.shared.stop.cancelled() => {}
             }
         });
+    }
+}
+
+/// Leaves one recipient's attachments with a relay of their domain; the delivery's number. Where it is not left, or nobody
+/// waits for it any more, nothing of it stays on record.
+async fn leave(
+    sending: &Sending,
+    recipient: &Mailbox,
+    record: &StoreRecord,
+    spooled: &Spooled,
+    mut told: oneshot::Sender<Result<DeliveryId, String>>,
+) {
+    let delivery = sending.identity.dropped(recipient);
+    let mut leaving = pin!(sending.put_and_leave(delivery, recipient, record, spooled));
+    let left = tokio::select! {
+        left = &mut leaving => left,
+        // Nobody waits any more. What is being sealed is not to be broken off, since that goes on all the same; a relay that
+        // takes for ever is.
+        () = told.closed() => match timeout(OUTGOING_LEAVE_TIME_MAX, leaving).await {
+            Ok(left) => left,
+            Err(_) => Err("it took too long".to_owned()),
+        },
+    };
+    let left = left.map(|_| delivery);
+    if left.is_err() {
+        drops::take_back(&sending.shared, delivery).await;
+    }
+    if let Err(Ok(_unheard)) = told.send(left) {
+        drops::take_back(&sending.shared, delivery).await;
     }
 }
 

@@ -23,10 +23,11 @@ use crate::shared::Handle;
 
 /// How long a client may take to read a last reply and to hang up.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
-/// What the server calls itself: nobody but programs on this machine sees it.
-const HOST_NAME: &str = "localhost";
 
 pub(super) const TOO_MANY: Reply = Reply::fixed(421, 3, 2, "Too many connections, try again later");
+
+/// RFC 7504 §3 has 521 for hosts that never take mail; this one does, of others.
+pub(super) const NOT_ALLOWED: Reply = Reply::fixed(554, 7, 1, "Mail is not taken from there: access denied");
 
 /// Says one reply and closes.
 pub(super) async fn turn_away(mut stream: TcpStream, reply: &Reply) {
@@ -85,11 +86,12 @@ impl Connection<'_> {
             Size::Limited(limit) => limit.min(SIZE_MAX_DEFAULT),
             Size::Unknown | Size::Unlimited => SIZE_MAX_DEFAULT,
         };
+        let mechanisms = if settings.role.passes_passwords() { provider.mechanisms() } else { Vec::new() };
         let config = Config {
             size_max,
-            mechanisms: provider.mechanisms(),
+            mechanisms,
             extensions: provider.extensions(),
-            ..Config::new(Protocol::Smtp, HOST_NAME)
+            ..Config::new(Protocol::Smtp, &settings.role.host_name(host_name))
         };
         let _ = stream.set_nodelay(true);
         let mut connection = Connection {

@@ -18,7 +18,7 @@ use super::Settings;
 use super::provider::Provider;
 use super::record::{Claim, Key, Record};
 use crate::acceptance;
-use crate::limits::SUBMISSION_DECIDE_TIME_MAX;
+use crate::limits::{OUTGOING_LEAVE_TIME_MAX, SUBMISSION_DECIDE_TIME_MAX};
 use crate::send::made::Made;
 use crate::send::mail::{self, Content};
 use crate::send::submitted::{Offered, OfferedStore, Submission, Submitted};
@@ -39,7 +39,7 @@ pub(super) async fn deliver(
     made: Made,
     hash: blake3::Hash,
 ) -> Reply {
-    note(shared, &envelope);
+    note(shared, settings, &envelope);
     let Some(from) = look_at(shared, settings, &envelope, &made).await else {
         return untouched(shared, provider, &made).await;
     };
@@ -61,19 +61,21 @@ pub(super) async fn deliver(
     run.run(from, now).await
 }
 
-/// Whom the user of this agent writes to may write back.
-fn note(shared: &Handle, envelope: &Envelope) {
+/// Whom the user of this agent, or somebody it speaks for, writes to may write back.
+fn note(shared: &Handle, settings: &Settings, envelope: &Envelope) {
     let from = envelope.mail.path.as_ref().and_then(|path| path.as_str().parse::<Mailbox>().ok());
-    if from.as_ref() != Some(shared.mailbox()) {
+    let Some(from) = from.filter(|from| from == shared.mailbox() || shared.config.speaks_for(from)) else {
         return;
-    }
+    };
+    let Ok(place) = settings.notes.clone().try_acquire_owned() else { return };
     let recipients: Vec<Mailbox> = envelope.recipients.iter().filter_map(mailbox).collect();
     let shared = shared.clone();
     tokio::spawn(async move {
         tokio::select! {
-            () = acceptance::wrote_to(&shared, &recipients) => {}
+            () = acceptance::wrote_to(&shared, &from, &recipients) => {}
             () = shared.stop.cancelled() => {}
         }
+        drop(place);
     });
 }
 
@@ -81,7 +83,7 @@ fn note(shared: &Handle, envelope: &Envelope) {
 async fn look_at(shared: &Handle, settings: &Settings, envelope: &Envelope, made: &Made) -> Option<Mailbox> {
     let from = envelope.mail.path.as_ref()?.as_str().parse::<Mailbox>().ok()?;
     let policy = policy(shared);
-    if !settings.senders.contains(&from) || made.len() < policy.min_size as u64 {
+    if !settings.role.looks_at(&from) || made.len() < policy.min_size as u64 {
         return None;
     }
     let made = made.clone();
@@ -136,6 +138,7 @@ struct Sent {
     /// For whom the provider did not take it, after it had taken it for somebody.
     failures: Vec<(RcptTo, Outcome)>,
     to_store: u64,
+    left: u64,
     whole: u64,
 }
 
@@ -169,6 +172,9 @@ impl Run<'_> {
                 None
             }
         };
+        if let Some(offered) = offered.as_mut().filter(|_| self.settings.role.waits_for_relays()) {
+            offered.leave(OUTGOING_LEAVE_TIME_MAX).await;
+        }
         let stores = offered.as_mut().map_or_else(Vec::new, Offered::take_stores);
         if stores.is_empty() && self.is_first() {
             self.forget().await;
@@ -181,10 +187,11 @@ impl Run<'_> {
         if self.is_first() {
             self.forget().await; // Nobody has it.
         } else {
-            let Sent { to_store, whole, .. } = self.sent;
+            let Sent { to_store, left, whole, .. } = self.sent;
             self.shared.count_submission(|status| {
                 status.detached += 1;
                 status.recipients_to_store += to_store;
+                status.recipients_left += left;
                 status.recipients_whole += whole;
             });
         }
@@ -254,7 +261,8 @@ impl Run<'_> {
         let is_taken = outcomes.first().is_some_and(Outcome::is_delivered);
         if is_taken {
             tracing::debug!(bytes = offered.bytes(), "attachments go to a store");
-            self.sent.to_store += 1;
+            let count = if store.is_left() { &mut self.sent.left } else { &mut self.sent.to_store };
+            *count += 1;
             offered.follow(store);
         } else if refused {
             offered.withdraw(&store).await;

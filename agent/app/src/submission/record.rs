@@ -3,7 +3,7 @@
 //!
 //! **Format**: JSON, `DATA/submissions/KEY.json`, KEY the BLAKE3 hash of envelope and content. **Sync**: written under
 //! another name, synced, renamed over the old one, the folder synced: a record is the old or the new one, never a half.
-//! **Pruning**: after a day, the same bytes are another message. **Recovery**: what was not renamed is removed; a record
+//! **Pruning**: after its life (a day; with a mail server, longer than that tries), the same bytes are another message. **Recovery**: what was not renamed is removed; a record
 //! that cannot be read is removed, and what it was of is sent as if it had never been seen: twice is better than not at
 //! all.
 
@@ -13,12 +13,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lighter_mail::{Address, Envelope};
 use lighter_protocol::UnixTime;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{SUBMISSION_RECORD_LEN_MAX, SUBMISSION_RECORD_LIFE};
+use crate::limits::SUBMISSION_RECORD_LEN_MAX;
 use crate::send::Identity;
 
 /// Which message it is: envelope and content.
@@ -61,6 +62,8 @@ impl Record {
 #[derive(Clone, Debug)]
 pub(super) struct Records {
     folder: Arc<Path>,
+    /// How long a record counts.
+    life: Duration,
     /// Messages that are being sent.
     claimed: Arc<Mutex<HashSet<Key>>>,
 }
@@ -75,11 +78,11 @@ pub(super) struct Claim {
 const ENDING: &str = "json";
 
 impl Records {
-    /// Looks after the records in `folder`. Blocks on the disk.
+    /// Looks after the records in `folder`, each of which counts for `life`. Blocks on the disk.
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+    pub(super) fn open(folder: &Path, life: Duration) -> io::Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
@@ -87,7 +90,7 @@ impl Records {
                 std::fs::remove_file(&path)?;
             }
         }
-        let records = Self { folder: folder.into(), claimed: Arc::default() };
+        let records = Self { folder: folder.into(), life, claimed: Arc::default() };
         records.prune(UnixTime::now())?;
         Ok(records)
     }
@@ -106,7 +109,7 @@ impl Records {
         for entry in std::fs::read_dir(&self.folder)? {
             let path = entry?.path();
             let is_record = path.extension().is_some_and(|ending| ending == ENDING);
-            if is_record && read(&path).is_none_or(|record| is_over(&record, now)) {
+            if is_record && read(&path).is_none_or(|record| is_over(&record, self.life, now)) {
                 std::fs::remove_file(&path)?;
             }
         }
@@ -117,7 +120,7 @@ impl Records {
 impl Claim {
     /// What is known of the message. Blocks on the disk.
     pub(super) fn read(&self, now: UnixTime) -> Option<Record> {
-        read(&self.path()).filter(|record| !is_over(record, now))
+        read(&self.path()).filter(|record| !is_over(record, self.records.life, now))
     }
 
     /// Puts it on record: durable when this returns. Blocks on the disk.
@@ -155,8 +158,8 @@ impl Drop for Claim {
     }
 }
 
-fn is_over(record: &Record, now: UnixTime) -> bool {
-    record.identity.date.plus(SUBMISSION_RECORD_LIFE) < now
+fn is_over(record: &Record, life: Duration, now: UnixTime) -> bool {
+    record.identity.date.plus(life) < now
 }
 
 fn read(path: &Path) -> Option<Record> {
@@ -172,6 +175,8 @@ mod tests {
     use lighter_mail::{MailFrom, RcptTo};
 
     use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
 
     fn envelope(to: &[&str]) -> Envelope {
         let mail = MailFrom { path: Some("sam@example.org".parse().unwrap()), ..MailFrom::default() };
@@ -195,16 +200,16 @@ mod tests {
         let now = UnixTime::now();
         let mut record = Record::new(now);
         record.done.insert("a@example.org".to_owned());
-        Records::open(folder.path()).unwrap().claim(key(b"1")).unwrap().write(&record).unwrap();
+        Records::open(folder.path(), DAY).unwrap().claim(key(b"1")).unwrap().write(&record).unwrap();
         for name in ["x.new", "y.json"] {
             std::fs::write(folder.path().join(name), "{").unwrap();
         }
-        let records = Records::open(folder.path()).unwrap();
+        let records = Records::open(folder.path(), DAY).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         let claim = records.claim(key(b"1")).unwrap();
         assert_eq!(claim.read(now), Some(record));
         assert_eq!(records.claim(key(b"2")).unwrap().read(now), None);
-        let tomorrow = now.plus(SUBMISSION_RECORD_LIFE).plus(Duration::from_secs(1));
+        let tomorrow = now.plus(DAY).plus(Duration::from_secs(1));
         assert_eq!(claim.read(tomorrow), None, "the same words again are another message");
         records.prune(tomorrow).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -213,7 +218,7 @@ mod tests {
     #[test]
     fn a_message_is_sent_by_one_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::open(folder.path()).unwrap();
+        let records = Records::open(folder.path(), DAY).unwrap();
         let key = Key(blake3::hash(b"1"));
         let claim = records.claim(key.clone()).unwrap();
         assert!(records.claim(key.clone()).is_none());

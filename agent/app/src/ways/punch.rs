@@ -37,16 +37,17 @@ pub(super) enum NotPunched {
     NoHole,
 }
 
-/// A connection to `recipient`'s `store`, with the help of `relay`.
+/// A connection to `recipient`'s `store` for `sender`, with the help of `relay`.
 pub(super) async fn through(
     shared: &Handle,
     relay: &RelayRecord,
+    sender: &Mailbox,
     recipient: &Mailbox,
     store: PeerId,
 ) -> Result<Connection, NotPunched> {
     let Ok(_turn) = shared.ways.meetings.acquire().await else { return Err(NotPunched::Busy) };
     // It is for the meeting only: the offer has one of its own, which says how much.
-    let introduction = finding::introduction(shared, recipient, 0).await?;
+    let introduction = finding::introduction(shared, sender, recipient, 0).await?;
     let introduction = introduction.ok_or(NotPunched::NotIntroduced)?;
     let number = introduction.claim()?.number;
     let mut expectation = shared.ways.expected.expect(store, number);

@@ -42,24 +42,34 @@ pub enum NotFound {
     NoPong,
 }
 
-/// Connects to the store that the location server named for `recipient`, and pings it (SPEC A4). The connection is the
-/// caller's to close.
+/// Connects to the store that the location server named for `recipient`, and pings it (SPEC A4), for who sends. The
+/// connection is the caller's to close.
 ///
 /// # Errors
 /// The reason says why the store cannot be relied on now.
-pub async fn reach(shared: &Handle, recipient: &Mailbox, store: &StoreRecord) -> Result<Reached, NotFound> {
+pub async fn reach(
+    shared: &Handle,
+    sender: &Mailbox,
+    recipient: &Mailbox,
+    store: &StoreRecord,
+) -> Result<Reached, NotFound> {
     if store.presence == Presence::Offline {
         return Err(NotFound::Offline);
     }
-    let reached = race(shared, recipient, store).await?;
+    let reached = race(shared, (sender, recipient), store).await?;
     reached.connection.ping(STORE_PING_TIME_MAX).await.map_err(|_| NotFound::NoPong)?;
     Ok(reached)
 }
 
-async fn race(shared: &Handle, recipient: &Mailbox, store: &StoreRecord) -> Result<Reached, NotFound> {
+/// The same, but for the ping; `between`: who sends, and to whom.
+async fn race(
+    shared: &Handle,
+    between: (&Mailbox, &Mailbox),
+    store: &StoreRecord,
+) -> Result<Reached, NotFound> {
     let mut plan = Plan::new(&known(shared, store), Instant::now());
     let peer = store.peer;
-    let tried = timeout(REACH_TIME_MAX, run(shared, recipient, store, &mut plan)).await.ok().flatten();
+    let tried = timeout(REACH_TIME_MAX, run(shared, between, store, &mut plan)).await.ok().flatten();
     match tried {
         Some(reached) => {
             let took = plan.took(Instant::now());
@@ -88,14 +98,20 @@ fn known(shared: &Handle, store: &StoreRecord) -> Known {
 }
 
 /// Tries what the plan says until something opens; none when nothing is left.
-async fn run(shared: &Handle, recipient: &Mailbox, store: &StoreRecord, plan: &mut Plan) -> Option<Reached> {
+async fn run(
+    shared: &Handle,
+    (sender, recipient): (&Mailbox, &Mailbox),
+    store: &StoreRecord,
+    plan: &mut Plan,
+) -> Option<Reached> {
     // As many as the plan lets.
     let mut tries = JoinSet::new();
     loop {
         while let Some(candidate) = plan.poll(Instant::now()) {
-            let (shared, recipient, store) = (shared.clone(), recipient.clone(), store.clone());
+            let (shared, store) = (shared.clone(), store.clone());
+            let (sender, recipient) = (sender.clone(), recipient.clone());
             tries.spawn(async move {
-                let opened = open(&shared, &recipient, &store, candidate).await;
+                let opened = open(&shared, (&sender, &recipient), &store, candidate).await;
                 (candidate, opened)
             });
         }
@@ -126,7 +142,7 @@ async fn run(shared: &Handle, recipient: &Mailbox, store: &StoreRecord, plan: &m
 /// Tries one candidate; gives why it did not work, in words.
 async fn open(
     shared: &Handle,
-    recipient: &Mailbox,
+    (sender, recipient): (&Mailbox, &Mailbox),
     store: &StoreRecord,
     candidate: Candidate,
 ) -> Result<Reached, String> {
@@ -138,7 +154,7 @@ async fn open(
         Candidate::Helper(relay) => {
             let relay = store.relays.iter().find(|known| known.peer == relay);
             let relay = relay.ok_or("it is no relay of theirs any more")?;
-            let punched = punch::through(shared, relay, recipient, store.peer).await;
+            let punched = punch::through(shared, relay, sender, recipient, store.peer).await;
             let connection = punched.map_err(|error| error.to_string())?;
             Ok(Reached { connection, way: Way::Punched })
         }

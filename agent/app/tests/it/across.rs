@@ -33,22 +33,22 @@ async fn a_recipient_of_another_domain_is_found_once_they_accept_the_sender() {
     let found = async || lookup::ask(ann_runs.shared(), bob.clone()).await.unwrap().store;
     let change = async |change| acceptance::change(bob_runs.shared(), change).await.unwrap().0;
     assert_eq!(found().await, None, "a stranger");
-    acceptance::wrote_to(bob_runs.shared(), &[ann.clone(), named("colleague@b.example")]).await;
+    acceptance::wrote_to(bob_runs.shared(), &bob, &[ann.clone(), named("colleague@b.example")]).await;
     let store = found().await.unwrap();
     assert!(store.answers && store.peer == bob_runs.shared().identity.peer(), "{store:?}");
     let chosen = change(AcceptanceChange { block: vec![ann.clone()], ..AcceptanceChange::default() }).await;
     assert_eq!(chosen.correspondents.len(), 1, "the own domain is known anyway: {chosen:?}");
     assert_eq!(found().await, None, "blocked");
-    acceptance::wrote_to(bob_runs.shared(), std::slice::from_ref(&ann)).await;
+    acceptance::wrote_to(bob_runs.shared(), &bob, std::slice::from_ref(&ann)).await;
     assert_eq!(found().await, None, "a block is not undone by writing");
-    change(AcceptanceChange { forget: vec![ann], ..AcceptanceChange::default() }).await;
+    change(AcceptanceChange { forget: vec![ann.clone()], ..AcceptanceChange::default() }).await;
     let policy = Some(AcceptancePolicy::Open);
     change(AcceptanceChange { policy, ..AcceptanceChange::default() }).await;
     assert!(found().await.is_some(), "open");
 
     // A domain whose location server is away is told from one that has none.
     let names = [named("x@c.example"), named("y@d.invalid"), bob.clone()];
-    let mut looked_up = finding::look_up(ann_runs.shared(), &names).await;
+    let mut looked_up = finding::look_up(ann_runs.shared(), &ann, &names).await;
     looked_up.sort_by(|one, other| one.0.cmp(&other.0));
     let [(_, found), (_, away), (_, none)] = &looked_up[..] else { panic!("{looked_up:?}") };
     assert!(matches!(found, Ok(Some(_))) && *none == Ok(None));

@@ -8,6 +8,7 @@ mod gets;
 mod groups;
 mod hostile;
 mod outbox;
+mod outgoing;
 mod pulls;
 mod sends;
 mod sources;

@@ -18,13 +18,13 @@ use crate::support::programs::{self, json, run_ok};
 use crate::support::{World, bytes, eventually};
 
 /// A mail client that is the test.
-struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
 }
 
 impl Client {
     /// Connects, and says EHLO.
-    async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let mut client = Self { stream: BufReader::new(TcpStream::connect(address).await.unwrap()) };
         assert!(client.reply().await.starts_with("220 "));
         assert!(client.say("EHLO client.example").await.starts_with("250-"));
@@ -42,13 +42,13 @@ impl Client {
         }
     }
 
-    async fn say(&mut self, command: &str) -> String {
+    pub(crate) async fn say(&mut self, command: &str) -> String {
         self.stream.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
         self.reply().await
     }
 
     /// Sends a message to those of `to` who are taken; what is said at its end.
-    async fn send(&mut self, from: &str, to: &[&str], content: &[u8]) -> String {
+    pub(crate) async fn send(&mut self, from: &str, to: &[&str], content: &[u8]) -> String {
         assert_eq!(self.say(&format!("MAIL FROM:<{from}@example.org>")).await, "250 2.1.0 Sender OK");
         for to in to {
             assert_eq!(
@@ -60,7 +60,7 @@ impl Client {
         self.content(content).await
     }
 
-    async fn content(&mut self, content: &[u8]) -> String {
+    pub(crate) async fn content(&mut self, content: &[u8]) -> String {
         assert!(self.say("DATA").await.starts_with("354 "));
         self.stream.write_all(content).await.unwrap();
         self.say(".").await
@@ -72,7 +72,7 @@ async fn submitting(world: &World, smtp: SocketAddr) -> (Agent, SocketAddr) {
     start(&set_up(world, smtp).await).await
 }
 
-async fn start(paths: &Paths) -> (Agent, SocketAddr) {
+pub(crate) async fn start(paths: &Paths) -> (Agent, SocketAddr) {
     let mut sam = crate::support::start(paths).await;
     let listener = Listener::bind(&Config::read(&paths.config).unwrap(), paths).await.unwrap().unwrap();
     let address = listener.address();
@@ -89,7 +89,7 @@ async fn set_up(world: &World, smtp: SocketAddr) -> Paths {
 }
 
 /// A message with `attached`, as a mail client makes it.
-fn message(kind: &str, attached: &[u8]) -> Vec<u8> {
+pub(crate) fn message(kind: &str, attached: &[u8]) -> Vec<u8> {
     let encoded = BASE64.encode(attached);
     let lines: Vec<&str> =
         encoded.as_bytes().chunks(72).map(|line| std::str::from_utf8(line).unwrap()).collect();
@@ -104,15 +104,15 @@ fn message(kind: &str, attached: &[u8]) -> Vec<u8> {
 }
 
 /// The same, as it goes over the wire, without its end.
-fn dotted(message: &[u8]) -> Vec<u8> {
+pub(crate) fn dotted(message: &[u8]) -> Vec<u8> {
     String::from_utf8(message.to_vec()).unwrap().replace("\r\n.", "\r\n..").into_bytes()
 }
 
-fn contains(text: &[u8], part: &str) -> bool {
+pub(crate) fn contains(text: &[u8], part: &str) -> bool {
     text.windows(part.len()).any(|window| window == part.as_bytes())
 }
 
-fn to<'a>(mails: &'a [Mail], whom: &str) -> Vec<&'a Mail> {
+pub(crate) fn to<'a>(mails: &'a [Mail], whom: &str) -> Vec<&'a Mail> {
     mails.iter().filter(|mail| mail.to.iter().any(|to| to.starts_with(whom))).collect()
 }
 

@@ -13,7 +13,7 @@ use lighter_protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::encoding::{signed, signed_list, signed_option};
-use super::foreign::ForeignQuestion;
+use super::foreign::{ForeignQuestion, Speaker};
 use super::keys::KeyChange;
 
 /// What a store signs to enrol: this key wants to act for this mailbox, on the strength of this token. Without it,
@@ -141,6 +141,10 @@ pub struct LookupRequest {
     /// Who is asked about.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub mailboxes: Vec<Mailbox>,
+    /// For whom, where the session is that of an outgoing mail server. Absent: for the session's own mailbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub sender: Option<Mailbox>,
 }
 
 /// The answer to [`LookupRequest`].
@@ -213,6 +217,10 @@ pub struct IntroductionRequest {
     pub recipient: Mailbox,
     /// Bytes that will be offered, all blobs together.
     pub bytes: u64,
+    /// Who sends, where the session is that of an outgoing mail server. Absent: the session's own mailbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub sender: Option<Mailbox>,
 }
 
 /// The answer to [`IntroductionRequest`]; `null` is the `none` of [`LookupAnswer`].
@@ -238,6 +246,28 @@ pub struct ForeignRequest {
     #[serde(with = "signed")]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub question: Signed<ForeignQuestion>,
+    /// Where the question is asked for somebody else: the word of that user's domain that the asker speaks for its users.
+    #[serde(default, with = "signed_option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub speaker: Option<Signed<Speaker>>,
+}
+
+/// `POST /v1/speaker`: the domain's word, for other domains, that the session's store sends for all users of a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SpeakerRequest {
+    /// The domain.
+    pub domain: String,
+}
+
+/// The answer to [`SpeakerRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SpeakerAnswer {
+    /// Signed by the location server: goes into questions to other domains'.
+    #[serde(with = "signed")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub speaker: Signed<Speaker>,
 }
 
 /// Who learns of a mailbox's store, and may offer to it (DESIGN §4).
@@ -338,6 +368,11 @@ pub struct AcceptanceChange {
     /// The user wrote to them: accepted, unless something was said of them before.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub wrote_to: Vec<Mailbox>,
+    /// Whose choice it is, where the session is that of an outgoing mail server, which says nothing but `wrote_to` for
+    /// others. Absent: that of the session's own mailbox.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub sender: Option<Mailbox>,
 }
 
 impl AcceptanceChange {

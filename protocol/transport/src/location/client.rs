@@ -19,12 +19,12 @@ use serde::de::DeserializeOwned;
 use super::api::{
     Acceptance, AcceptanceChange, ConfirmRequest, DomainAnswer, EnrolAnswer, EnrolRequest, Enrolment,
     ForeignRequest, IntroductionAnswer, IntroductionRequest, LookupAnswers, LookupRequest, PingAnswer,
-    RegisterAnswer, RegisterRequest, RelayRequest, Secret, StoreRecord,
+    RegisterAnswer, RegisterRequest, RelayRequest, Secret, SpeakerAnswer, SpeakerRequest, StoreRecord,
 };
 use super::connect::{HttpClient, http_client_with};
 use super::error::{LocationError, LocationSetupError};
 use super::finding::resolve::{Guarded, HostResolver};
-use super::foreign::{Asker, ForeignAsk};
+use super::foreign::{Asker, ForeignAsk, Speaker, SpeaksFor};
 use super::limits::{ANSWER_LEN_MAX, FOREIGN_NAMES_MAX, LOOKUP_NAMES_MAX, REQUEST_TIMEOUT};
 use super::presence::PresenceEvents;
 use crate::proxy::Proxies;
@@ -203,9 +203,22 @@ impl LocationClient {
         bearer: &Secret,
         mailboxes: &[Mailbox],
     ) -> Result<Vec<Option<StoreRecord>>, LocationError> {
+        self.lookup_for(bearer, None, mailboxes).await
+    }
+
+    /// As [`LocationClient::lookup`], by an outgoing mail server's session for `sender`.
+    ///
+    /// # Errors
+    /// [`LocationError::Refused`] where it does not speak for them; as [`LocationClient::lookup`].
+    pub async fn lookup_for(
+        &self,
+        bearer: &Secret,
+        sender: Option<&Mailbox>,
+        mailboxes: &[Mailbox],
+    ) -> Result<Vec<Option<StoreRecord>>, LocationError> {
         let mut stores = Vec::with_capacity(mailboxes.len());
         for names in mailboxes.chunks(LOOKUP_NAMES_MAX) {
-            let request = LookupRequest { mailboxes: names.to_vec() };
+            let request = LookupRequest { mailboxes: names.to_vec(), sender: sender.cloned() };
             let answer: LookupAnswers =
                 self.ask(Method::POST, "/v1/lookup", Some(bearer), Some(&request)).await?;
             if answer.answers.len() != names.len() {
@@ -240,10 +253,35 @@ impl LocationClient {
         recipient: &Mailbox,
         bytes: u64,
     ) -> Result<Option<Signed<Introduction>>, LocationError> {
-        let request = IntroductionRequest { recipient: recipient.clone(), bytes };
+        self.introduction_for(session, None, recipient, bytes).await
+    }
+
+    /// As [`LocationClient::introduction`], by an outgoing mail server's session for `sender`.
+    ///
+    /// # Errors
+    /// [`LocationError::Refused`] where it does not speak for them; see [`LocationError`].
+    pub async fn introduction_for(
+        &self,
+        session: &Secret,
+        sender: Option<&Mailbox>,
+        recipient: &Mailbox,
+        bytes: u64,
+    ) -> Result<Option<Signed<Introduction>>, LocationError> {
+        let request = IntroductionRequest { recipient: recipient.clone(), bytes, sender: sender.cloned() };
         let answer: IntroductionAnswer =
             self.ask(Method::POST, "/v1/introductions", Some(session), Some(&request)).await?;
         Ok(answer.introduction)
+    }
+
+    /// The server's word, for other domains, that the session's store sends for all users of `domain`.
+    ///
+    /// # Errors
+    /// [`LocationError::Refused`] where it does not; see [`LocationError`].
+    pub async fn speaker(&self, session: &Secret, domain: &str) -> Result<Signed<Speaker>, LocationError> {
+        let request = SpeakerRequest { domain: domain.to_owned() };
+        let answer: SpeakerAnswer =
+            self.ask(Method::POST, "/v1/speaker", Some(session), Some(&request)).await?;
+        Ok(answer.speaker)
     }
 
     /// As [`LocationClient::lookup`], at another domain's location server, whose key is `server`. More than
@@ -257,9 +295,23 @@ impl LocationClient {
         server: PeerId,
         mailboxes: &[Mailbox],
     ) -> Result<Vec<Option<StoreRecord>>, LocationError> {
+        self.foreign_lookup_for(asker, None, server, mailboxes).await
+    }
+
+    /// As [`LocationClient::foreign_lookup`], by an outgoing mail server for one of the users it speaks for.
+    ///
+    /// # Errors
+    /// As [`LocationClient::foreign_lookup`].
+    pub async fn foreign_lookup_for(
+        &self,
+        asker: &Asker<'_>,
+        speaks_for: Option<SpeaksFor<'_>>,
+        server: PeerId,
+        mailboxes: &[Mailbox],
+    ) -> Result<Vec<Option<StoreRecord>>, LocationError> {
         let mut stores = Vec::with_capacity(mailboxes.len());
         for names in mailboxes.chunks(FOREIGN_NAMES_MAX) {
-            let request = foreign(asker, server, ForeignAsk::Lookup(names.to_vec()))?;
+            let request = foreign(asker, speaks_for, server, ForeignAsk::Lookup(names.to_vec()))?;
             let answer: LookupAnswers =
                 self.ask(Method::POST, "/v1/foreign/lookup", None, Some(&request)).await?;
             if answer.answers.len() != names.len() {
@@ -281,8 +333,23 @@ impl LocationClient {
         recipient: &Mailbox,
         bytes: u64,
     ) -> Result<Option<Signed<Introduction>>, LocationError> {
+        self.foreign_introduction_for(asker, None, server, recipient, bytes).await
+    }
+
+    /// As [`LocationClient::foreign_introduction`], by an outgoing mail server for one of the users it speaks for.
+    ///
+    /// # Errors
+    /// As [`LocationClient::foreign_lookup`].
+    pub async fn foreign_introduction_for(
+        &self,
+        asker: &Asker<'_>,
+        speaks_for: Option<SpeaksFor<'_>>,
+        server: PeerId,
+        recipient: &Mailbox,
+        bytes: u64,
+    ) -> Result<Option<Signed<Introduction>>, LocationError> {
         let ask = ForeignAsk::Introduction { recipient: recipient.clone(), bytes };
-        let request = foreign(asker, server, ask)?;
+        let request = foreign(asker, speaks_for, server, ask)?;
         let answer: IntroductionAnswer =
             self.ask(Method::POST, "/v1/foreign/introductions", None, Some(&request)).await?;
         Ok(answer.introduction)
@@ -432,9 +499,19 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-fn foreign(asker: &Asker<'_>, server: PeerId, ask: ForeignAsk) -> Result<ForeignRequest, LocationError> {
+fn foreign(
+    asker: &Asker<'_>,
+    speaks_for: Option<SpeaksFor<'_>>,
+    server: PeerId,
+    ask: ForeignAsk,
+) -> Result<ForeignRequest, LocationError> {
+    let ask = match speaks_for {
+        Some(SpeaksFor { sender, .. }) => ask.on_behalf_of(sender.clone()),
+        None => ask,
+    };
     let question = asker.sign(server, ask, UnixTime::now()).map_err(cannot_sign)?;
-    Ok(ForeignRequest { attestation: asker.attestation.clone(), question })
+    let speaker = speaks_for.map(|speaks_for| speaks_for.speaker.clone());
+    Ok(ForeignRequest { attestation: asker.attestation.clone(), question, speaker })
 }
 
 fn cannot_sign(_: SignedError) -> LocationError {

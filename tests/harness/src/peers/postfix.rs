@@ -24,6 +24,15 @@ pub enum Route {
         /// Where the mailbox server takes LMTP.
         mailboxes: SocketAddr,
     },
+    /// Its users' mail through an outgoing agent, and back; all mail then to an LMTP server.
+    Outgoing {
+        /// Where the agent takes mail.
+        agent: SocketAddr,
+        /// Where Postfix takes mail back.
+        back: SocketAddr,
+        /// Where everything goes in the end.
+        onward: SocketAddr,
+    },
 }
 
 /// A Postfix that takes mail from this machine for every domain.
@@ -118,6 +127,10 @@ fn main(folder: &Path, route: &Route) -> Result<String> {
             let filter = example("postfix-filter-main", &[("[127.0.0.1]:2525", &relay)])?;
             format!("default_transport = lmtp:inet:{mailboxes}\n{filter}")
         }
+        Route::Outgoing { onward, .. } => {
+            let transparent = example("postfix-outgoing-main", &[])?;
+            format!("default_transport = lmtp:inet:{onward}\n{transparent}")
+        }
     };
     Ok(common + &own)
 }
@@ -125,6 +138,11 @@ fn main(folder: &Path, route: &Route) -> Result<String> {
 /// The services that taking mail and handing it on need, none of them in a chroot.
 fn master(smtp: SocketAddr, route: &Route) -> Result<String> {
     let mut text = format!("{smtp} inet n - n - - smtpd\n");
+    if let Route::Outgoing { agent, .. } = route {
+        // The example is for Postfix's submission service; here its users send at this one.
+        let agent = format!("[127.0.0.1]:{}", agent.port());
+        text.push_str(&example("postfix-outgoing-submission", &[("[127.0.0.1]:10025", &agent)])?);
+    }
     for service in [
         "pickup unix n - n 60 1 pickup",
         "cleanup unix n - n - 0 cleanup",
@@ -152,6 +170,9 @@ fn master(smtp: SocketAddr, route: &Route) -> Result<String> {
     }
     if let Route::Filter { back, .. } = route {
         text.push_str(&example("postfix-filter-master", &[("127.0.0.1:10026", &back.to_string())])?);
+    }
+    if let Route::Outgoing { back, .. } = route {
+        text.push_str(&example("postfix-outgoing-master", &[("127.0.0.1:10027", &back.to_string())])?);
     }
     Ok(text)
 }
