@@ -165,7 +165,7 @@ async fn bad_input_42_nobody_is_answered_earlier_than_everybody_else() {
             let asker = Asker { key: identity.keypair(), attestation: &attestation };
             let question = asker.sign(location.peer(), ask, now.wall).unwrap();
             let start = Instant::now();
-            let request = ForeignRequest { attestation: attestation.clone(), question };
+            let request = ForeignRequest { attestation: attestation.clone(), question, speaker: None };
             let call = location.prove_foreign(&request, now).await.unwrap();
             if kind == 0 {
                 location.foreign_lookup(call, now).await.unwrap();
