@@ -1,6 +1,6 @@
 //! The agent that runs: its tasks, started together and stopped together.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lighter_protocol::UnixTime;
 use lighter_store::{Store, StoreError};
@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use crate::carriers::Carriers;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::guest::{self, Guest};
 use crate::limits::{EXPIRE_INTERVAL, OUTGOING_LISTED, STOP_TIME_MAX};
 use crate::outbox::Outbox;
 use crate::shared::{Handle, Shared};
@@ -74,7 +75,9 @@ impl Agent {
         let (url, ca_file) = (&config.location.url, config.location.ca_file.as_deref());
         let location = LocationClient::new_through(url, ca_file, proxies)?;
         // Beside the control socket, in the data folder.
-        let remembered = control.and_then(Path::parent).map(|data| data.join("networks.json"));
+        let data = control.and_then(Path::parent);
+        let guest = Guest::new(config.guest.clone(), data);
+        let remembered = data.map(|data| data.join("networks.json"));
         let carriers = Carriers::new(&config, remembered).map_err(StartError::Proxy)?;
         let finder = Finder::new(&config.finding)?;
         let listen = config.quic.listen;
@@ -85,7 +88,7 @@ impl Agent {
         };
         let listener: Option<UnixListener> =
             control.map(control::listen).transpose().map_err(StartError::Control)?;
-        let shared = Shared::new(config, identity, store, endpoint, location, carriers, finder);
+        let shared = Shared::new(config, identity, store, endpoint, location, carriers, finder, guest);
         offers::resume(&shared).await?;
         let registration = tokio::spawn(registration::run(shared.clone()));
         let mut tasks = JoinSet::new();
@@ -95,6 +98,7 @@ impl Agent {
         tasks.spawn(ways::mdns::run(shared.clone()));
         tasks.spawn(drops::run(shared.clone()));
         tasks.spawn(tidy(shared.clone()));
+        tasks.spawn(guest::run(shared.clone()));
         if let Some(listener) = listener {
             tasks.spawn(control::run(shared.clone(), listener));
         }
@@ -104,6 +108,11 @@ impl Agent {
     /// What its tasks share.
     pub fn shared(&self) -> &Handle {
         &self.shared
+    }
+
+    /// Follows the configuration file as well, until it stops: limits and quota hold as they are written.
+    pub fn follow(&mut self, config: PathBuf) {
+        self.tasks.spawn(guest::follow::run(self.shared.clone(), config));
     }
 
     /// Looks after an outbox as well, until it stops.
@@ -145,7 +154,10 @@ async fn tidy(shared: Handle) {
             .await;
         match done {
             Ok(0) => {}
-            Ok(count) => tracing::info!(count, "deliveries let go of by age"),
+            Ok(count) => {
+                tracing::info!(count, "deliveries let go of by age");
+                shared.guest.there_is_room();
+            }
             Err(error) => tracing::warn!(%error, "the store could not be tidied up"),
         }
         sleep(EXPIRE_INTERVAL).await;

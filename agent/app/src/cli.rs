@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use lighter_protocol::{DeliveryId, Mailbox};
@@ -9,6 +10,7 @@ use lighter_transport::location::Secret;
 use lighter_transport::location::api::AcceptancePolicy;
 
 use crate::address_books::recipients::Recipient;
+use crate::guest::amounts::{ByteRate, duration};
 use crate::limits::RETRY_HOURS_MAX;
 use crate::send::unreachable::Unreachable;
 
@@ -89,6 +91,43 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Fetch attachments: from the own store, else from the mail server
     Get(GetArgs),
+    /// Let go of deliveries that are here, to make room; `list` shows them
+    Remove {
+        /// Their numbers, as `list` shows them
+        #[arg(required = true, value_name = "DELIVERY")]
+        deliveries: Vec<DeliveryId>,
+    },
+    /// Limit how fast transfers go, for a while or until further notice; without arguments: show what holds
+    Limit(LimitArgs),
+    /// Let downloads and uploads wait; mail, small things and what you `get` still go
+    Pause {
+        /// For how long, such as `1h` or `30m` [default: until `resume`]
+        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+        time: Option<Duration>,
+        /// Small things and what you `get` wait, too
+        #[arg(long)]
+        everything: bool,
+    },
+    /// End a pause
+    Resume,
+}
+
+/// Arguments of `limit`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("rates").args(["down", "up"]).multiple(true))]
+pub struct LimitArgs {
+    /// What comes: at most so much a second, such as `2 MiB/s`, `500k` or `20 Mbit/s` [default: any]
+    #[arg(long, value_name = "RATE")]
+    pub down: Option<ByteRate>,
+    /// What goes: at most so much a second [default: any]
+    #[arg(long, value_name = "RATE")]
+    pub up: Option<ByteRate>,
+    /// For how long, such as `2h` or `1d` [default: until `limit --off`]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, requires = "rates")]
+    pub time: Option<Duration>,
+    /// Lift what was set this way: configuration and schedule count again
+    #[arg(long, conflicts_with = "rates")]
+    pub off: bool,
 }
 
 /// Arguments of `setup`.

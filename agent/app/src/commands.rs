@@ -1,7 +1,9 @@
 //! The commands: each opens what it needs, does its work, prints, and says with its exit code what happened.
 
 use std::io::Write;
+use std::time::Duration;
 
+use lighter_protocol::UnixTime;
 use lighter_shell::{Exit, logs, stop};
 use lighter_store::Store;
 use lighter_transport::location::api::AcceptanceChange;
@@ -13,15 +15,19 @@ use crate::address_books::book::Book;
 use crate::address_books::recipients::{Recipient, Recipients, Strictness, resolve};
 use crate::address_books::{self, BooksView};
 use crate::agent::Agent;
-use crate::cli::{Cli, Command, SendArgs, SetupArgs};
+use crate::cli::{Cli, Command, LimitArgs, SendArgs, SetupArgs};
 use crate::config::{Config, Paths};
 use crate::failure::Failure;
+use crate::guest::by_hand::{HandLimit, Pause, Wish};
 use crate::progress::SendView;
 use crate::send::SendRequest;
 use crate::send::unreachable::Wanted;
 use crate::setup::SetupRequest;
 use crate::views::{List, harmless};
-use crate::{acceptance, get, key, lookup, offers, registration, restore, send, setup, status, submission};
+use crate::{
+    acceptance, get, guest, key, lookup, offers, registration, remove, restore, send, setup, status,
+    submission,
+};
 
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> Exit {
@@ -64,7 +70,8 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
                 Access::Running(mut client) => client.status().await?,
                 Access::Alone(store) => {
                     let identity = key::load(&config.key, &paths).await?;
-                    status::of_store(&config, identity.peer(), &store)?
+                    let limits = guest::say_alone(&config.guest, &paths, Wish::Show)?;
+                    status::of_store(&config, identity.peer(), limits, &store)?
                 }
             };
             print(&status, cli.json)
@@ -131,7 +138,45 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
         }
         Command::Send(args) => mail(args, &paths?, cli.json).await,
         Command::Get(args) => get::run(args, &paths?, cli.json).await,
+        Command::Remove { deliveries } => {
+            let paths = paths?;
+            let config = Config::read(&paths.config)?;
+            let mut access = Access::open(&config, &paths).await?;
+            for delivery in deliveries {
+                let removed = match &mut access {
+                    Access::Running(client) => client.remove(delivery).await?,
+                    Access::Alone(store) => remove::remove(store, delivery)?,
+                };
+                print(&removed, cli.json)?;
+            }
+            Ok(Exit::Done)
+        }
+        Command::Limit(LimitArgs { off: true, .. }) => limits(Wish::Unlimit, &paths?, cli.json).await,
+        Command::Limit(LimitArgs { down: None, up: None, .. }) => limits(Wish::Show, &paths?, cli.json).await,
+        Command::Limit(LimitArgs { down, up, time, .. }) => {
+            let limit = HandLimit { download: down, upload: up, until: until(time) };
+            limits(Wish::Limit(limit), &paths?, cli.json).await
+        }
+        Command::Pause { time, everything } => {
+            limits(Wish::Pause(Pause { until: until(time), everything }), &paths?, cli.json).await
+        }
+        Command::Resume => limits(Wish::Resume, &paths?, cli.json).await,
     }
+}
+
+fn until(time: Option<Duration>) -> Option<UnixTime> {
+    time.map(|time| UnixTime::now().plus(time))
+}
+
+/// `limit`, `pause` and `resume`: all show what holds afterwards.
+async fn limits(wish: Wish, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {
+    let config = Config::read(&paths.config)?;
+    let limits = match Access::open(&config, paths).await? {
+        Access::Running(mut client) => client.limits(wish).await?,
+        // The store is kept meanwhile, so that no agent starts beside.
+        Access::Alone(_store) => guest::say_alone(&config.guest, paths, wish)?,
+    };
+    print(&limits, is_json)
 }
 
 /// `policy`, `accept`, `block` and `forget`: all show the whole choice afterwards.
@@ -172,6 +217,7 @@ async fn serve(paths: &Paths) -> Result<Exit, Failure> {
     let outbox = paths.outbox(&config.outbox);
     let submission = submission::Listener::bind(&config, paths).await?;
     let mut agent = Agent::start(config, identity, store, Some(&control)).await?;
+    agent.follow(paths.config.clone());
     if let Some(outbox) = outbox {
         agent.watch(outbox);
     }

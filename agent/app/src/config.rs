@@ -16,6 +16,7 @@ use lighter_transport::location::FindingConfig;
 use lighter_transport::location::address::Network;
 use serde::{Deserialize, Serialize};
 
+use crate::guest::decide::GuestConfig;
 use crate::limits::{CONFIG_LEN_MAX, RETRY_HOURS_DEFAULT, RETRY_HOURS_MAX};
 use crate::outbox::{self, Outbox};
 use crate::send::unreachable::{Rules, Unreachable};
@@ -91,6 +92,9 @@ pub struct Config {
     /// Where groups are looked up.
     #[serde(default, skip_serializing_if = "AddressBooksConfig::is_default")]
     pub address_books: AddressBooksConfig,
+    /// How much of line, battery and time transfers may use.
+    #[serde(default, skip_serializing_if = "GuestConfig::is_default")]
+    pub guest: GuestConfig,
 }
 
 /// Where groups are looked up, besides `DATA/address-books`.
@@ -569,6 +573,12 @@ mod tests {
             },
             store: StoreConfig { quota_mib: Some(100), retention_days: Some(30), blob_mib_max: None },
             address_books: AddressBooksConfig { paths: vec!["contacts.vcf".into()] },
+            guest: toml::from_str(
+                "download = '2 MiB/s'\nmetered = 'limited'\nmetered_rate = '100 KiB/s'\nbattery_percent_min = 5\n\
+                 [[schedule]]\ndays = ['mon', 'fri']\nfrom = '22:00'\nto = '06:00'\noff = true\n\
+                 [[schedule]]\nfrom = '08:00'\nto = '18:00'\nupload = '20 Mbit/s'\n",
+            )
+            .unwrap(),
         }
     }
 

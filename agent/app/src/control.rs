@@ -13,9 +13,11 @@ pub use client::Client;
 pub use server::{listen, run};
 
 use crate::acceptance::AcceptanceView;
-use crate::get::{Places, Wish};
+use crate::get::Places;
+use crate::guest::by_hand::Wish;
+use crate::guest::view::GuestView;
 use crate::send::{SendEvent, SendRequest};
-use crate::views::{Cancelled, Lookup, Status};
+use crate::views::{Cancelled, Lookup, Removed, Status};
 
 /// What a command asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,13 +36,17 @@ pub enum Question {
     /// Where attachments can be, besides the store on this machine.
     Places,
     /// Fetch an attachment from the mailbox's store on another machine.
-    Fetch(Wish),
+    Fetch(crate::get::Wish),
     /// Give up a delivery that waits; whether its message goes whole by mail instead.
     Cancel(DeliveryId, bool),
     /// Change who learns of the store, or nothing; and what is chosen then.
     Choose(Box<AcceptanceChange>),
     /// Send a message: `Answer::Sending` until `Answer::End`.
     Send(Box<SendRequest>),
+    /// What the user says by hand of limits, or nothing; and what holds then.
+    Limits(Wish),
+    /// Let go of a delivery that is here.
+    Remove(DeliveryId),
 }
 
 /// What the agent answers.
@@ -68,4 +74,6 @@ pub(crate) enum Answer {
         message: String,
         temporary: bool,
     },
+    Limits(Box<GuestView>),
+    Removed(Removed),
 }

@@ -9,6 +9,7 @@
 //!   offers ─────── one task an outgoing delivery: the offer machine, until the receipt
 //!   outbox ─────── what is put into a recipient's folder, sent and moved away
 //!   submission ─── what mail clients send through here, offered and handed to the provider
+//!   guest ──────── how much of line, battery and time all that may use
 //!   control ────── commands, over a Unix socket
 //! ```
 //!
@@ -30,6 +31,7 @@ pub mod drops;
 pub mod failure;
 pub mod finding;
 pub mod get;
+pub mod guest;
 pub mod key;
 pub mod limits;
 pub mod links;
@@ -40,6 +42,7 @@ mod output;
 pub mod progress;
 pub mod pulls;
 pub mod registration;
+pub mod remove;
 pub mod restore;
 pub mod send;
 pub mod serve;

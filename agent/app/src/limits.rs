@@ -1,5 +1,6 @@
 //! Every bound of the agent, with its unit and where it comes from; relations are asserted at compile time.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use lighter_protocol::limits::{PULL_SHARED_STREAMS_MAX, PULL_SOURCES_ASKED_MAX};
@@ -255,6 +256,36 @@ pub const COPY_LEN: usize = 64 * 1024;
 pub const HTTP_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Times that a broken download is taken up again where it stopped, without a byte of progress in between.
 pub const HTTP_RESUMES_MAX: u32 = 5;
+
+/// Bytes of a delivery that counts as small, where transfers take turns: what is sent in a moment does not wait behind what
+/// takes an hour.
+pub const SMALL_DELIVERY_LEN: u64 = 1024 * 1024;
+/// Bytes a second on a metered network, with `metered = "limited"` and nothing else said.
+pub const METERED_RATE_DEFAULT: NonZeroU64 = NonZeroU64::new(256 * 1024).expect("not zero");
+/// Entries of a schedule.
+pub const SCHEDULE_MAX: usize = 64;
+/// How long a pause or a limit by hand may be said to last; without a time it lasts until it is ended.
+pub const BY_HAND_TIME_MAX: Duration = Duration::from_hours(24 * 366);
+/// Bytes of the file that it is kept in.
+pub const BY_HAND_LEN_MAX: u64 = 16 * 1024;
+/// How often battery, clock and time zone are looked at: nothing tells of them.
+pub const GUEST_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// Power supplies that are looked at.
+pub const POWER_SUPPLIES_MAX: usize = 64;
+/// How long the system bus is left alone after it could not be reached, or went.
+pub const BUS_RETRY: Duration = Duration::from_secs(60);
+/// Characters of a network's name that are shown.
+pub const NETWORK_NAME_LEN_MAX: usize = 64;
+/// How long a configuration file is left alone after a change, so that it is read as a whole.
+pub const CONFIG_SETTLE: Duration = Duration::from_millis(200);
+/// Deliveries that wait with whoever holds them, and are remembered to be shown; the holders remember all.
+pub const WAITS_MAX: usize = 1_000;
+/// Of each, attachments that are shown.
+pub const WAIT_PARTS_MAX: usize = 16;
+/// Those that `status` lists; the rest is counted.
+pub const WAITS_LISTED_MAX: usize = 20;
+/// Seconds after which a peer may ask again for what does not go now: it is told before, where that is possible.
+pub const HELD_LATER_S: u32 = 60;
 
 const _: () = assert!(
     RETRY_HOURS_DEFAULT <= RETRY_HOURS_MAX && RETRY_HOURS_MAX as u64 * 3600 == OUTGOING_LIFE.as_secs()

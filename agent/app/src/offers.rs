@@ -47,6 +47,8 @@ enum Event {
     Progress,
     /// Its receipt is recorded.
     Released,
+    /// It is to be offered now: the store has room for it again, or this side may send it again.
+    Wanted,
 }
 
 /// How far an outgoing delivery is, for who waits for it.
@@ -142,6 +144,26 @@ pub fn begin(shared: &Handle, outgoing: Outgoing) -> watch::Receiver<Stage> {
     // The task waits for this lock before it can take itself off the list.
     running.insert(delivery, Running { events, progress, task: task.abort_handle() });
     stages
+}
+
+/// A store asks what waits for it: that is offered to it now. Gives how much that is.
+pub async fn wanted(shared: &Handle, store: PeerId) -> u64 {
+    let all = shared.blocking(lighter_store::Store::all_outgoing).await.unwrap_or_default();
+    let its =
+        all.iter().filter(|outgoing| outgoing.state == OutgoingState::Waiting && outgoing.store == store);
+    let mut count = 0;
+    for outgoing in its {
+        shared.offers.tell(&outgoing.delivery, Event::Wanted);
+        count += 1;
+    }
+    count
+}
+
+/// Offers everything now: this side may send again what it did not.
+pub fn offer_again(shared: &Handle) {
+    for running in shared.offers.lock().values() {
+        let _ = running.events.try_send(Event::Wanted);
+    }
 }
 
 /// The facts of a delivery, as the machine takes them.

@@ -7,21 +7,24 @@ mod known;
 mod settle;
 mod sink;
 mod streams;
+pub mod waits;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lighter_protocol::pull::{NotAdmitted, Own, SourceView, Standing};
-use lighter_protocol::wire::{Offer, Response};
+use lighter_protocol::wire::{LaterReason, Offer, Response};
 use lighter_protocol::{DeliveryId, PeerId};
 use lighter_transport::Responder;
+use lighter_transport::limiter::Class;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::limits::{PULL_EVENTS_MAX, PULL_SHOW_TIME_MAX, PULLS_MAX, STRANGER_PULLS_MAX};
+use crate::limits::{HELD_LATER_S, PULL_EVENTS_MAX, PULL_SHOW_TIME_MAX, PULLS_MAX, STRANGER_PULLS_MAX};
 use crate::shared::{Handle, now};
 use driver::{Event, Offered};
+use waits::{Wait, Waits};
 
 /// Seconds after which somebody whom this agent cannot answer now is asked to come back.
 const LATER_S: u32 = 5;
@@ -32,6 +35,8 @@ pub struct Pulls {
     running: Mutex<HashMap<DeliveryId, Running>>,
     /// Blobs that are here and wait for others before they get their final place.
     held: AtomicUsize,
+    /// Deliveries that wait with whoever holds them.
+    pub waits: Waits,
 }
 
 #[derive(Debug)]
@@ -94,6 +99,11 @@ impl Pulls {
 pub async fn offered(shared: &Handle, offer: Offer, responder: Responder) {
     let peer = responder.peer();
     let refusal = match admit(shared, &offer, &peer) {
+        Ok(_) if shared.guest.down.allowance().holds(Class::First) => {
+            shared.pulls.waits.add(Wait::of(&offer, peer, LaterReason::Paused, 0));
+            let _ = responder.respond(&Response::Later(HELD_LATER_S)).await;
+            return;
+        }
         Ok(standing) => {
             let delivery = offer.delivery;
             let offered = Offered { offer, standing, responder };

@@ -12,12 +12,15 @@ use lighter_protocol::offer::Delivery;
 use lighter_protocol::wire::{Get, Have, Request, Response};
 use lighter_protocol::{PeerId, UnixTime};
 use lighter_store::{BlobFiles, StoreError};
+use lighter_transport::limiter::{Rate, Transfer, Turns};
+use lighter_transport::limits::SERVED_RATE_MIN;
 use lighter_transport::serve::{FileSlices, ServeError};
 use lighter_transport::{Connection, IncomingRequest, Responder};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::limits::REQUESTS_PER_CONNECTION_MAX;
+use crate::guest;
+use crate::limits::{HELD_LATER_S, OUTGOING_SERVES_MAX, REQUESTS_PER_CONNECTION_MAX, SERVES_MAX};
 use crate::shared::Handle;
 use crate::{offers, pulls, ways};
 
@@ -69,11 +72,13 @@ async fn answer(shared: &Handle, request: Request, responder: Responder) {
         Request::Receipt(receipt) => offers::receipted(shared, &receipt, &peer).await,
         Request::Knock(knock) => ways::knock::knocked(shared, &knock, peer),
         Request::Here(number) => here(shared, number, responder.connection()),
-        // Only relays have something waiting, take drops and help others to meet. Pings are answered by the connection
-        // itself.
-        Request::Waiting(_) | Request::Meet(_) | Request::Drop(_) | Request::DropState(_) | Request::Ping => {
-            Response::Refused
-        }
+        // Who it is was proved by the connection, and it hears of nothing but its own: no attestation is needed.
+        Request::Waiting(_) => match offers::wanted(shared, peer).await {
+            0 => Response::Refused,
+            count => Response::Waiting(count),
+        },
+        // Only relays take drops and help others to meet. Pings are answered by the connection itself.
+        Request::Meet(_) | Request::Drop(_) | Request::DropState(_) | Request::Ping => Response::Refused,
     };
     if let Err(error) = responder.respond(&response).await {
         tracing::debug!(%peer, %error, "could not answer");
@@ -121,21 +126,29 @@ async fn have(shared: &Handle, have: Have, peer: &PeerId) -> Response {
 /// The verified stream of a blob, for whom its delivery was offered to, and for the user's other devices (SPEC A23).
 async fn serve(shared: &Handle, get: Get, responder: Responder) {
     let peer = responder.peer();
-    let Some(files) = readable(shared, &get, peer).await else {
+    let Some((files, transfer)) = readable(shared, &get, peer).await else {
         let _ = responder.respond(&Response::Refused).await;
         return;
     };
-    let Ok(_permit) = shared.serves.try_acquire() else {
+    let turns = shared.guest.up.transfer(transfer);
+    if turns.is_held() {
+        let _ = responder.respond(&Response::Later(HELD_LATER_S)).await;
+        return;
+    }
+    let served = serves_max(shared).saturating_sub(shared.serves.available_permits());
+    let permit = shared.serves.try_acquire().ok().filter(|_| served < served_max(shared));
+    let Some(_permit) = permit else {
         let _ = responder.respond(&Response::Later(LATER_S)).await;
         return;
     };
     let progress = offers::Progress::begin(shared, get.delivery);
-    match stream(&get, &files, responder).await {
+    match stream(&get, &files, responder, &turns).await {
         Ok(sent) => {
             tracing::debug!(%peer, blob = %get.blob, sent, "served");
             progress.served(&get, files.size);
         }
         Err(Served::Open(error)) => tracing::warn!(blob = %get.blob, %error, "cannot be read"),
+        Err(Served::Stream(ServeError::Held)) => tracing::debug!(%peer, blob = %get.blob, "held up"),
         Err(Served::Stream(ServeError::Peer(error))) => tracing::debug!(%peer, %error, "stopped pulling"),
         Err(Served::Stream(error)) => {
             tracing::warn!(blob = %get.blob, %error, "what was to be served is damaged");
@@ -148,8 +161,24 @@ async fn serve(shared: &Handle, get: Get, responder: Responder) {
     }
 }
 
-/// The files of what `get` asks for, if `peer` may read it.
-async fn readable(shared: &Handle, get: &Get, peer: PeerId) -> Option<BlobFiles> {
+/// How many streams may be served at a time.
+fn serves_max(shared: &Handle) -> usize {
+    if shared.config.outgoing.listen.is_some() { OUTGOING_SERVES_MAX } else { SERVES_MAX }
+}
+
+/// How many streams are served at a time: with a limit, so many that each of them gets on.
+fn served_max(shared: &Handle) -> usize {
+    match shared.guest.up.allowance().rate {
+        Rate::Any => serves_max(shared),
+        Rate::Limited(rate) => {
+            let streams = usize::try_from(rate.get() / SERVED_RATE_MIN).unwrap_or(SERVES_MAX);
+            streams.clamp(1, serves_max(shared))
+        }
+    }
+}
+
+/// The files of what `get` asks for, if `peer` may read it, and what it is to the line.
+async fn readable(shared: &Handle, get: &Get, peer: PeerId) -> Option<(BlobFiles, Transfer)> {
     let (delivery, blob) = (get.delivery, get.blob);
     let found = shared
         .blocking(move |store| {
@@ -163,13 +192,16 @@ async fn readable(shared: &Handle, get: &Get, peer: PeerId) -> Option<BlobFiles>
         found.inspect_err(|error| tracing::warn!(%error, "the index cannot be read")).ok()?;
     let now = UnixTime::now();
     let location = &shared.location_peer();
-    let size = if let Some(left) = left {
+    let (size, transfer) = if let Some(left) = left {
         // The relay that it is left with reads what is sealed, and nobody reads anything else of it.
         let is_its = left.relay == peer && left.taken.is_none();
-        left.parts().find(|part| is_its && part.id == blob).map(|part| part.size)
+        let size = left.parts().find(|part| is_its && part.id == blob).map(|part| part.size);
+        // Somebody waits until it is there: only then the message goes.
+        (size, guest::asked(delivery))
     } else if let Some(outgoing) = outgoing.filter(lighter_store::Outgoing::is_held) {
         let offered_to = outgoing.store;
-        offers::facts(&outgoing).admits(get, &peer, Some(&offered_to), location, now)
+        let size = offers::facts(&outgoing).admits(get, &peer, Some(&offered_to), location, now);
+        (size, guest::transfer(delivery, outgoing.manifest.id == blob, &outgoing.blobs))
     } else {
         let incoming = incoming?;
         let facts = Delivery {
@@ -180,10 +212,12 @@ async fn readable(shared: &Handle, get: &Get, peer: PeerId) -> Option<BlobFiles>
             sources: Vec::new(),
             expires: incoming.expires,
         };
-        facts.admits(get, &peer, None, location, now)
-    }?;
+        let size = facts.admits(get, &peer, None, location, now);
+        (size, guest::transfer(delivery, facts.manifest.id == blob, &facts.blobs))
+    };
+    let size = size?;
     let files = shared.blocking(move |store| store.files_of(blob)).await;
-    files.ok().filter(|files| files.size == size)
+    files.ok().filter(|files| files.size == size).map(|files| (files, transfer))
 }
 
 enum Served {
@@ -191,7 +225,7 @@ enum Served {
     Stream(ServeError),
 }
 
-async fn stream(get: &Get, files: &BlobFiles, responder: Responder) -> Result<u64, Served> {
+async fn stream(get: &Get, files: &BlobFiles, responder: Responder, turns: &Turns) -> Result<u64, Served> {
     let BlobFiles { size, data, outboard } = files.clone();
     let open = move || -> std::io::Result<_> {
         let data = Arc::new(File::open(data)?);
@@ -207,5 +241,6 @@ async fn stream(get: &Get, files: &BlobFiles, responder: Responder) -> Result<u6
         tree: blob::tree(size),
         data: FileSlices::of_outboard(outboard, size),
     };
-    responder.serve(get, size, FileSlices::of_blob(data, size), outboard).await.map_err(Served::Stream)
+    let data = FileSlices::of_blob(data, size);
+    responder.serve_in_turns(get, size, data, outboard, Some(turns)).await.map_err(Served::Stream)
 }

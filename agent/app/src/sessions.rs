@@ -154,11 +154,13 @@ async fn look_for_better(shared: &Handle, relay: &RelayRecord, carrier: Carrier)
     }
 }
 
-/// Says `Waiting?` with each new attestation, and holds the session until it breaks.
+/// Says `Waiting?` with each new attestation, and when there is room for what was answered `Later`, and holds the session until it breaks.
 async fn wait_on(shared: &Handle, connection: &Connection) -> Ended {
     let mut membership = shared.membership.subscribe();
     let mut wakes = shared.wakes.subscribe();
+    let mut room = shared.guest.room();
     loop {
+        room.mark_unchanged();
         let attested = membership.borrow_and_update().attestation.clone();
         let Some(attested) = attested else { return Ended::NotAccepted };
         let waiting = Request::Waiting(Waiting { attestation: attested.signed.clone() });
@@ -184,6 +186,8 @@ async fn wait_on(shared: &Handle, connection: &Connection) -> Ended {
                         return Ended::Broken;
                     }
                 }
+                // Everything that waits there is offered again.
+                _ = room.changed() => break,
                 changed = membership.changed() => {
                     if changed.is_err() {
                         return Ended::Broken;

@@ -111,6 +111,7 @@ pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Fa
         send: known.as_ref().map_or_else(SendConfig::default, |known| known.send.clone()),
         outbox: known.as_ref().map_or_else(OutboxConfig::default, |known| known.outbox.clone()),
         store: known.as_ref().map_or_else(StoreConfig::default, |known| known.store),
+        guest: known.as_ref().map(|known| known.guest.clone()).unwrap_or_default(),
         address_books: known.map_or_else(AddressBooksConfig::default, |known| known.address_books),
         mailbox: request.mailbox,
     };

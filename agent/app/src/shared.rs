@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::dial;
 use crate::drops::Drops;
 use crate::finding::Speakers;
+use crate::guest::Guest;
 use crate::limits::{OFFERS_MAX, OUTGOING_OFFERS_MAX, OUTGOING_SERVES_MAX, SERVES_MAX};
 use crate::links::Links;
 use crate::offers::Offers;
@@ -57,6 +58,8 @@ pub struct Shared {
     pub carriers: Carriers,
     /// Ways to peers: who is expected, who knocked.
     pub ways: Ways,
+    /// How much of line, battery and time transfers may use.
+    pub guest: Guest,
     /// Deliveries being pulled.
     pub pulls: Pulls,
     /// Deliveries being offered to others.
@@ -108,6 +111,7 @@ impl Shared {
         location: LocationClient,
         carriers: Carriers,
         finder: Finder,
+        guest: Guest,
     ) -> Handle {
         let (serves, offers) = match config.outgoing.listen {
             Some(_) => (OUTGOING_SERVES_MAX, OUTGOING_OFFERS_MAX),
@@ -117,6 +121,7 @@ impl Shared {
             location_key: RwLock::new(config.location.peer),
             finder,
             speakers: Speakers::default(),
+            guest,
             written_to: WrittenTo::default(),
             config,
             identity,

@@ -1,11 +1,14 @@
 //! `status`: how things stand.
 
+use lighter_protocol::UnixTime;
 use lighter_protocol::pull::SourceView;
 use lighter_store::limits::DISK_RESERVE;
 use lighter_store::{Store, StoreError};
 use lighter_transport::location::finding::{NotFound, Server};
 
 use crate::config::Config;
+use crate::guest::view::GuestView;
+use crate::limits::WAITS_LISTED_MAX;
 use crate::registration;
 use crate::shared::Handle;
 use crate::views::{
@@ -19,9 +22,15 @@ use crate::views::{
 pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
     let (store, mut outgoing) =
         shared.blocking(|store| Ok::<_, StoreError>((store_status(store)?, sent(store)?))).await?;
+    let limits = shared.guest.view();
+    let mut waiting = shared.pulls.waits.all(UnixTime::now());
+    waiting.retain(|wait| !shared.pulls.is_running(&wait.delivery));
+    let waiting_more = waiting.len().saturating_sub(WAITS_LISTED_MAX);
+    let waiting = waiting.iter().take(WAITS_LISTED_MAX).map(|wait| wait.line(&limits)).collect();
     for sent in &mut outgoing {
         if sent.reason.is_none() && sent.state == "waiting" {
-            sent.reason = shared.offers.waits_for(&sent.delivery);
+            let held = limits.reason.as_ref().map(|reason| format!("uploads wait: {reason}"));
+            sent.reason = held.or_else(|| shared.offers.waits_for(&sent.delivery));
         }
         sent.way = shared.offers.way_of(&sent.delivery);
     }
@@ -43,7 +52,10 @@ pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
         addresses: registration::addresses(shared),
         primary: attestation.as_ref().map(|attestation| attestation.primary),
         relays: relays.collect(),
-        problem: membership.problem.or_else(|| store_problem(&store)),
+        problem: shared.guest.problem().or(membership.problem).or_else(|| store_problem(&store)),
+        limits,
+        waiting,
+        waiting_more,
         store,
         pulling: shared.pulls.count(),
         pulls,
@@ -77,6 +89,7 @@ pub async fn pulls(shared: &Handle) -> Vec<PullStatus> {
 pub fn of_store(
     config: &Config,
     peer: lighter_protocol::PeerId,
+    limits: GuestView,
     store: &Store,
 ) -> Result<Status, StoreError> {
     let status = store_status(store)?;
@@ -91,6 +104,9 @@ pub fn of_store(
         primary: None,
         relays: Vec::new(),
         problem: store_problem(&status),
+        limits,
+        waiting: Vec::new(),
+        waiting_more: 0,
         store: status,
         pulling: 0,
         pulls: Vec::new(),

@@ -11,6 +11,7 @@ use lighter_transport::Carrier;
 use lighter_transport::location::finding::By;
 use serde::{Deserialize, Serialize};
 
+use crate::guest::view::GuestView;
 use crate::outbox::status::OutboxStatus;
 use crate::submission::status::SubmissionStatus;
 use crate::ways::Way;
@@ -67,6 +68,37 @@ pub struct Status {
     /// What mail clients send through here; none where nothing is taken, or no agent runs.
     #[serde(default)]
     pub submission: Option<SubmissionStatus>,
+    /// What may go now, and how fast.
+    #[serde(default)]
+    pub limits: GuestView,
+    /// Deliveries that wait with whoever holds them, and why: the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitRow>,
+    /// How many more there are.
+    #[serde(default)]
+    pub waiting_more: usize,
+}
+
+/// A delivery that waits with whoever holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitRow {
+    /// Its number.
+    #[serde(with = "ids::text")]
+    pub delivery: DeliveryId,
+    /// Bytes of its attachments.
+    pub bytes: u64,
+    /// Why it waits.
+    pub reason: String,
+}
+
+/// A delivery that was let go of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Its number.
+    #[serde(with = "ids::text")]
+    pub delivery: DeliveryId,
+    /// Bytes of attachments that it took alone.
+    pub bytes_freed: u64,
 }
 
 /// A delivery that is pulled now.
@@ -221,7 +253,7 @@ pub struct DeliveryRow {
     pub expires: UnixTime,
     /// How far it is.
     pub state: DeliveryState,
-    /// Why it cannot be used, where it cannot.
+    /// Why it cannot be used, where it cannot; why it waits, where it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Bytes of its attachments.

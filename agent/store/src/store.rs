@@ -9,7 +9,7 @@ mod recovery;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use lighter_protocol::blob::RangeSet;
@@ -56,7 +56,7 @@ pub(crate) struct Inner {
     pub(crate) index: Index,
     /// Behind the index: the folder's lock ends with it, and the index's file is still written to while that is closed.
     pub(crate) disk: Arc<dyn Disk>,
-    settings: Settings,
+    settings: RwLock<Settings>,
     /// Blobs on their way in that somebody holds: one handle each, shared.
     partials: Mutex<HashMap<(BlobId, u64), Weak<Partial>>>,
     /// Held while a blob gets its final place or is removed from it: files and rows change as one.
@@ -117,7 +117,7 @@ impl Store {
         let store = Self(Arc::new(Inner {
             disk,
             index,
-            settings,
+            settings: RwLock::new(settings),
             partials: Mutex::default(),
             placing: Mutex::default(),
             imports: AtomicU64::new(0),
@@ -132,7 +132,12 @@ impl Store {
 
     /// What the user decided.
     pub fn settings(&self) -> Settings {
-        self.0.settings
+        *self.0.settings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The user has decided otherwise: it holds from now on. What is here already stays.
+    pub fn change_settings(&self, settings: Settings) {
+        *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
     /// A number that only grows, durable: at least `floor`, and higher than the last one given under this name.
@@ -149,7 +154,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::TooLarge`] over the settings' bound; else what the disk says.
     pub fn want(&self, blob: BlobId, size: u64, now: UnixTime) -> Result<Wanted, StoreError> {
-        if size > self.0.settings.blob_size_max.max(crate::limits::MANIFEST_SIZE_MAX) {
+        if size > self.settings().blob_size_max.max(crate::limits::MANIFEST_SIZE_MAX) {
             return Err(StoreError::TooLarge { size });
         }
         if self.holds(blob)? || self.adopt(blob, size, now)? {

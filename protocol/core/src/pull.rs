@@ -287,6 +287,12 @@ impl Pull {
         commands
     }
 
+    /// These streams wait on this side, for their turn: until the next look, that little comes on them says nothing of their
+    /// sources.
+    pub fn handle_held(&mut self, streams: &[StreamId]) {
+        self.sharing.hold(streams);
+    }
+
     /// What is pulled.
     pub fn offer(&self) -> &Offer {
         &self.offer

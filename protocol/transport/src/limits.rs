@@ -181,6 +181,20 @@ pub const CONNECTIONS_MEMORY_MAX: u64 = CONNECTIONS_MAX as u64
 /// Bytes that one pull holds, at worst: the window, and two pieces for each of its streams.
 pub const PULL_MEMORY_MAX: u64 = PULL_WINDOW as u64 + (PULL_STREAMS_MAX * 2 * PIECE_LEN) as u64;
 
+/// Turns that a limited line gives in a second: transfers alternate that often, and ask for that much at a time.
+pub const TURNS_PER_SECOND: u64 = 8;
+/// Bytes of a turn at least: a group, which is the least that can be verified.
+pub const TURN_LEN_MIN: u64 = GROUP_LEN;
+/// Bytes of a turn at most: what a pull that is paused has still to take.
+pub const TURN_LEN_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of a turn where there is no limit: a limit that is set meanwhile holds from the next turn on.
+pub const TURN_LEN_ANY: u64 = 64 * 1024 * 1024;
+/// Bytes a second that are the least limit: whoever wants less pauses. A stream that is served has to bring
+/// [`PROGRESS_LEN_MIN`] in each [`PROGRESS_TIME`], with others beside it.
+pub const RATE_MIN: u64 = 16 * 1024;
+/// Bytes a second that each stream served has at least, where there is a limit: so many are served at a time.
+pub const SERVED_RATE_MIN: u64 = 4 * 1024;
+
 const _: () = assert!(CONNECTIONS_MEMORY_MAX <= 1_700 * 1024 * 1024);
 const _: () = assert!(TUNNEL_MEMORY_MAX <= 512 * 1024 && TUNNELS_MAX <= CONNECTIONS_MAX);
 const _: () = assert!(TUNNEL_DATAGRAM_LEN_MAX as usize + 2 <= TUNNEL_READ_LEN);
@@ -205,3 +219,7 @@ const _: () = assert!((READ_AHEAD_LEN as u64).is_multiple_of(GROUP_LEN));
 const _: () = assert!(SMALL_REQUEST_LEN < WIRE_MESSAGE_LEN_MAX);
 const _: () = assert!(SILENCE_PROBE_TIME.as_secs() * 5 <= SILENCE_TIME_MAX.as_secs());
 const _: () = assert!(SILENCE_TIME_MAX.as_secs() <= PROGRESS_TIME.as_secs());
+const _: () = assert!(TURN_LEN_MIN.is_multiple_of(GROUP_LEN) && TURN_LEN_MIN <= TURN_LEN_MAX);
+const _: () = assert!(TURN_LEN_ANY.is_multiple_of(GROUP_LEN) && TURN_LEN_MAX <= TURN_LEN_ANY);
+const _: () = assert!(SERVED_RATE_MIN * PROGRESS_TIME.as_secs() >= 2 * PROGRESS_LEN_MIN);
+const _: () = assert!(TURN_LEN_MIN / SERVED_RATE_MIN * 4 <= SILENCE_TIME_MAX.as_secs());

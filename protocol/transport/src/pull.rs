@@ -32,7 +32,7 @@ pub mod verifier;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bao_tree::TreeNode;
@@ -47,6 +47,7 @@ use tokio::time::timeout;
 
 use crate::connection::{Connection, PullWindow};
 use crate::error::{ExchangeError, GiveUp, Misbehaviour, PeerError};
+use crate::limiter::Turns;
 use crate::limits::{PIECE_LEN, PULL_STREAM_LEN_MIN, PULL_STREAMS_MAX};
 use crate::message;
 use input::Input;
@@ -83,6 +84,10 @@ pub struct Parent {
 pub struct Gauge {
     received: Arc<AtomicU64>,
     stop: Arc<watch::Sender<bool>>,
+    /// Streams that wait for their turn now.
+    waiting: Arc<AtomicUsize>,
+    /// One waited since somebody looked.
+    waited: Arc<AtomicBool>,
 }
 
 impl Gauge {
@@ -97,6 +102,25 @@ impl Gauge {
         self.stop.send_replace(true);
     }
 
+    /// Whether a stream waited for its turn since the last time that this was asked, or does: that little came is not the
+    /// peer's doing, then.
+    pub fn has_waited(&self) -> bool {
+        self.waited.swap(false, Ordering::Relaxed) || self.is_waiting()
+    }
+
+    /// Whether a stream waits for its turn: nothing is asked for on it.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Waits for a turn, and says so.
+    async fn turn(&self, turns: &Turns, wanted: u64) -> u64 {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.waited.store(true, Ordering::Relaxed);
+        let _waits = Waits(&self.waiting);
+        turns.take(wanted).await
+    }
+
     /// Waits until somebody wants the pull to end.
     async fn stopped(&self) {
         // The sender is this gauge's own.
@@ -105,6 +129,14 @@ impl Gauge {
 
     fn add(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -125,6 +157,8 @@ pub struct Pull {
     pub streams: usize,
     /// For who looks on.
     pub gauge: Gauge,
+    /// Where it takes turns with others; none: it goes as fast as it can.
+    pub turns: Option<Turns>,
 }
 
 impl Pull {
@@ -132,7 +166,16 @@ impl Pull {
     pub fn of(delivery: DeliveryId, blob: BlobId, size: u64) -> Self {
         let missing = RangeSet::whole(size);
         let gauge = Gauge::default();
-        Self { delivery, blob, size, missing, attestation: None, streams: PULL_STREAMS_MAX, gauge }
+        Self {
+            delivery,
+            blob,
+            size,
+            missing,
+            attestation: None,
+            streams: PULL_STREAMS_MAX,
+            gauge,
+            turns: None,
+        }
     }
 
     /// Only what is missing of it ([`RangeSet::missing`]).
@@ -255,14 +298,29 @@ struct Stream<S> {
 
 impl<S: VerifiedSink> Stream<S> {
     async fn run(mut self) -> (Pulled, Result<(), PullError>) {
-        let ranges: Vec<(u64, u64)> =
-            self.pull.missing.iter().map(|range| (range.start, range.end)).collect();
-        for ranges in ranges.chunks(GET_RANGES_MAX) {
-            if let Err(error) = self.get(ranges.to_vec()).await {
+        let mut missing = self.pull.missing.clone();
+        while !missing.is_empty() {
+            let allowed = match self.turn(missing.len()).await {
+                Ok(allowed) => allowed,
+                Err(error) => return (self.pulled, Err(error)),
+            };
+            let ranges = missing.take(allowed, GET_RANGES_MAX);
+            missing.subtract(&ranges);
+            if let Err(error) = self.get(ranges.to_wire()).await {
                 return (self.pulled, Err(error));
             }
         }
         (self.pulled, Ok(()))
+    }
+
+    /// How much may be asked for now, as soon as anything may.
+    async fn turn(&mut self, wanted: u64) -> Result<u64, PullError> {
+        let Some(turns) = &self.pull.turns else { return Ok(wanted) };
+        tokio::select! {
+            biased;
+            _ = self.stopped.wait_for(|stop| *stop) => Err(PeerError::GaveUp(GiveUp::Cancelled).into()),
+            allowed = self.pull.gauge.turn(turns, wanted) => Ok(allowed),
+        }
     }
 
     /// One request and the verified stream that answers it.
@@ -274,6 +332,7 @@ impl<S: VerifiedSink> Stream<S> {
             ranges,
             attestation: self.pull.attestation.clone(),
         };
+        let asked = get.ranges.iter().map(|(start, end)| end - start).sum();
         let mut verifier = Verifier::new(get.blob, self.pull.size, &get.ranges);
         let asking = tokio::select! {
             biased;
@@ -296,7 +355,7 @@ impl<S: VerifiedSink> Stream<S> {
 
         let gauge = self.pull.gauge.clone();
         let mut input = Input::new(self.connection.quic().clone(), recv, rest, patience.pace, gauge);
-        let mut gathering = Gathering::new(self.pull.missing.len());
+        let mut gathering = Gathering::new(asked);
         let mut received = self.receive(&mut input, &mut verifier, &mut gathering).await;
         // Whatever happened, what was verified is kept.
         if !matches!(received, Err(PullError::Sink(_))) {

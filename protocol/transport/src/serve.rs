@@ -25,6 +25,7 @@
 mod file;
 
 use std::io;
+use std::ops::Range;
 
 use bao_tree::io::EncodeError;
 use bao_tree::io::fsm::{AsyncSliceReader, Outboard, encode_ranges_validated};
@@ -39,6 +40,7 @@ pub use file::FileSlices;
 
 use crate::connection::Responder;
 use crate::error::{ExchangeError, GiveUp, Misbehaviour, PeerError};
+use crate::limiter::Turns;
 use crate::limits::SEND_BATCH_LEN;
 use crate::message;
 use crate::progress::{Pace, Progress};
@@ -58,6 +60,9 @@ pub enum ServeError {
         /// Where in the blob.
         offset: u64,
     },
+    /// Nothing of it goes now.
+    #[error("held up by this side's own limits")]
+    Held,
 }
 
 impl Responder {
@@ -68,6 +73,26 @@ impl Responder {
     /// # Errors
     /// [`ServeError`], by the party at fault.
     pub async fn serve<D, O>(self, get: &Get, size: u64, data: D, outboard: O) -> Result<u64, ServeError>
+    where
+        D: AsyncSliceReader,
+        O: Outboard,
+    {
+        self.serve_in_turns(get, size, data, outboard, None).await
+    }
+
+    /// As [`Responder::serve`], taking turns with others. Where nothing of it goes any more, it is given up, as
+    /// [`GiveUp::Cancelled`]: the other side has what was sent, and asks again.
+    ///
+    /// # Errors
+    /// As [`Responder::serve`]; [`ServeError::Held`] where nothing of it goes now.
+    pub async fn serve_in_turns<D, O>(
+        self,
+        get: &Get,
+        size: u64,
+        data: D,
+        outboard: O,
+        turns: Option<&Turns>,
+    ) -> Result<u64, ServeError>
     where
         D: AsyncSliceReader,
         O: Outboard,
@@ -84,7 +109,7 @@ impl Responder {
             }
             Err(_) => return Err(PeerError::TimedOut.into()),
         }
-        let mut output = Output::new(&mut stream.send, patience.pace);
+        let mut output = Output::new(&mut stream.send, patience.pace, turns);
         let ranges = chunk_ranges(&get.ranges, size);
         let mut encoded = encode_ranges_validated(data, outboard, &ranges, &mut output).await;
         if encoded.is_ok() {
@@ -97,9 +122,13 @@ impl Responder {
                 stream.ended = true;
                 Ok(sent)
             }
+            (Some(ServeError::Held), _) => {
+                stream.give_up(GiveUp::Cancelled);
+                Err(ServeError::Held)
+            }
             (Some(error), _) => {
                 stream.give_up(GiveUp::TooSlow);
-                Err(error.into())
+                Err(error)
             }
             (None, Err(error)) => {
                 stream.give_up(GiveUp::Damaged);
@@ -131,12 +160,13 @@ struct Output<'a> {
     pairs: BytesMut,
     progress: Progress,
     sent: u64,
-    /// What went wrong with the peer: an `io::Error` cannot say it.
-    failed: Option<PeerError>,
+    /// What went wrong, where an `io::Error` cannot say it.
+    failed: Option<ServeError>,
+    turns: Option<&'a Turns>,
 }
 
 impl<'a> Output<'a> {
-    fn new(stream: &'a mut SendStream, pace: Pace) -> Self {
+    fn new(stream: &'a mut SendStream, pace: Pace, turns: Option<&'a Turns>) -> Self {
         let progress = Progress::new(pace);
         Self {
             stream,
@@ -146,6 +176,7 @@ impl<'a> Output<'a> {
             progress,
             sent: 0,
             failed: None,
+            turns,
         }
     }
 
@@ -166,21 +197,56 @@ impl<'a> Output<'a> {
         })
     }
 
-    async fn send(&mut self) -> Result<(), PeerError> {
+    async fn send(&mut self) -> Result<(), ServeError> {
         let mut from = 0;
         while from < self.batch.len() {
-            let began = Instant::now();
-            let writing =
-                timeout(self.progress.patience(), self.stream.write_chunks(&mut self.batch[from..])).await;
-            let written = writing.map_err(|_| PeerError::TimedOut)??;
-            from += written.chunks;
-            self.sent += written.bytes as u64;
-            if !self.progress.moved(written.bytes, began.elapsed()) {
-                return Err(Misbehaviour::TooSlow.into());
+            let rest = self.batch[from..].iter().map(|piece| piece.len() as u64).sum();
+            let allowed = self.turn(rest).await?;
+            let to = cut(&mut self.batch, from, allowed);
+            while from < to {
+                from += self.write(from..to).await?;
             }
         }
         Ok(())
     }
+
+    /// How much of what is to be sent may go now, as soon as anything may.
+    async fn turn(&self, wanted: u64) -> Result<u64, ServeError> {
+        let Some(turns) = self.turns else { return Ok(wanted) };
+        tokio::select! {
+            biased;
+            () = turns.held() => Err(ServeError::Held),
+            allowed = turns.take(wanted) => Ok(allowed),
+        }
+    }
+
+    /// Writes some of these pieces; gives how many of them went as a whole.
+    async fn write(&mut self, pieces: Range<usize>) -> Result<usize, PeerError> {
+        let began = Instant::now();
+        let writing =
+            timeout(self.progress.patience(), self.stream.write_chunks(&mut self.batch[pieces])).await;
+        let written = writing.map_err(|_| PeerError::TimedOut)??;
+        self.sent += written.bytes as u64;
+        if !self.progress.moved(written.bytes, began.elapsed()) {
+            return Err(Misbehaviour::TooSlow.into());
+        }
+        Ok(written.chunks)
+    }
+}
+
+/// Cuts the pieces behind `from` so that some of them are `len` bytes together; gives where these end.
+fn cut(pieces: &mut Vec<Bytes>, from: usize, len: u64) -> usize {
+    let mut left = usize::try_from(len).unwrap_or(usize::MAX);
+    let mut to = from;
+    while left > 0 && to < pieces.len() {
+        if pieces[to].len() > left {
+            let first = pieces[to].split_to(left);
+            pieces.insert(to, first);
+        }
+        left -= pieces[to].len();
+        to += 1;
+    }
+    to
 }
 
 impl AsyncStreamWriter for Output<'_> {
@@ -199,5 +265,26 @@ impl AsyncStreamWriter for Output<'_> {
 
     async fn sync(&mut self) -> io::Result<()> {
         self.flush().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_cut_where_a_turn_ends_and_nothing_is_lost() {
+        let whole =
+            || vec![Bytes::from_static(b"abc"), Bytes::from_static(b"defg"), Bytes::from_static(b"h")];
+        for from in 0..=3 {
+            for len in 1..=10_usize {
+                let mut pieces = whole();
+                let to = cut(&mut pieces, from, len as u64);
+                let now: Vec<u8> = pieces[from..to].concat();
+                let rest: Vec<u8> = whole()[from..].concat();
+                assert_eq!(now, rest[..rest.len().min(len)], "{from} {len}");
+                assert_eq!(pieces.concat(), b"abcdefgh");
+            }
+        }
     }
 }

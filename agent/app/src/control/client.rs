@@ -13,8 +13,10 @@ use super::{Answer, Question};
 use crate::acceptance::AcceptanceView;
 use crate::failure::Failure;
 use crate::get::{Places, Wish};
+use crate::guest::by_hand;
+use crate::guest::view::GuestView;
 use crate::send::{SendEvent, SendRequest};
-use crate::views::{Cancelled, List, Lookup, Status};
+use crate::views::{Cancelled, List, Lookup, Removed, Status};
 
 /// A connection to the agent that runs.
 #[derive(Debug)]
@@ -156,6 +158,28 @@ impl Client {
     pub(crate) async fn fetch(&mut self, wish: Wish) -> Result<bool, Failure> {
         match self.ask(&Question::Fetch(wish)).await? {
             Answer::Fetched(fetched) => Ok(fetched),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Says something by hand of limits, and gives what holds then.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub async fn limits(&mut self, wish: by_hand::Wish) -> Result<GuestView, Failure> {
+        match self.ask(&Question::Limits(wish)).await? {
+            Answer::Limits(limits) => Ok(*limits),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Lets go of a delivery that is here.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub async fn remove(&mut self, delivery: DeliveryId) -> Result<Removed, Failure> {
+        match self.ask(&Question::Remove(delivery)).await? {
+            Answer::Removed(removed) => Ok(removed),
             _ => Err(unexpected()),
         }
     }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use lighter_protocol::UnixTime;
 use lighter_store::{Store, StoreError};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -16,8 +17,8 @@ use super::{Answer, Question};
 use crate::failure::Failure;
 use crate::limits::CONTROL_CONNECTIONS_MAX;
 use crate::shared::Handle;
-use crate::views::DeliveryRow;
-use crate::{acceptance, get, lookup, offers, send, status};
+use crate::views::{DeliveryRow, DeliveryState};
+use crate::{acceptance, get, lookup, offers, remove, send, status};
 
 /// Listens at `path`. The store's lock says that no other agent does: a socket that is there was left by one that was
 /// killed.
@@ -130,6 +131,16 @@ async fn answer(shared: &Handle, question: Question, writer: &mut OwnedWriteHalf
             Question::Places => Answer::Places(Box::new(get::places(shared).await?)),
             Question::Fetch(wish) => Answer::Fetched(get::fetch(shared, wish).await?),
             Question::Choose(change) => Answer::Chosen(Box::new(acceptance::change(shared, *change).await?)),
+            Question::Limits(wish) => {
+                let handle = shared.clone();
+                let said = tokio::task::spawn_blocking(move || handle.guest.say(wish)).await;
+                Answer::Limits(Box::new(said.map_err(Failure::failed)??))
+            }
+            Question::Remove(delivery) => {
+                let removed = shared.blocking(move |store| remove::remove(store, delivery)).await?;
+                shared.guest.there_is_room();
+                Answer::Removed(removed)
+            }
             Question::Send(request) => return send(shared, *request, writer).await,
         };
     Ok(write_line(writer, &answer).await?)
@@ -138,6 +149,8 @@ async fn answer(shared: &Handle, question: Question, writer: &mut OwnedWriteHalf
 async fn list(shared: &Handle, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
     let all = shared.blocking(Store::all_incoming).await?;
     let mut pulls = status::pulls(shared).await;
+    let limits = shared.guest.view();
+    let mut waits = shared.pulls.waits.all(UnixTime::now());
     for incoming in all.into_iter().rev() {
         let delivery = incoming.delivery;
         let mut row = shared
@@ -152,10 +165,21 @@ async fn list(shared: &Handle, writer: &mut OwnedWriteHalf) -> Result<(), Told> 
                 Ok::<_, StoreError>((row, here))
             })
             .await?;
+        let is_on_its_way = matches!(row.0.state, DeliveryState::Offered | DeliveryState::Pulling);
+        if let Some(at) = waits.iter().position(|wait| wait.delivery == delivery) {
+            let wait = waits.remove(at);
+            row.0.reason = row.0.reason.take().or_else(|| is_on_its_way.then(|| wait.words(&limits)));
+        } else if is_on_its_way && shared.pulls.is_running(&delivery) {
+            row.0.reason = limits.reason.as_ref().map(|reason| format!("waits: {reason}"));
+        }
         if let Some(pull) = pulls.iter_mut().find(|pull| pull.delivery == delivery) {
             row.0.sources = std::mem::take(&mut pull.sources);
         }
         write_line(writer, &Answer::Delivery(Box::new(row.0), row.1)).await?;
+    }
+    // What is on record nowhere here: its holder keeps it.
+    for wait in waits {
+        write_line(writer, &Answer::Delivery(Box::new(wait.row(&limits)), Vec::new())).await?;
     }
     Ok(write_line(writer, &Answer::End).await?)
 }

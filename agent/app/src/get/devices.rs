@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Wish;
 use crate::failure::Failure;
+use crate::guest;
 use crate::shared::Handle;
 use crate::views::LookedUp;
 use crate::{lookup, ways};
@@ -97,7 +98,12 @@ pub(crate) async fn fetch(shared: &Handle, wish: Wish) -> Result<bool, Failure> 
         return Ok(false);
     };
     let connection = reached.connection;
-    let pull = Pull { attestation: Some(attested.signed), ..Pull::of(delivery, blob, size) };
+    let turns = shared.guest.down.transfer(guest::asked(delivery));
+    if turns.is_held() {
+        return Err(Failure::temporary("everything is paused: `lighter-agent resume` ends that"));
+    }
+    let attestation = Some(attested.signed);
+    let pull = Pull { attestation, turns: Some(turns), ..Pull::of(delivery, blob, size) };
     let pulled = connection.pull(&pull, &Arc::new(FileSink(Arc::new(file)))).await;
     connection.close();
     match pulled {

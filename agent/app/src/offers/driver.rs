@@ -284,6 +284,7 @@ impl Driver<'_> {
                     self.stage(Attempt::Released);
                     None
                 }
+                Event::Wanted => Some(self.machine.handle_online(connection.peer(), now())),
             },
             _ = connection.closed() => {
                 self.machine.handle_offline(now());

@@ -11,11 +11,12 @@ use lighter_protocol::limits::OFFER_BLOBS_MAX;
 use lighter_protocol::pull::{
     Command, Held, NotAdmitted, Pull, Role, SourceView, Standing, Stop, StreamEnd, StreamId,
 };
-use lighter_protocol::wire::{Answer, LaterReason, Offer, Request, Response};
+use lighter_protocol::wire::{Answer, LaterReason, Offer, OfferedBlob, Request, Response};
 use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Signed, UnixTime};
 use lighter_store::{Admission, Partial, StoreError};
+use lighter_transport::limiter::{Allowance, Turns};
 use lighter_transport::{Connection, Responder};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
@@ -23,6 +24,7 @@ use super::finisher::{Finisher, FinisherQueue};
 use super::known::{Known, look};
 use super::settle::settle;
 use super::streams::Stream;
+use crate::guest::{self, decide::Verdict};
 use crate::limits::PULL_EVENTS_MAX;
 use crate::shared::{Handle, now};
 use crate::sources::{self, Found};
@@ -99,13 +101,15 @@ async fn pull(
         let _ = responder.respond(&Response::Refused).await;
     };
     let asked = offer.clone();
-    let known = match shared.blocking(move |store| look(store, &asked)).await {
+    let closed = shared.guest.is_held().then_some(LaterReason::Paused);
+    let known = match shared.blocking(move |store| look(store, &asked, closed)).await {
         Ok(known) => known,
         Err(error) => {
             let _ = responder.respond(&Response::Later(super::LATER_S)).await;
             return Err(error);
         }
     };
+    let mut room_left = None;
     let begun = match known {
         Known::OtherContents => {
             refuse(NotAdmitted::OtherContents, responder).await;
@@ -114,6 +118,7 @@ async fn pull(
         Known::Receipted(receipt) => Pull::again(offer.clone(), from, &standing, &receipt),
         Known::Held { held, room } => {
             let held = |blob: &BlobId| held.get(blob).cloned().unwrap_or(Held::Some(Default::default()));
+            room_left = Some((room, missing(&offer, held)));
             Ok(Pull::begin(offer.clone(), from, &standing, &room, held, now()))
         }
     };
@@ -124,6 +129,7 @@ async fn pull(
             return Ok(());
         }
     };
+    shared.pulls.waits.answered(&offer, from, &commands, room_left);
     // On record before the first byte is pulled: files that no delivery refers to are removed at the next start.
     if !commands.iter().any(|command| matches!(command, Command::Stop(Stop::Declined))) {
         let recorded = offer.clone();
@@ -160,11 +166,23 @@ async fn pull(
         partials: HashMap::new(),
         finisher: finisher.queue(),
         deadline: None,
+        guest: shared.guest.verdict(),
+        went_free: true,
     };
+    driver.went_free = driver.goes_free();
     driver.hold(from);
     driver.find_sources(from);
     driver.run(commands, receiver).await;
     Ok(())
+}
+
+/// Bytes of the attachments that are missing.
+fn missing(offer: &Offer, held: impl Fn(&BlobId) -> Held) -> u64 {
+    let missing = |part: &OfferedBlob| match held(&part.id) {
+        Held::Whole => 0,
+        Held::Some(ranges) => part.size.saturating_sub(ranges.len()),
+    };
+    offer.blobs.iter().fold(0, |sum, part| sum.saturating_add(missing(part)))
 }
 
 pub(super) struct Driver<'a> {
@@ -189,6 +207,10 @@ pub(super) struct Driver<'a> {
     pub(super) partials: HashMap<BlobId, (Arc<Partial>, Arc<AtomicBool>)>,
     pub(super) finisher: FinisherQueue,
     pub(super) deadline: Option<Instant>,
+    /// What may go now.
+    pub(super) guest: watch::Receiver<Verdict>,
+    /// What is asked for was asked for without a limit.
+    pub(super) went_free: bool,
 }
 
 impl Driver<'_> {
@@ -216,16 +238,39 @@ impl Driver<'_> {
                 // The sender is this pull's own, too: the channel never closes.
                 Some(event) = receiver.recv() => self.handle(event).await,
                 () = wait => self.time_passed(),
+                // The sender is this agent's own.
+                _ = self.guest.changed() => self.limits_changed(),
             });
             while self.work.try_join_next().is_some() {}
             while self.answering.try_join_next().is_some() {}
         }
     }
 
+    /// Whether what comes has no limit now.
+    fn goes_free(&self) -> bool {
+        self.shared.guest.down.allowance() == Allowance::default()
+    }
+
+    /// With limits that were not there, what was asked for as if there were none ends here, and is asked for again in turns:
+    /// what is verified of it stays. With other limits than before, the turns are short enough to end by themselves.
+    fn limits_changed(&mut self) -> Vec<Command> {
+        let goes_free = self.goes_free();
+        let went_free = std::mem::replace(&mut self.went_free, goes_free);
+        if went_free && !self.went_free {
+            for open in self.streams.values_mut().filter(|open| !open.gauge.is_waiting()) {
+                open.is_left = true;
+                open.gauge.stop();
+            }
+        }
+        Vec::new()
+    }
+
     fn time_passed(&mut self) -> Vec<Command> {
         let now = now();
         let mut commands = Vec::new();
         if self.machine.next_look().is_some_and(|at| at <= now.instant) {
+            let held: Vec<_> = self.streams.iter().filter(|(_, open)| open.gauge.has_waited()).collect();
+            self.machine.handle_held(&held.into_iter().map(|(stream, _)| *stream).collect::<Vec<_>>());
             let received: Vec<_> =
                 self.streams.iter().map(|(stream, open)| (*stream, open.gauge.received())).collect();
             commands.extend(self.machine.handle_look(&received, now));
@@ -339,7 +384,8 @@ impl Driver<'_> {
     /// A stream is over. A blob that is whole now goes to its final place.
     async fn ended(&mut self, stream: StreamId, end: StreamEnd) -> Vec<Command> {
         let is_left = self.streams.remove(&stream).is_some_and(|open| open.is_left);
-        let end = if is_left && end == StreamEnd::Over { StreamEnd::Left } else { end };
+        let has_stopped = matches!(end, StreamEnd::Over | StreamEnd::Later(_));
+        let end = if is_left && has_stopped { StreamEnd::Left } else { end };
         let whole = self.machine.blob_of(stream).and_then(|blob| match self.partials.get(&blob) {
             Some((partial, _)) if partial.is_complete() => Some(blob),
             _ => None,
@@ -366,6 +412,7 @@ impl Driver<'_> {
                 let pull = lighter_transport::pull::Pull {
                     streams: 1,
                     attestation: self.attestation_for(&from),
+                    turns: Some(self.turns(blob)),
                     ..lighter_transport::pull::Pull::of(self.machine.offer().delivery, blob, size)
                         .missing(ranges)
                 };
@@ -386,6 +433,11 @@ impl Driver<'_> {
             Command::Stop(_) => {}
         }
         Vec::new()
+    }
+
+    fn turns(&self, blob: BlobId) -> Turns {
+        let Offer { delivery, manifest, blobs, .. } = self.machine.offer();
+        self.shared.guest.down.transfer(guest::transfer(*delivery, manifest.id == blob, blobs))
     }
 
     fn reread(&mut self, blob: BlobId, size: u64) {

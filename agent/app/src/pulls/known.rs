@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use lighter_protocol::pull::{Held, Room};
-use lighter_protocol::wire::Offer;
+use lighter_protocol::wire::{LaterReason, Offer};
 use lighter_protocol::{BlobId, Receipt, Signed, UnixTime};
 use lighter_store::limits::MANIFEST_SIZE_MAX;
 use lighter_store::{Here, IncomingState, Store, StoreError};
@@ -16,7 +16,7 @@ pub(super) enum Known {
 }
 
 /// Looks up what there is of a delivery. Blocks on the disk.
-pub(super) fn look(store: &Store, offer: &Offer) -> Result<Known, StoreError> {
+pub(super) fn look(store: &Store, offer: &Offer, closed: Option<LaterReason>) -> Result<Known, StoreError> {
     if let Some(incoming) = store.incoming(offer.delivery)? {
         let is_rejected = matches!(incoming.state, IncomingState::Rejected { .. });
         if is_rejected || !store.is_same(&incoming, offer)? {
@@ -42,7 +42,7 @@ pub(super) fn look(store: &Store, offer: &Offer) -> Result<Known, StoreError> {
         manifest_size_max: MANIFEST_SIZE_MAX,
         quota_left: space.quota_left,
         disk_left: space.disk_left,
-        closed: None,
+        closed,
     };
     Ok(Known::Held { held, room })
 }

@@ -7,7 +7,7 @@ use lighter_protocol::pull::{Role, SourceView, StreamEnd, StreamId};
 use lighter_protocol::{Attestation, BlobId, PeerId, Signed, UnixTime};
 use lighter_store::{Partial, Wanted};
 use lighter_transport::Connection;
-use lighter_transport::error::{Misbehaviour, PeerError};
+use lighter_transport::error::{GiveUp, Misbehaviour, PeerError};
 use lighter_transport::pull::{Gauge, Pull, PullError};
 use tokio::task::AbortHandle;
 
@@ -113,6 +113,8 @@ fn stream_end(ended: Result<(), PullError>, blob: BlobId, source: PeerId) -> Str
             tracing::warn!(%blob, %source, %error, "what it sends is wrong: not asked again for this delivery");
             StreamEnd::Wrong
         }
+        // Its own limits hold it up: it is asked again.
+        PullError::Peer(PeerError::GaveUp(GiveUp::Cancelled)) => StreamEnd::Later(super::LATER_S),
         PullError::Peer(_) | PullError::Invalid(_) => StreamEnd::Over,
         PullError::Sink(error) => {
             tracing::warn!(%blob, %error, "what was pulled cannot be written");

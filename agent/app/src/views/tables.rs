@@ -6,7 +6,9 @@ use lighter_protocol::UnixTime;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::{Cancelled, DeliveryState, DomainStatus, List, Lookup, OutboxStatus, PullSource, Status};
+use super::{
+    Cancelled, DeliveryState, DomainStatus, List, Lookup, OutboxStatus, PullSource, Removed, Status, WaitRow,
+};
 
 impl fmt::Display for DeliveryState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,6 +59,15 @@ impl fmt::Display for Status {
             size(self.store.bytes_used),
             size(self.store.bytes_free)
         )?;
+        for (number, line) in self.limits.lines().into_iter().enumerate() {
+            writeln!(f, "{:10} {line}", if number == 0 { "limits" } else { "" })?;
+        }
+        for WaitRow { delivery, bytes, reason } in &self.waiting {
+            writeln!(f, "delivery   {delivery}, {}, {reason}", size(*bytes))?;
+        }
+        if self.waiting_more > 0 {
+            writeln!(f, "           and {} more that wait", self.waiting_more)?;
+        }
         if self.pulling > 0 {
             writeln!(f, "pulling    {} deliveries", self.pulling)?;
         }
@@ -115,6 +126,12 @@ impl fmt::Display for Cancelled {
     }
 }
 
+impl fmt::Display for Removed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: let go of, {} are free again", self.delivery, size(self.bytes_freed))
+    }
+}
+
 impl fmt::Display for OutboxStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problem = self.problem.as_ref().map_or(String::new(), |problem| format!(" ({problem})"));
@@ -151,6 +168,11 @@ impl fmt::Display for List {
                 delivery.state,
                 delivery.delivery
             )?;
+            if let Some(reason) =
+                delivery.reason.as_ref().filter(|_| delivery.state != DeliveryState::Rejected)
+            {
+                writeln!(f, "    {reason}")?;
+            }
             for part in &delivery.parts {
                 writeln!(f, "    {:>10}  {}  {}", size(part.size), part.id, part.name)?;
             }

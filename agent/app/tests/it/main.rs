@@ -6,6 +6,7 @@ mod across;
 mod commands;
 mod gets;
 mod groups;
+mod guest;
 mod hostile;
 mod outbox;
 mod outgoing;

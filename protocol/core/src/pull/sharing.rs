@@ -59,6 +59,8 @@ struct Open {
     is_cut: bool,
     /// It was told to stop, and will have ended soon.
     is_left: bool,
+    /// It waited on this side since the last look.
+    is_held: bool,
 }
 
 impl Sharing {
@@ -156,6 +158,15 @@ impl Sharing {
         Vec::new()
     }
 
+    /// These wait on this side: until the next look, nothing is made of how little comes on them.
+    pub(super) fn hold(&mut self, streams: &[StreamId]) {
+        for stream in streams {
+            if let Some(open) = self.streams.get_mut(stream) {
+                open.is_held = true;
+            }
+        }
+    }
+
     /// It was looked how many bytes have come on each stream so far: who is slow has less to do from now on, who stalled
     /// nothing.
     pub(super) fn look(&mut self, received: &[(StreamId, u64)], now: Now) -> Vec<Command> {
@@ -169,7 +180,7 @@ impl Sharing {
             let Some(open) = self.streams.get_mut(stream) else { continue };
             let before = open.received;
             open.received = before.max(*bytes);
-            if open.since <= looked {
+            if open.since <= looked && !open.is_held {
                 open.speed = Some(smoothed(open.speed, open.received - before, passed));
             }
             let moved = open.received.max(open.brought);
@@ -178,9 +189,10 @@ impl Sharing {
         }
         let streams = &self.streams;
         self.sources.measure(passed, now.instant, |peer| {
-            let mut of = streams.values().filter(|open| open.from == *peer).peekable();
+            let mut of = streams.values().filter(|open| open.from == *peer && !open.is_held).peekable();
             (of.peek().is_some(), of.any(|open| open.since <= looked))
         });
+        self.streams.values_mut().for_each(|open| open.is_held = false);
         let stalled = self.sources.stalled(now.instant);
         stalled
             .into_iter()
@@ -260,6 +272,7 @@ impl Sharing {
             speed: None,
             is_cut: false,
             is_left: false,
+            is_held: false,
         };
         self.streams.insert(stream, open);
         self.sources.asked(&from, now.instant);

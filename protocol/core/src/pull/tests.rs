@@ -557,3 +557,51 @@ fn a_failed_sync_receipts_nothing() {
     assert_eq!(pull.handle_not_synced(), [Command::Stop(Stop::NoSource)]);
     assert!(pull.handle_receipted(&signed(&receipt(), STORE)).is_empty());
 }
+
+// ---- turns on this side ----
+
+/// Two sources with streams open on each; for ten seconds bytes come on all streams but one source's, which are held up or not.
+/// The streams that are left for it.
+fn left_after_ten_quiet_seconds(is_held: bool) -> Vec<StreamId> {
+    let big = Offer { blobs: vec![crate::wire::OfferedBlob { size: 1 << 30, ..blob(7, 1) }], ..offer() };
+    let (mut pull, commands) = Pull::begin(big, peer(RELAY), &Standing::OwnRelay, &ROOMY, nothing, now());
+    let (manifest, _) = gets(commands);
+    bring(&mut pull, manifest[0].0, &manifest[0].2);
+    let mut open: Vec<StreamId> = Vec::new();
+    let mut quiet: Vec<StreamId> = Vec::new();
+    for command in pull.handle_source(peer(SENDER), Role::Relay, now()) {
+        if let Command::Get { stream, .. } = command {
+            quiet.push(stream);
+        }
+    }
+    open.extend(
+        (0..64).map(StreamId).filter(|stream| pull.blob_of(*stream).is_some() && !quiet.contains(stream)),
+    );
+    assert!(!open.is_empty() && !quiet.is_empty());
+    let (mut left, mut received) = (Vec::new(), 0);
+    for look in 1..=20 {
+        received += 100_000;
+        let at = now().plus(Duration::from_millis(500 * look));
+        let seen: Vec<_> = open
+            .iter()
+            .map(|stream| (*stream, received))
+            .chain(quiet.iter().map(|stream| (*stream, 0)))
+            .collect();
+        if is_held {
+            pull.handle_held(&quiet);
+        }
+        for command in pull.handle_look(&seen, at) {
+            if let Command::Leave { stream } = command {
+                left.push(stream);
+            }
+        }
+    }
+    left.retain(|stream| quiet.contains(stream));
+    left
+}
+
+#[test]
+fn a_source_whose_streams_wait_for_their_turn_here_has_not_stalled() {
+    assert!(!left_after_ten_quiet_seconds(false).is_empty(), "one that brings nothing by itself has");
+    assert!(left_after_ten_quiet_seconds(true).is_empty());
+}

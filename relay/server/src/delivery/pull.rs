@@ -72,7 +72,7 @@ pub(super) async fn send(peer: &Peer, responder: Responder, get: &Get, stored: S
         Err(error @ (ServeError::Read(_) | ServeError::Damaged { .. })) => {
             tracing::error!(delivery = %get.delivery, blob = %get.blob, %error, "a stored blob cannot be sent");
         }
-        Err(error @ ServeError::Peer(_)) => {
+        Err(error @ (ServeError::Peer(_) | ServeError::Held)) => {
             tracing::debug!(delivery = %get.delivery, %error, "not sent to its end");
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use lighter_agent::carriers::Carriers;
 use lighter_agent::config::{Config, LocationConfig};
+use lighter_agent::guest::Guest;
 use lighter_agent::serve;
 use lighter_agent::shared::{Attested, Handle, Shared};
 use lighter_protocol::limits::OFFER_BLOBS_MAX;
@@ -71,11 +72,13 @@ fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
         outbox: Default::default(),
         address_books: Default::default(),
         store: Default::default(),
+        guest: Default::default(),
     };
     let endpoint = Endpoint::bind(&identity, ANY_PORT.into(), EndpointConfig::default())?;
     let carriers = Carriers::new(&config, None)?;
     let finder = Finder::new(&config.finding)?;
-    let shared = Shared::new(config, identity, store, endpoint, location, carriers, finder);
+    let guest = Guest::new(config.guest.clone(), None);
+    let shared = Shared::new(config, identity, store, endpoint, location, carriers, finder, guest);
     shared.membership.send_modify(|membership| {
         membership.attestation = Some(Attested { signed, attestation });
     });
