@@ -73,6 +73,7 @@ fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
         address_books: Default::default(),
         store: Default::default(),
         guest: Default::default(),
+        outgoing: Default::default(),
     };
     let endpoint = Endpoint::bind(&identity, ANY_PORT.into(), EndpointConfig::default())?;
     let carriers = Carriers::new(&config, None)?;
