@@ -19,7 +19,7 @@ use crate::limits::{EXPIRE_INTERVAL, OUTGOING_LISTED, STOP_TIME_MAX};
 use crate::outbox::Outbox;
 use crate::shared::{Handle, Shared};
 use crate::{
-    carriers, control, drops, offers, outbox, registration, serve, sessions, submission, wake, ways,
+    carriers, control, drops, offers, outbox, port_mapping, registration, serve, sessions, submission, wake, ways,
 };
 
 /// Why the agent does not start.
@@ -57,6 +57,8 @@ pub struct Agent {
     shared: Handle,
     /// Says offline at the end: it is waited for.
     registration: JoinHandle<()>,
+    /// Gives the router's port back at the end.
+    port_mapping: JoinHandle<()>,
     tasks: JoinSet<()>,
 }
 
@@ -91,6 +93,7 @@ impl Agent {
         let shared = Shared::new(config, identity, store, endpoint, location, carriers, finder, guest);
         offers::resume(&shared).await?;
         let registration = tokio::spawn(registration::run(shared.clone()));
+        let port_mapping = tokio::spawn(port_mapping::run(shared.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(sessions::run(shared.clone()));
         tasks.spawn(serve::run(shared.clone()));
@@ -102,7 +105,7 @@ impl Agent {
         if let Some(listener) = listener {
             tasks.spawn(control::run(shared.clone(), listener));
         }
-        Ok(Self { shared, registration, tasks })
+        Ok(Self { shared, registration, port_mapping, tasks })
     }
 
     /// What its tasks share.
@@ -128,8 +131,10 @@ impl Agent {
     /// Stops cleanly: says offline, tells the peers, ends.
     pub async fn stop(mut self) {
         self.shared.stop.cancel();
-        if timeout(STOP_TIME_MAX, &mut self.registration).await.is_err() {
+        let said = async { tokio::join!(&mut self.registration, &mut self.port_mapping) };
+        if timeout(STOP_TIME_MAX, said).await.is_err() {
             self.registration.abort();
+            self.port_mapping.abort();
         }
         self.tasks.shutdown().await;
         self.shared.offers.stop();

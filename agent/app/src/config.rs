@@ -244,6 +244,9 @@ impl Default for QuicConfig {
 pub struct NetworkConfig {
     /// Whether peers on the local network are found by multicast DNS, and find this one.
     pub mdns: bool,
+    /// Whether a home router is asked (PCP, NAT-PMP, UPnP) for a port that leads to this store. Not where `quic.advertise`
+    /// says which addresses do.
+    pub port_mapping: bool,
     /// The HTTP proxy that web servers are reached through, the location server and relays among them:
     /// `http://[NAME:PASSWORD@]HOST:PORT`. Absent: what `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say; empty: none at all.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -255,7 +258,7 @@ pub struct NetworkConfig {
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { mdns: true, proxy: None, no_proxy: String::new() }
+        Self { mdns: true, port_mapping: true, proxy: None, no_proxy: String::new() }
     }
 }
 
@@ -547,6 +550,7 @@ mod tests {
             key: KeyConfig::Keyring { entry: "alice@example.org 1".to_owned() },
             quic: QuicConfig { advertise: vec!["192.0.2.1:7443".parse().unwrap()], ..QuicConfig::default() },
             network: NetworkConfig {
+                port_mapping: false,
                 mdns: false,
                 proxy: Some("http://proxy.example.org:3128".to_owned()),
                 no_proxy: "example.org".to_owned(),

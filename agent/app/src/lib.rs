@@ -40,6 +40,7 @@ pub mod offers;
 pub mod outbox;
 mod output;
 pub mod progress;
+pub mod port_mapping;
 pub mod pulls;
 pub mod registration;
 pub mod remove;

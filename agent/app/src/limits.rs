@@ -252,6 +252,28 @@ pub const STUB_LINE_LEN_MAX: usize = lighter_message::limits::FIELD_LEN_MAX;
 pub const NAMES_TRIED_MAX: u32 = 1_000;
 /// Bytes read or written at a time where something streams through.
 pub const COPY_LEN: usize = 64 * 1024;
+/// How long a router is asked to keep a mapping: what RFC 6886 §3.3 recommends, halved, since one that lost power forgets it.
+pub const PORT_LIFETIME: Duration = Duration::from_hours(1);
+/// A mapping is renewed at half its life, and not more often than this,
+pub const PORT_RENEW_MIN: Duration = Duration::from_secs(30);
+/// nor less often: a router that was restarted has none.
+pub const PORT_RENEW_MAX: Duration = Duration::from_mins(15);
+/// How long after a refusal a router is asked again: doubled with each one,
+pub const PORT_RETRY_MIN: Duration = Duration::from_mins(1);
+/// up to this.
+pub const PORT_RETRY_MAX: Duration = Duration::from_hours(1);
+/// How often it is looked whether there is a router now, beside each change of network.
+pub const PORT_SETTLE: Duration = Duration::from_mins(15);
+/// How long the first PCP or NAT-PMP request waits for its answer (RFC 6886 §3.1); each further one twice as long.
+pub const PORT_ASK_TIME_FIRST: Duration = Duration::from_millis(250);
+/// Requests after the first. RFC 6886 §3.1 has eight, which last a minute; a router in the same house answers the second.
+pub const PORT_ASK_RETRIES: usize = 2;
+/// How long a UPnP router is searched for.
+pub const PORT_SEARCH_TIME_MAX: Duration = Duration::from_secs(4);
+/// How long a UPnP router may take to map a port.
+pub const PORT_UPNP_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the router may take to hear that the port is not needed any more.
+pub const PORT_RELEASE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long an HTTP server may be silent during a download.
 pub const HTTP_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Times that a broken download is taken up again where it stopped, without a byte of progress in between.
@@ -296,6 +318,8 @@ const _: () = assert!(
 );
 const _: () = assert!(MEETINGS_AT_ONCE_MAX < lighter_transport::limits::CONNECTIONS_PER_PEER_MAX);
 const _: () = assert!(QUIET_LOOK_INTERVAL.as_secs() * 2 < lighter_transport::limits::IDLE_TIME_MAX.as_secs());
+const _: () = assert!(PORT_RENEW_MAX.as_secs() * 2 < PORT_LIFETIME.as_secs());
+const _: () = assert!(PORT_RELEASE_TIME_MAX.as_secs() < STOP_TIME_MAX.as_secs());
 const _: () = assert!(BODY_LEN_MAX * 2 <= CONTROL_LINE_LEN_MAX);
 const _: () = assert!(BOOK_FILE_LEN_MAX <= BOOKS_LEN_MAX);
 const _: () = assert!(RECIPIENTS_MAX < GROUP_MEMBERS_MAX);

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::dial;
 use crate::drops;
 use crate::limits::{RECONNECT_MAX, RECONNECT_MIN, REGISTRATION_LIFE, STOP_TIME_MAX};
+use crate::port_mapping::PortMappingStatus;
 use crate::shared::{Attested, Handle, Membership};
 
 /// The store's durable counter of registrations.
@@ -23,7 +24,8 @@ pub const SEQUENCE: &str = "registration";
 /// Stays registered until the agent is to stop; then says offline.
 pub async fn run(shared: Handle) {
     let stop = shared.stop.clone();
-    let mut member = Member { shared, sequence_min: 1, shown: Shown::All, wait: RECONNECT_MIN };
+    let mut member =
+        Member { shared, sequence_min: 1, shown: Shown::All, mapped: None, wait: RECONNECT_MIN };
     tokio::select! {
         () = stop.cancelled() => {}
         () = member.stay() => {}
@@ -31,8 +33,19 @@ pub async fn run(shared: Handle) {
     member.leave().await;
 }
 
-/// Where the store can be reached, as far as this machine knows.
+/// Where the store can be reached, as far as this machine knows: its own addresses, and what its router maps to it.
 pub fn addresses(shared: &Handle) -> Vec<SocketAddr> {
+    let mut addresses = local_addresses(shared);
+    addresses.extend(mapped(shared.port_mapping.borrow().as_ref()));
+    addresses
+}
+
+fn mapped(status: Option<&PortMappingStatus>) -> Option<SocketAddr> {
+    status?.address
+}
+
+/// Where the store listens, as far as this machine knows.
+pub fn local_addresses(shared: &Handle) -> Vec<SocketAddr> {
     let quic = &shared.config.quic;
     if !quic.advertise.is_empty() {
         return quic.advertise.clone();
@@ -75,6 +88,8 @@ struct Member {
     sequence_min: u64,
     /// Which addresses are registered.
     shown: Shown,
+    /// What the router mapped when it last registered.
+    mapped: Option<SocketAddr>,
     wait: Duration,
 }
 
@@ -92,6 +107,7 @@ impl Member {
             tokio::select! {
                 () = sleep(pause) => {}
                 _ = wakes.changed() => {}
+                () = self.remapped() => {}
             }
         }
     }
@@ -100,6 +116,7 @@ impl Member {
         let floor = self.sequence_min;
         let sequence = self.shared.blocking(move |store| store.next_number(SEQUENCE, floor)).await;
         let sequence = sequence.map_err(|error| LocationError::Unreachable(Box::new(error)))?;
+        self.mapped = mapped(self.shared.port_mapping.borrow().as_ref());
         let registration = Registration {
             mailbox: self.shared.mailbox().clone(),
             peer: self.shared.identity.peer(),
@@ -133,6 +150,7 @@ impl Member {
             tokio::select! {
                 () = sleep(pause) => {}
                 _ = wakes.changed() => return Duration::ZERO,
+                () = self.remapped() => return Duration::ZERO,
             }
             match self.shared.location.ping(&answer.session).await {
                 Ok(pong) => {
@@ -148,6 +166,15 @@ impl Member {
                 Err(LocationError::Unauthorised) => return Duration::ZERO,
                 Err(error) => return self.failed(&error),
             }
+        }
+    }
+
+    /// Waits until the router maps something else than when it last registered.
+    async fn remapped(&self) {
+        let mut mapping = self.shared.port_mapping.subscribe();
+        let is_told = mapping.wait_for(|status| mapped(status.as_ref()) != self.mapped).await.is_ok();
+        if !is_told {
+            std::future::pending().await // the agent is going
         }
     }
 

@@ -22,6 +22,7 @@ use crate::limits::{OFFERS_MAX, OUTGOING_OFFERS_MAX, OUTGOING_SERVES_MAX, SERVES
 use crate::links::Links;
 use crate::offers::Offers;
 use crate::outbox::status::OutboxStatus;
+use crate::port_mapping::PortMappingStatus;
 use crate::pulls::Pulls;
 use crate::submission::status::SubmissionStatus;
 use crate::ways::Ways;
@@ -56,6 +57,8 @@ pub struct Shared {
     pub links: Links,
     /// Carriers to relays: what worked where.
     pub carriers: Carriers,
+    /// The port that the home router maps to this store; none where no router is in between, or it is not wanted.
+    pub port_mapping: watch::Sender<Option<PortMappingStatus>>,
     /// Ways to peers: who is expected, who knocked.
     pub ways: Ways,
     /// How much of line, battery and time transfers may use.
@@ -132,6 +135,7 @@ impl Shared {
             wakes: watch::Sender::default(),
             links: Links::default(),
             carriers,
+            port_mapping: watch::Sender::default(),
             ways: Ways::default(),
             pulls: Pulls::default(),
             offers: Offers::default(),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::guest::view::GuestView;
 use crate::outbox::status::OutboxStatus;
+use crate::port_mapping::PortMappingStatus;
 use crate::submission::status::SubmissionStatus;
 use crate::ways::Way;
 
@@ -44,6 +45,9 @@ pub struct Status {
     pub registered: bool,
     /// Where others can reach it.
     pub addresses: Vec<SocketAddr>,
+    /// The port that the home router maps to it; none where no router is in between, or it is not wanted.
+    #[serde(default)]
+    pub port_mapping: Option<PortMappingStatus>,
     /// Whether its receipts release; unknown while it is not attested.
     pub primary: Option<bool>,
     /// The domain's relays, and whether there is a session with each.

@@ -17,7 +17,7 @@ pub async fn run(shared: Handle) {
     let mut changes = network::Changes::listen()
         .inspect_err(|error| tracing::info!(%error, "changes of network are noticed by looking only"))
         .ok();
-    let mut watch = Watch::begin(Instant::now(), UnixTime::now(), registration::addresses(&shared));
+    let mut watch = Watch::begin(Instant::now(), UnixTime::now(), registration::local_addresses(&shared));
     loop {
         let changed = async {
             match &changes {
@@ -35,7 +35,7 @@ pub async fn run(shared: Handle) {
                 }
             },
         }
-        if let Some(why) = watch.look(Instant::now(), UnixTime::now(), registration::addresses(&shared)) {
+        if let Some(why) = watch.look(Instant::now(), UnixTime::now(), registration::local_addresses(&shared)) {
             tracing::info!(?why, "connections are looked after at once");
             shared.location.forget_connections();
             shared.finder.network_changed();

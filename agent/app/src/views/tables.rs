@@ -7,7 +7,8 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::{
-    Cancelled, DeliveryState, DomainStatus, List, Lookup, OutboxStatus, PullSource, Removed, Status, WaitRow,
+    Cancelled, DeliveryState, DomainStatus, List, Lookup, OutboxStatus, PortMappingStatus, PullSource, Removed,
+    Status, WaitRow,
 };
 
 impl fmt::Display for DeliveryState {
@@ -36,6 +37,15 @@ impl fmt::Display for Status {
         if self.running {
             let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
             writeln!(f, "addresses  {}", or_none(&addresses.join(", ")))?;
+            match &self.port_mapping {
+                Some(PortMappingStatus { address: Some(address), by: Some(by), .. }) => {
+                    writeln!(f, "router     maps {address} to here ({by})")?;
+                }
+                Some(PortMappingStatus { problem: Some(problem), .. }) => {
+                    writeln!(f, "router     no port mapped: {problem}")?;
+                }
+                _ => {}
+            }
             for relay in &self.relays {
                 let connected = match relay.carrier.filter(|_| relay.connected) {
                     None if relay.connected => "connected".to_owned(),
