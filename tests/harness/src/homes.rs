@@ -43,6 +43,10 @@ pub enum Router {
     Closed,
     /// A full cone that also lets its own hosts reach each other by their outside addresses.
     Hairpin,
+    /// Port-restricted, and ready for a daemon that maps ports where a host asks for one (`peers::Miniupnpd`).
+    PortMapping,
+    /// The same, behind another port-restricted one: what it maps is of no use.
+    DoublePortMapping,
 }
 
 /// The internet, and the homes at it.
@@ -89,6 +93,27 @@ impl HomeHost {
         let nft = ["netns", "exec", &router, "nft", "-f", "-"].map(ToOwned::to_owned);
         run_ok("ip".as_ref(), nft, NO_UDP.as_bytes()).await?;
         Ok(())
+    }
+
+    /// From now on its router does not answer PCP.
+    ///
+    /// # Errors
+    /// Where the kernel does not do it.
+    pub async fn without_pcp(&self) -> Result<()> {
+        let nft = ["netns", "exec", &self.home.name("router"), "nft", "-f", "-"].map(ToOwned::to_owned);
+        run_ok("ip".as_ref(), nft, NO_PCP.as_bytes()).await?;
+        Ok(())
+    }
+
+    /// The rules of a chain of its router, as nftables lists them.
+    ///
+    /// # Errors
+    /// Where there is no such chain.
+    pub async fn rules_of(&self, family: &str, table: &str, chain: &str) -> Result<String> {
+        let router = self.home.name("router");
+        let list = ["netns", "exec", &router, "nft", "list", "chain", family, table, chain];
+        let listed = run_ok("ip".as_ref(), list.map(ToOwned::to_owned), &[]).await?;
+        Ok(String::from_utf8_lossy(&listed).into_owned())
     }
 
     /// From now on it sends no more than so much.
@@ -142,7 +167,7 @@ impl Internet {
         }
         let name = home.name("router");
         namespace(&name).await?;
-        if router == Router::Double {
+        if matches!(router, Router::Double | Router::DoublePortMapping) {
             let outer = home.name("outer");
             namespace(&outer).await?;
             home.plug_in(&outer).await?;
@@ -243,6 +268,10 @@ fn rules(router: Router) -> String {
         Router::Closed => "drop",
         _ => "",
     };
+    let (to_router, mapped) = match router {
+        Router::PortMapping | Router::DoublePortMapping => (r#"iifname "lan" accept"#, MAPPED),
+        _ => ("", ""),
+    };
     let no_udp = if router == Router::UdpBlocked { NO_UDP } else { "" };
     format!(
         r#"
@@ -256,6 +285,7 @@ fn rules(router: Router) -> String {
                 oifname "wan" masquerade{far}
             }}
             chain into {{ type filter hook input priority 0;
+                {to_router}
                 ct state new meta l4proto udp drop
             }}
             chain across {{ type filter hook forward priority 0;
@@ -266,9 +296,31 @@ fn rules(router: Router) -> String {
             }}
         }}
         {no_udp}
+        {mapped}
         "#
     )
 }
+
+/// Where a daemon puts the ports that it maps.
+const MAPPED: &str = r#"
+        table inet ports {
+            chain forward { }
+            chain mapped { }
+            chain behind { }
+            chain before { type nat hook prerouting priority -110;
+                jump mapped
+            }
+        }
+"#;
+
+/// Whoever asks a router by PCP hears nothing: version 2 is the first byte of its datagrams (RFC 6887 §7.1).
+const NO_PCP: &str = r#"
+        table ip old {
+            chain into { type filter hook input priority -10;
+                udp dport 5351 @th,64,8 2 drop
+            }
+        }
+"#;
 
 /// Lets no UDP through, whatever else a router does.
 const NO_UDP: &str = r#"

@@ -8,6 +8,7 @@ mod browser;
 mod dovecot;
 mod examples;
 mod garage;
+mod miniupnpd;
 mod name_server;
 mod nginx;
 mod postfix;
@@ -28,6 +29,7 @@ pub use browser::{Browser, View};
 pub use dovecot::Dovecot;
 pub use examples::example;
 pub use garage::Garage;
+pub use miniupnpd::{Answers, Miniupnpd};
 pub use name_server::{NameServer, Saying};
 pub use nginx::Nginx;
 pub use postfix::{Postfix, Route};
@@ -73,6 +75,27 @@ struct Foreground {
     life: Option<ChildStdin>,
 }
 
+/// What a server shows that it is ready by.
+#[derive(Clone, Copy, Debug)]
+enum Ready<'a> {
+    /// It takes connections at this address.
+    Answers(SocketAddr),
+    /// Its log has these words.
+    Says(&'a str),
+}
+
+impl From<SocketAddr> for Ready<'_> {
+    fn from(port: SocketAddr) -> Self {
+        Self::Answers(port)
+    }
+}
+
+impl<'a> From<&'a str> for Ready<'a> {
+    fn from(words: &'a str) -> Self {
+        Self::Says(words)
+    }
+}
+
 /// As who a server is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum As {
@@ -83,9 +106,15 @@ enum As {
 }
 
 impl Foreground {
-    /// Starts `command`, its output appended to `log`, and returns when `port` answers. `stop` is the shell command
-    /// that ends it; `$child` stands for its process id.
-    async fn start(whose: As, command: &[&str], stop: &str, log: &Path, port: SocketAddr) -> Result<Self> {
+    /// Starts `command`, its output appended to `log`, and returns when it is ready. `stop` is the shell command that ends
+    /// it; `$child` stands for its process id.
+    async fn start(
+        whose: As,
+        command: &[&str],
+        stop: &str,
+        log: &Path,
+        ready: impl Into<Ready<'_>>,
+    ) -> Result<Self> {
         let output = std::fs::File::options().create(true).append(true).open(log)?;
         let mut guard = shell(whose)
             .args(["-c", GUARD, "guard", stop])
@@ -96,22 +125,29 @@ impl Foreground {
             .spawn()
             .context("start sh")?;
         let mut foreground = Self { life: guard.stdin.take(), guard };
-        if let Err(error) = foreground.wait_for_port(port).await {
+        if let Err(error) = foreground.wait_until(ready.into(), log).await {
             let said = std::fs::read_to_string(log).unwrap_or_default();
             bail!("{command:?} (tests/run installs what is needed): {error}\n{said}");
         }
         Ok(foreground)
     }
 
-    async fn wait_for_port(&mut self, port: SocketAddr) -> Result<()> {
-        let connected = async {
-            while TcpStream::connect(port).await.is_err() {
+    async fn wait_until(&mut self, ready: Ready<'_>, log: &Path) -> Result<()> {
+        let is_ready = async {
+            loop {
+                let is_ready = match ready {
+                    Ready::Answers(port) => TcpStream::connect(port).await.is_ok(),
+                    Ready::Says(words) => std::fs::read_to_string(log).is_ok_and(|said| said.contains(words)),
+                };
+                if is_ready {
+                    return;
+                }
                 tokio::time::sleep(LOOK_INTERVAL).await;
             }
         };
         tokio::select! {
-            connected = tokio::time::timeout(START_TIMEOUT, connected) => {
-                connected.with_context(|| format!("nothing answers on {port}"))
+            is_ready = tokio::time::timeout(START_TIMEOUT, is_ready) => {
+                is_ready.with_context(|| format!("not ready: {ready:?}"))
             }
             status = self.guard.wait() => bail!("ended before it was ready: {}", status?),
         }
