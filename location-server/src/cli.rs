@@ -196,7 +196,9 @@ async fn serve(mut config: Config, listen: Option<SocketAddr>, domains: Vec<Stri
     })?;
     let failed = |error: std::io::Error| Failure::new(Exit::Failed, error);
     let stop = lighter_shell::stop::requested().map_err(failed)?;
-    lighter_shell::ready(&data, &Addresses { http: server.address(), url: server.url() }).map_err(failed)?;
+    let helper = server.helper_addresses().to_vec();
+    let addresses = Addresses { http: server.address(), url: server.url(), helper };
+    lighter_shell::ready(&data, &addresses).map_err(failed)?;
     tokio::select! {
         () = stop => {}
         () = server.ended() => {}
@@ -210,6 +212,9 @@ async fn serve(mut config: Config, listen: Option<SocketAddr>, domains: Vec<Stri
 struct Addresses {
     http: SocketAddr,
     url: String,
+    /// Where the helper listens, if there is one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    helper: Vec<SocketAddr>,
 }
 
 /// Where commands go: the server that runs on the data folder, or the opened database.

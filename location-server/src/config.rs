@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use lighter_protocol::Mailbox;
+use lighter_protocol::limits::ADDRESSES_MAX;
 use lighter_transport::location::FindingConfig;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,20 @@ pub struct Config {
     /// agent learns whatever these users would.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub outgoing: BTreeMap<Mailbox, Vec<String>>,
+    /// Where stores and senders behind home routers are helped to find each other: for a domain without a relay, which helps
+    /// as well. None: not here.
+    pub helper: Option<HelperConfig>,
+}
+
+/// The helper (PROTOCOL.md §8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HelperConfig {
+    /// Its UDP address.
+    pub listen: SocketAddr,
+    /// Where others reach it; needed where `listen` is not one address. Empty: `listen`.
+    #[serde(default)]
+    pub advertise: Vec<SocketAddr>,
 }
 
 /// Certificate and key, PEM.
@@ -126,6 +141,7 @@ impl Default for Config {
             connections: ConnectionsConfig::default(),
             finding: FindingConfig::default(),
             outgoing: BTreeMap::new(),
+            helper: None,
         }
     }
 }
@@ -204,6 +220,16 @@ impl Config {
         if self.connections.max == 0 || self.connections.per_network_max == 0 {
             return Err(ConfigError::Value("connections must be at least 1"));
         }
+        if let Some(helper) = &self.helper {
+            if helper.advertise.is_empty() && helper.listen.ip().is_unspecified() {
+                return Err(ConfigError::Value(
+                    "helper.advertise: say at which addresses others reach the helper",
+                ));
+            }
+            if helper.advertise.len() > ADDRESSES_MAX {
+                return Err(ConfigError::Value("helper.advertise: too many addresses"));
+            }
+        }
         for domain in &mut self.domains {
             *domain = normal(domain).ok_or(ConfigError::Value("domains: not a domain"))?;
         }
@@ -278,6 +304,7 @@ mod tests {
             "domains = [\"a b\"]",
             "outgoing = { \"out@a.example\" = [\"a b\"] }",
             "domains = [\"a.example\"]\noutgoing = { \"out@a.example\" = [\"b.example\"] }",
+            "[helper]\nlisten = \"0.0.0.0:7443\"",
         ] {
             let config: Config = toml::from_str(text).unwrap();
             assert!(config.checked().is_err(), "{text}");

@@ -14,6 +14,7 @@ pub mod control;
 pub mod directory;
 pub mod engine;
 pub mod error;
+pub mod helper;
 pub mod http;
 pub mod keyring;
 pub mod limits;

@@ -92,6 +92,10 @@ pub const CONTROL_COMMAND_LEN_MAX: usize = 64 * 1024;
 pub const CONTROL_ANSWER_LEN_MAX: usize = 16 * 1024 * 1024;
 /// Stores in one page of the list of users.
 pub const USERS_PER_PAGE: usize = 1_000;
+/// Mailboxes that one connection to the helper may be a store of.
+pub const HELPER_MAILBOXES_MAX: usize = 16;
+/// After so long the helper refuses, whatever the reason.
+pub const HELPER_REFUSAL_TIME: Duration = Duration::from_millis(25);
 /// Connections to the control socket at once.
 pub const CONTROL_CONNECTIONS_MAX: usize = 8;
 /// A command on the control socket must be said, and its answer read, in so long.

@@ -12,12 +12,13 @@ mod speaking;
 mod stores;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use lighter_protocol::limits::RELAYS_MAX;
 use lighter_protocol::time::Now;
-use lighter_protocol::{PeerId, UnixTime};
+use lighter_protocol::{PeerId, RelayRecord, UnixTime};
 use lighter_transport::location::api::{DomainAnswer, EVENT_CHANGE, StorePresence};
 use lighter_transport::location::{Finder, LocationSetupError};
 use lighter_transport::{Identity, IdentityError};
@@ -56,6 +57,8 @@ pub struct Location {
     writer: Writer,
     /// Finds the location servers of other domains.
     finder: Finder,
+    /// The own helper, once it listens.
+    helper: OnceLock<RelayRecord>,
     metrics: Arc<Metrics>,
     rates: Rates,
     /// Events of the presence stream, ready to be sent.
@@ -154,6 +157,7 @@ impl Location {
             networks: config.networks(),
             rates: Rates::new(&config, now),
             finder: Finder::new(&config.finding)?,
+            helper: OnceLock::new(),
             config,
             keyring: RwLock::new(keyring),
             directory,
@@ -175,6 +179,16 @@ impl Location {
     /// The same, with its secret.
     fn signing(&self, now: UnixTime) -> Arc<Identity> {
         read(&self.keyring).signing(now).clone()
+    }
+
+    /// Has attestations and look-ups name the own helper from now on: once, before the server serves.
+    pub fn name_helper(&self, record: RelayRecord) {
+        let _ = self.helper.set(record);
+    }
+
+    /// Who helps the domain's stores: its relays, and the own helper where there is room for it.
+    fn helpers(&self, relays: &[RelayRecord]) -> Vec<RelayRecord> {
+        relays.iter().chain(self.helper.get()).take(RELAYS_MAX).cloned().collect()
     }
 
     /// Who this server is, and for whom it speaks.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError};
 use crate::error::CallError;
+use crate::helper::{HelperError, HelperServer};
 use crate::http::{HttpLimits, TlsError};
 use crate::location::admin::{AdminAnswer, AdminCommand};
 use crate::location::{Location, OpenError};
@@ -23,6 +24,7 @@ use crate::{api, control, http};
 pub struct LocationServer {
     location: Arc<Location>,
     address: SocketAddr,
+    helper_addresses: Vec<SocketAddr>,
     is_https: bool,
     tasks: JoinSet<()>,
     stopping: CancellationToken,
@@ -49,6 +51,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// There is no helper.
+    #[error("helper: {0}")]
+    Helper(#[from] HelperError),
     /// The control socket cannot be made.
     #[error("the control socket cannot be made in the data folder")]
     Control(#[source] io::Error),
@@ -80,10 +85,16 @@ impl LocationServer {
         let listener = TcpListener::bind(listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let control = control::listen(&location.config().data).map_err(StartError::Control)?;
+        let helper = location.config().helper.as_ref().map(|helper| HelperServer::bind(helper, &location));
+        let helper = helper.transpose()?;
+        let helper_addresses = helper.iter().flat_map(HelperServer::addresses).copied().collect();
         say_what_is_open(&location, address, is_https);
 
         let stopping = stopping.child_token();
         let mut tasks = JoinSet::new();
+        if let Some(helper) = helper {
+            tasks.spawn(helper.run(stopping.clone()));
+        }
         tasks.spawn(http::serve(listener, tls, api::router(&location), limits, stopping.clone()));
         tasks.spawn(control::serve(control, location.clone(), stopping.clone()));
         let (watched, stopped) = (location.clone(), stopping.clone());
@@ -93,12 +104,17 @@ impl LocationServer {
                 () = stopped.cancelled() => watched.stop(),
             }
         });
-        Ok(Self { location, address, is_https, tasks, stopping })
+        Ok(Self { location, address, helper_addresses, is_https, tasks, stopping })
     }
 
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its helper can be reached; none where it has none.
+    pub fn helper_addresses(&self) -> &[SocketAddr] {
+        &self.helper_addresses
     }
 
     /// Where programs on this machine reach it. With HTTPS the certificate's name is what others must use.

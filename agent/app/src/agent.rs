@@ -19,7 +19,8 @@ use crate::limits::{EXPIRE_INTERVAL, OUTGOING_LISTED, STOP_TIME_MAX};
 use crate::outbox::Outbox;
 use crate::shared::{Handle, Shared};
 use crate::{
-    carriers, control, drops, offers, outbox, port_mapping, registration, serve, sessions, submission, wake, ways,
+    carriers, control, drops, offers, outbox, port_mapping, registration, serve, sessions, submission, wake,
+    ways,
 };
 
 /// Why the agent does not start.

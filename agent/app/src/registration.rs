@@ -24,8 +24,7 @@ pub const SEQUENCE: &str = "registration";
 /// Stays registered until the agent is to stop; then says offline.
 pub async fn run(shared: Handle) {
     let stop = shared.stop.clone();
-    let mut member =
-        Member { shared, sequence_min: 1, shown: Shown::All, mapped: None, wait: RECONNECT_MIN };
+    let mut member = Member { shared, sequence_min: 1, shown: Shown::All, mapped: None, wait: RECONNECT_MIN };
     tokio::select! {
         () = stop.cancelled() => {}
         () = member.stay() => {}

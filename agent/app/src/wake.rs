@@ -35,7 +35,8 @@ pub async fn run(shared: Handle) {
                 }
             },
         }
-        if let Some(why) = watch.look(Instant::now(), UnixTime::now(), registration::local_addresses(&shared)) {
+        if let Some(why) = watch.look(Instant::now(), UnixTime::now(), registration::local_addresses(&shared))
+        {
             tracing::info!(?why, "connections are looked after at once");
             shared.location.forget_connections();
             shared.finder.network_changed();

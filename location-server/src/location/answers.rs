@@ -96,11 +96,11 @@ impl Location {
         // Who helps a store to find another, and what it leaves with them. Mail servers and relays wait for the store's own
         // session instead.
         let tells_all = !matches!(caller, Caller::Token(_)) && names.len() <= RELAYS_TOLD_NAMES_MAX;
-        let relays = if tells_all { directory.relays().0 } else { &[] };
+        let relays = if tells_all { self.helpers(directory.relays().0) } else { Vec::new() };
         let answer = |name| {
             let found = find(&directory, &live, caller, may_ask, name, now.wall);
             let told = |store: StoreRecord| StoreRecord {
-                relays: relays.to_vec(),
+                relays: relays.clone(),
                 sealing_keys: if tells_all {
                     sealing_keys(&directory, name, &store, now.wall)
                 } else {

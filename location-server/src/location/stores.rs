@@ -225,7 +225,7 @@ impl Location {
                 mailbox: store.key.mailbox.clone(),
                 peer: store.key.peer,
                 primary: store.primary,
-                relays: relays.to_vec(),
+                relays: self.helpers(relays),
                 issued: now.wall,
                 expires: now.wall.plus(self.attestation_lifetime()),
             };

@@ -4,6 +4,7 @@
 mod commands;
 mod foreign;
 mod guesses;
+mod helper;
 mod http;
 mod none;
 mod outgoing;

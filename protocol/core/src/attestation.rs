@@ -33,8 +33,16 @@ pub struct RelayRecord {
     pub peer: PeerId,
     /// UDP addresses of its QUIC endpoint, best first; at most [`crate::limits::ADDRESSES_MAX`].
     pub addresses: Vec<SocketAddr>,
-    /// Where it hands out attachments by ticket: `https://host` or `http://host:port`, no path, no trailing slash.
+    /// Where it hands out attachments by ticket: `https://host` or `http://host:port`, no path, no trailing slash. Empty: it
+    /// is no more than a helper (PROTOCOL.md §8): nothing waits there, and nothing can be left there.
     pub retrieval_url: String,
+}
+
+impl RelayRecord {
+    /// Whether it only helps to meet.
+    pub fn is_only_helper(&self) -> bool {
+        self.retrieval_url.is_empty()
+    }
 }
 
 impl Statement for Attestation {

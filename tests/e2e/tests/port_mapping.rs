@@ -42,7 +42,8 @@ fn a_store_whose_router_maps_a_port_is_reached_directly_from_where_no_hole_leads
                 ensure!(address.starts_with(&format!("{}:", one.outside())), "{by}: {address}");
                 mapped.insert(address.clone());
                 wait_until_found(&sender, &store, &address).await?;
-                let sent = sender.try_command(&["send", "--to", &store.mailbox, "--subject", by, file]).await?;
+                let sent =
+                    sender.try_command(&["send", "--to", &store.mailbox, "--subject", by, file]).await?;
                 ensure!(sent.status.success(), "{sent:?}");
                 wait_for_receipts(&store, 1).await?;
                 stores.push(store);
@@ -118,7 +119,8 @@ async fn wait_for_port(store: &Agent, by: &str) -> Result<String> {
 async fn wait_until_found(sender: &Agent, store: &Agent, address: &str) -> Result<()> {
     wait_for(&format!("{} reached directly", store.mailbox), async || {
         let found = sender.json(&["lookup", &store.mailbox]).await?;
-        let is_known = found["store"]["addresses"].as_array().is_some_and(|all| all.contains(&address.into()));
+        let is_known =
+            found["store"]["addresses"].as_array().is_some_and(|all| all.contains(&address.into()));
         if !is_known {
             return Ok(None);
         }

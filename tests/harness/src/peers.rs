@@ -73,6 +73,7 @@ struct Foreground {
     guard: Child,
     /// The guard's standard input, which it waits for the end of. Not the child's own: waiting would close it.
     life: Option<ChildStdin>,
+    log: PathBuf,
 }
 
 /// What a server shows that it is ready by.
@@ -124,20 +125,23 @@ impl Foreground {
             .stderr(output)
             .spawn()
             .context("start sh")?;
-        let mut foreground = Self { life: guard.stdin.take(), guard };
-        if let Err(error) = foreground.wait_until(ready.into(), log).await {
+        let mut foreground = Self { life: guard.stdin.take(), guard, log: log.to_owned() };
+        if let Err(error) = foreground.wait_until(ready).await {
             let said = std::fs::read_to_string(log).unwrap_or_default();
             bail!("{command:?} (tests/run installs what is needed): {error}\n{said}");
         }
         Ok(foreground)
     }
 
-    async fn wait_until(&mut self, ready: Ready<'_>, log: &Path) -> Result<()> {
+    async fn wait_until(&mut self, ready: impl Into<Ready<'_>>) -> Result<()> {
+        let ready = ready.into();
         let is_ready = async {
             loop {
                 let is_ready = match ready {
                     Ready::Answers(port) => TcpStream::connect(port).await.is_ok(),
-                    Ready::Says(words) => std::fs::read_to_string(log).is_ok_and(|said| said.contains(words)),
+                    Ready::Says(words) => {
+                        std::fs::read_to_string(&self.log).is_ok_and(|said| said.contains(words))
+                    }
                 };
                 if is_ready {
                     return;

@@ -112,6 +112,7 @@ async fn ask(shared: &Handle, outgoing: &Outgoing, left: &LeftDrop) -> Option<Dr
     let record =
         record.inspect_err(|error| tracing::debug!(%error, "the relay cannot be looked up")).ok()??;
     let mut relays = record.relays;
+    relays.retain(|relay| !relay.is_only_helper());
     // Relays on one catalog know the same; the one that took it knows first.
     relays.sort_by_key(|relay| relay.peer != left.relay);
     for relay in relays {

@@ -77,7 +77,12 @@ fn words(reason: LaterReason) -> &'static str {
 
 /// Whether a delivery could be left for this store at all.
 pub fn is_possible(shared: &Shared, record: &StoreRecord) -> bool {
-    !record.sealing_keys.is_empty() && record.relays.iter().any(|relay| carriers::is_possible(shared, relay))
+    !record.sealing_keys.is_empty() && record.relays.iter().any(|relay| takes(shared, relay))
+}
+
+/// Whether something may be left with `relay` from here.
+fn takes(shared: &Shared, relay: &RelayRecord) -> bool {
+    !relay.is_only_helper() && carriers::is_possible(shared, relay)
 }
 
 /// Leaves `outgoing`, which is on record, with a relay of the domain of `record`; returns when the relay has all of it,
@@ -86,7 +91,7 @@ pub fn is_possible(shared: &Shared, record: &StoreRecord) -> bool {
 /// # Errors
 /// Why it was not left. It stays as it is, to be tried again or taken back.
 pub async fn leave(shared: &Handle, outgoing: &Outgoing, record: &StoreRecord) -> Result<Left, WhyNot> {
-    let relays: Vec<_> = record.relays.iter().filter(|relay| carriers::is_possible(shared, relay)).collect();
+    let relays: Vec<_> = record.relays.iter().filter(|relay| takes(shared, relay)).collect();
     if relays.is_empty() {
         return Err(WhyNot::NoRelay);
     }

@@ -67,7 +67,11 @@ pub(crate) async fn places(shared: &Handle) -> Result<Places, Failure> {
         None => None,
     };
     Ok(Places {
-        retrieval: relays.into_iter().map(|relay| relay.retrieval_url).collect(),
+        retrieval: relays
+            .into_iter()
+            .filter(|relay| !relay.is_only_helper())
+            .map(|relay| relay.retrieval_url)
+            .collect(),
         ca_file: shared.config.location.ca_file.clone(),
         store,
         is_further,

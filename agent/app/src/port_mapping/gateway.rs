@@ -14,7 +14,12 @@ pub(super) fn of_default_route() -> Option<Ipv4Addr> {
 
 /// The gateway of the default route with the least metric.
 fn default_gateway(table: &str) -> Option<Ipv4Addr> {
-    table.lines().skip(1).filter_map(default_route).min_by_key(|(metric, _)| *metric).map(|(_, gateway)| gateway)
+    table
+        .lines()
+        .skip(1)
+        .filter_map(default_route)
+        .min_by_key(|(metric, _)| *metric)
+        .map(|(_, gateway)| gateway)
 }
 
 /// A line's metric and gateway, where it is a default route: interface, destination, gateway, flags, two counters, metric,
@@ -51,7 +56,9 @@ eth0\t0001A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0
 
     #[test]
     fn a_table_without_a_default_route_or_of_another_form_has_no_gateway() {
-        for table in ["", "Iface\n", "Iface\neth0\n", "Iface\neth0 0 zz 3 0 0 0 0\n", "Iface\neth0 0 1 3 0 0\n"] {
+        for table in
+            ["", "Iface\n", "Iface\neth0\n", "Iface\neth0 0 zz 3 0 0 0 0\n", "Iface\neth0 0 1 3 0 0\n"]
+        {
             assert_eq!(default_gateway(table), None, "{table:?}");
         }
     }

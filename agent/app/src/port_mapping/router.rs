@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use crab_nat::{InternetProtocol, PortMapping, PortMappingOptions, PortMappingType, TimeoutConfig, natpmp, pcp};
+use crab_nat::{
+    InternetProtocol, PortMapping, PortMappingOptions, PortMappingType, TimeoutConfig, natpmp, pcp,
+};
 use igd_next::aio::Gateway;
 use igd_next::aio::tokio::{Tokio, search_gateway};
 use igd_next::{AddAnyPortError, AddPortError, PortMappingProtocol, SearchOptions};
@@ -31,13 +33,17 @@ pub(super) type Nonce = pcp::Nonce;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotMapped {
     /// Nothing answered, whichever way it was asked.
-    #[error("the router answers neither PCP, NAT-PMP nor UPnP: switch one of them on there, or go on without")]
+    #[error(
+        "the router answers neither PCP, NAT-PMP nor UPnP: switch one of them on there, or go on without"
+    )]
     NoAnswer,
     /// It answered, and granted nothing.
     #[error("the router grants no port: {0}")]
     Refused(&'static str),
     /// The router is itself behind another one.
-    #[error("the router's own address outside is {0}, which nobody can reach: another router is in front of it")]
+    #[error(
+        "the router's own address outside is {0}, which nobody can reach: another router is in front of it"
+    )]
     OutsideIsPrivate(Ipv4Addr),
 }
 
@@ -203,7 +209,11 @@ async fn map_by_upnp(
         return Err(NotMapped::Refused("it named an IPv6 address for an IPv4 port"));
     };
     // One that only knows mappings without an end is asked again as often as the others.
-    Ok(Lease { address: SocketAddrV4::new(outside, port), lifetime: PORT_LIFETIME, held: Held::Upnp(gateway) })
+    Ok(Lease {
+        address: SocketAddrV4::new(outside, port),
+        lifetime: PORT_LIFETIME,
+        held: Held::Upnp(gateway),
+    })
 }
 
 /// The port outside that was granted: the one asked for, or where another host has that, any.

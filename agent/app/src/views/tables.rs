@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::{
-    Cancelled, DeliveryState, DomainStatus, List, Lookup, OutboxStatus, PortMappingStatus, PullSource, Removed,
-    Status, WaitRow,
+    Cancelled, DeliveryState, DomainStatus, List, Lookup, OutboxStatus, PortMappingStatus, PullSource,
+    Removed, Status, WaitRow,
 };
 
 impl fmt::Display for DeliveryState {

@@ -52,8 +52,8 @@ impl Dovecot {
         let command = ["dovecot", "-F", "-c", config];
         let log = folder.join("dovecot.log");
         let mut process = Foreground::start(As::Caller, &command, "kill $child", &log, lmtp).await?;
-        process.wait_for_port(imap).await?;
-        process.wait_for_port(sasl).await?;
+        process.wait_until(imap).await?;
+        process.wait_until(sasl).await?;
         Ok(Self { lmtp, imap, sasl, _process: process })
     }
 }
