@@ -272,6 +272,8 @@ pub const PORT_ASK_RETRIES: usize = 2;
 pub const PORT_SEARCH_TIME_MAX: Duration = Duration::from_secs(4);
 /// How long a UPnP router may take to map a port.
 pub const PORT_UPNP_TIME_MAX: Duration = Duration::from_secs(10);
+/// Mappings of a UPnP router that are looked at for one of this store's.
+pub const PORT_ENTRIES_MAX: u32 = 64;
 /// How long the router may take to hear that the port is not needed any more.
 pub const PORT_RELEASE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long an HTTP server may be silent during a download.

@@ -20,7 +20,8 @@ use tokio::time::timeout;
 use super::MappedBy;
 use super::keeping::{Mapping, Place};
 use crate::limits::{
-    PORT_ASK_RETRIES, PORT_ASK_TIME_FIRST, PORT_LIFETIME, PORT_SEARCH_TIME_MAX, PORT_UPNP_TIME_MAX,
+    PORT_ASK_RETRIES, PORT_ASK_TIME_FIRST, PORT_ENTRIES_MAX, PORT_LIFETIME, PORT_SEARCH_TIME_MAX,
+    PORT_UPNP_TIME_MAX,
 };
 
 /// What the router shows its user for the mapping.
@@ -233,6 +234,12 @@ async fn add_by_upnp(
     match added {
         Ok(()) => Ok(port),
         Err(AddPortError::PortInUse | AddPortError::SamePortValuesRequired) => {
+            // What was mapped to this very store before it was killed is renewed, not doubled.
+            if let Some(port) = own_entry(gateway, place).await
+                && gateway.add_port(udp, port, host, lifetime, DESCRIPTION).await.is_ok()
+            {
+                return Ok(port);
+            }
             let any = gateway.add_any_port(udp, host, lifetime, DESCRIPTION).await;
             any.map_err(|error| match error {
                 AddAnyPortError::ActionNotAuthorized => NotMapped::Refused("it is set to allow none"),
@@ -245,4 +252,19 @@ async fn add_by_upnp(
         Err(AddPortError::ActionNotAuthorized) => Err(NotMapped::Refused("it is set to allow none")),
         Err(_) => Err(NotMapped::Refused("its answer makes no sense")),
     }
+}
+
+/// The port outside that the router maps to this store already.
+async fn own_entry(gateway: &Gateway<Tokio>, place: Place) -> Option<u16> {
+    for index in 0..PORT_ENTRIES_MAX {
+        // An error stands behind the last one.
+        let entry = gateway.get_generic_port_mapping_entry(index).await.ok()?;
+        let is_own = entry.protocol == PortMappingProtocol::UDP
+            && entry.internal_port == place.host.port()
+            && entry.internal_client == place.host.ip().to_string();
+        if is_own {
+            return Some(entry.external_port);
+        }
+    }
+    None
 }
