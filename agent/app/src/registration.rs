@@ -173,7 +173,8 @@ impl Member {
         let mut mapping = self.shared.port_mapping.subscribe();
         let is_told = mapping.wait_for(|status| mapped(status.as_ref()) != self.mapped).await.is_ok();
         if !is_told {
-            std::future::pending().await // the agent is going
+            // The agent is going.
+            std::future::pending::<()>().await;
         }
     }
 

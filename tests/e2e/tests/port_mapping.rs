@@ -9,7 +9,6 @@ use lighter_harness::peers::{Answers, Miniupnpd};
 use lighter_harness::watch::{wait_for, wait_for_receipts};
 use lighter_harness::world::Options;
 use lighter_harness::{Agent, World, isolated};
-use serde_json::Value;
 
 // SPEC: A12, D6
 #[test]
@@ -124,7 +123,7 @@ async fn wait_until_found(sender: &Agent, store: &Agent, address: &str) -> Resul
         if !is_known {
             return Ok(None);
         }
-        ensure!(found["store"]["way"] == Value::from("direct"), "{found}");
+        ensure!(found["store"]["way"] == "direct", "{found}");
         Ok(Some(()))
     })
     .await
