@@ -1,9 +1,9 @@
 //! A port of the home router that leads to this agent's store (DESIGN §6): asked for by PCP (RFC 6887), NAT-PMP (RFC 6886)
 //! or UPnP (WANIPConnection), kept for as long as the agent runs, and given back when it stops.
 //!
-//! - [`keeping`]: what is mapped, for how long, and when the router is asked next: a value;
-//! - [`router`]: the three ways to ask;
-//! - [`gateway`]: which router, by the kernel's routes;
+//! - `keeping`: what is mapped, for how long, and when the router is asked next: a value;
+//! - `router`: the three ways to ask;
+//! - `gateway`: which router, by the kernel's routes;
 //! - [`run`]: the loop around them.
 //!
 //! A mapping is a help, never needed: without one, the store is reached through a hole, by its relay's session, or by drops.
