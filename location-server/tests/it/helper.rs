@@ -100,7 +100,8 @@ async fn bad_input_34_without_an_attestation_of_its_own_nobody_has_a_session_at_
     let genuine = Attestation::verify(&bobs, &world.server.peer(), UnixTime::now()).unwrap();
     let claimed = Attestation { peer: eve.peer(), ..genuine };
     let forged = Signed::sign(&claimed, eve.keypair()).unwrap();
-    let connection = connect(&endpoint(&eve), &helper).await;
+    let (at_eve, at_bob) = (endpoint(&eve), endpoint(&bob.identity));
+    let connection = connect(&at_eve, &helper).await;
     for (case, attestation) in [("another's", bobs), ("forged", forged)] {
         assert_eq!(
             ask(&connection, Request::Waiting(Waiting { attestation })).await,
@@ -109,7 +110,7 @@ async fn bad_input_34_without_an_attestation_of_its_own_nobody_has_a_session_at_
         );
     }
     // It is no relay, whoever asks.
-    let store = connect(&endpoint(&bob.identity), &helper).await;
+    let store = connect(&at_bob, &helper).await;
     let (delivery, blob) = (DeliveryId([1; 16]), BlobId::of(b"x"));
     for request in [
         Request::Have(Have::Delivery(delivery)),

@@ -146,6 +146,9 @@ impl Internet {
     /// Where the kernel does not make one.
     pub async fn new() -> Result<Self> {
         command("ip link add internet type bridge").await?;
+        // An address of its own: otherwise it would take another one with each home that is plugged in, and nobody who knows
+        // the one before would reach this side for half a minute.
+        command("ip link set internet address 02:00:00:00:00:01").await?;
         command(&format!("ip addr add {PUBLIC}/16 dev internet")).await?;
         command("ip link set internet up").await?;
         Ok(Self { homes: 0 })
