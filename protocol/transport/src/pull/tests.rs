@@ -474,14 +474,24 @@ async fn one_stream_that_fails_stops_the_others_at_once() {
     let pair = pair().await;
     let (connection, served) = (pair.source.clone(), Arc::clone(&blob));
     let source = tokio::spawn(async move {
-        let mut answers = JoinSet::new();
-        for evil in [Evil::Silent, Evil::Silent, Evil::WrongByte(0), Evil::Silent] {
+        // All of them are answered before the one that fails ends the others.
+        let (mut silent, mut failing) = (JoinSet::new(), None);
+        for number in 0..4 {
             let incoming = connection.accept_request().await.unwrap();
             let Request::Get(get) = incoming.request else { panic!("only Gets are asked here") };
-            let blob = Arc::clone(&served);
-            answers.spawn(async move { do_evil(evil, &blob, &get, incoming.responder).await });
+            if number == 2 {
+                failing = Some((get, incoming.responder));
+                continue;
+            }
+            let begun = begin(incoming.responder, served.size()).await;
+            silent.spawn(async move {
+                let (_connection, mut stream) = begun;
+                let _ = stream.send.stopped().await;
+            });
         }
-        answers.join_all().await;
+        let (get, responder) = failing.unwrap();
+        do_evil(Evil::WrongByte(0), &served, &get, responder).await;
+        silent.join_all().await;
     });
     let (pull, sink) = (Pull::of(DELIVERY, blob.id, blob.size()), Arc::new(Memory::default()));
     // Much less than the silence that would be waited for.
