@@ -485,7 +485,7 @@ async fn one_stream_that_fails_stops_the_others_at_once() {
             }
             let begun = begin(incoming.responder, served.size()).await;
             silent.spawn(async move {
-                let (_connection, mut stream) = begun;
+                let (_connection, stream) = begun;
                 let _ = stream.send.stopped().await;
             });
         }
