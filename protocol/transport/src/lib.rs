@@ -31,6 +31,7 @@
 //! ```
 
 pub mod carrier;
+mod congestion;
 pub mod connection;
 pub mod endpoint;
 pub mod error;

@@ -91,6 +91,13 @@ pub const SEND_WINDOW: u64 = 8 * 1024 * 1024;
 pub const DATAGRAM_LEN_MAX: u16 = 6_500;
 /// The largest UDP payload on a path that may lead over the internet: an Ethernet frame less IPv6 and UDP headers.
 pub const DATAGRAM_LEN_INTERNET_MAX: u16 = 1_452;
+/// The shortest round trip of a line on which losses are looked into: on shorter ways Cubic is back before anybody notices, and what
+/// is lost within a machine (a full socket buffer) shows no queue.
+pub const LOSSY_RTT_MIN: Duration = Duration::from_millis(5);
+/// Bytes under way on a line that loses without being full, at least: QUIC's initial window (RFC 9002 §7.2), …
+pub const LOSSY_WINDOW_MIN: u64 = 12_000;
+/// … and at most: what may wait to be acknowledged anyway.
+pub const LOSSY_WINDOW_MAX: u64 = SEND_WINDOW;
 /// What is asked of the system for a socket's buffers; it may give less.
 pub const SOCKET_BUFFER_LEN: usize = 2 * 1024 * 1024;
 
@@ -203,6 +210,7 @@ const _: () = assert!(TUNNEL_DATAGRAM_LEN_MAX >= 1_200); // RFC 9000 §14
 const _: () = assert!(TUNNEL_WRITE_LEN <= WEBSOCKET_MESSAGE_LEN_MAX);
 const _: () = assert!(WEBSOCKET_MESSAGE_LEN_MAX <= WEBSOCKET_WRITE_LEN_MAX);
 const _: () = assert!(TUNNEL_WINDOW_MIN < TUNNEL_WINDOW_MAX);
+const _: () = assert!(LOSSY_WINDOW_MIN < LOSSY_WINDOW_MAX);
 const _: () = assert!(PULL_MEMORY_MAX <= 32 * 1024 * 1024);
 const _: () = assert!(CONNECTIONS_PER_PEER_MAX <= CONNECTIONS_PER_NETWORK_MAX);
 const _: () = assert!(CONNECTIONS_PER_NETWORK_MAX <= CONNECTIONS_MAX);

@@ -18,6 +18,7 @@ use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::{BindError, EndpointConfig};
+use crate::congestion::AdaptiveConfig;
 use crate::identity::Identity;
 use crate::limits::{
     CONNECTION_WINDOW, DATAGRAM_LEN_INTERNET_MAX, DATAGRAM_LEN_MAX, HANDSHAKES_MAX, HOLE_INITIAL_RTT,
@@ -30,10 +31,12 @@ use crate::tunnel::pace::DelayConfig;
 /// What paces a sender.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Congestion {
-    /// RFC 9438: the usual one.
+    /// Cubic, and on a line that loses packets without being full, as much as that line carries: it finds out by itself which it is.
     #[default]
+    Adaptive,
+    /// RFC 9438, quinn's: the usual one. To compare with.
     Cubic,
-    /// For lines that lose packets without being full; quinn calls its own experimental.
+    /// quinn's, which it calls experimental. To compare with.
     Bbr,
 }
 
@@ -198,6 +201,7 @@ fn transport(config: &EndpointConfig, path: Path, manner: Manner) -> TransportCo
     }
     let pacing: Arc<dyn ControllerFactory + Send + Sync> = match (path, config.congestion) {
         (Path::Tunnel, _) => Arc::new(DelayConfig),
+        (Path::Udp(_), Congestion::Adaptive) => Arc::new(AdaptiveConfig),
         (Path::Udp(_), Congestion::Cubic) => Arc::new(CubicConfig::default()),
         (Path::Udp(_), Congestion::Bbr) => Arc::new(BbrConfig::default()),
     };
