@@ -7,6 +7,7 @@
 pub mod homes;
 pub mod imap;
 pub mod isolated;
+pub mod line;
 pub mod mail;
 pub mod network;
 pub mod peers;

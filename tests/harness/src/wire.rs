@@ -319,7 +319,7 @@ impl Ends {
 }
 
 /// Until the next packet arrives; for ever where none is on its way.
-async fn arrival(next: Option<Instant>) {
+pub(crate) async fn arrival(next: Option<Instant>) {
     match next {
         Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,
