@@ -55,17 +55,24 @@ pub(crate) async fn ask_once(address: SocketAddr, request: &[u8]) -> Result<Vec<
     Ok(connection.buffer.split_off(body))
 }
 
-struct Connection {
+/// A connection that is kept open.
+pub(crate) struct Connection {
     stream: TcpStream,
     /// One answer.
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> Result<Self> {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: Vec::with_capacity(512 * 1024) })
+    }
+
+    /// The body of the answer to one request.
+    pub(crate) async fn body_of(&mut self, request: &[u8]) -> Result<&[u8]> {
+        let body = self.ask(request).await?;
+        Ok(&self.buffer[body..])
     }
 
     /// One request and its answer; gives where the body begins in the buffer.
@@ -89,7 +96,10 @@ impl Connection {
 /// The body's length, of an answer that is good.
 fn body_len(head: &[u8]) -> Result<usize> {
     let head = std::str::from_utf8(head)?;
-    ensure!(head.starts_with("HTTP/1.1 200"), "answered {:?}", head.lines().next());
+    ensure!(head.starts_with("HTTP/1.1 20"), "answered {:?}", head.lines().next());
+    if head.starts_with("HTTP/1.1 204") {
+        return Ok(0);
+    }
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?

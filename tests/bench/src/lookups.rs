@@ -1,7 +1,7 @@
 //! Look-ups a second at the location server, with an API token, over kept-alive HTTP connections: one by one, and 1,000 at
 //! once; beside a bare axum handler that returns the same bytes, asked by the same client.
 
-mod server;
+pub(crate) mod server;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,15 +4,21 @@
 //! is the median of the rounds, and what counts is the ratio. What is measured, and what was found: `docs/performance.md`.
 
 mod appends;
+mod cost;
 mod detach;
+mod dying;
 mod http_client;
 mod lookups;
+mod lossy;
 mod measure;
 mod opening;
+mod presence;
 mod pull;
 mod rebuild;
 mod settings;
 mod tickets;
+mod worker;
+mod wormhole;
 
 use std::process::ExitCode;
 
@@ -28,7 +34,7 @@ use crate::settings::Settings;
 struct Options {
     /// Only these; all of them where none is named.
     names: Vec<String>,
-    /// Prints JSON: `[{name, ours, peer, unit, ratio, aim, met}]`; no aim is null.
+    /// Prints JSON: `[{name, ours, peer, unit, ratio, aim, met, our_cost, peer_cost}]`; what there is none of is null.
     #[arg(long)]
     json: bool,
     /// Prints the names, and runs nothing.
@@ -48,16 +54,20 @@ struct Benchmark {
 const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: "pull", run: pull::run },
     Benchmark { name: "many", run: pull::many },
+    Benchmark { name: "lossy", run: lossy::run },
+    Benchmark { name: "wormhole", run: wormhole::run },
+    Benchmark { name: "dying", run: dying::run },
     Benchmark { name: "detach", run: detach::run },
     Benchmark { name: "appends", run: appends::run },
     Benchmark { name: "rebuild", run: rebuild::run },
     Benchmark { name: "opening", run: opening::run },
     Benchmark { name: "tickets", run: tickets::run },
     Benchmark { name: "lookups", run: lookups::run },
+    Benchmark { name: "presence", run: presence::run },
 ];
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    match worker::run_if_started_as_one().unwrap_or_else(|| run(&Options::parse())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("peers: {error:#}");
@@ -108,13 +118,22 @@ fn print(text: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// The other process of a benchmark, where this is one: see [`worker`].
+    #[test]
+    fn a_worker() {
+        if let Some(ended) = worker::run_if_started_as_one() {
+            ended.unwrap();
+        }
+    }
+
     #[test]
     fn every_benchmark_runs_and_no_side_stands_still() {
         let small = "peers --rounds 1 --pull-mib 3 --many-blobs 30 --detach-mib 1 --append-writers 1,3 --appends 5 --stores 2000 \
-             --connections 3 --lookups 30 --batches 4 --ticket-kib 64,1500 --downloads-mib 4 --rebuild-mib 3 --opened-records 1000";
+             --connections 3 --lookups 30 --batches 4 --ticket-kib 64,1500 --downloads-mib 4 --rebuild-mib 3 --opened-records 1000 \
+             --lossy-mib 1 --dying-mib 48 --wormhole-mib 3 --presence-stores 500 --presence-changes 200";
         let options = Options::try_parse_from(small.split_whitespace()).unwrap();
         let comparisons = measured(&[], &options.settings).unwrap();
-        assert!(comparisons.len() >= 13, "where a peer is not installed, its comparisons are left out");
+        assert!(comparisons.len() >= 14, "where a peer is not installed, its comparisons are left out");
         for Comparison { name, ours, peer, ratio, .. } in comparisons {
             assert!([ours, peer, ratio].iter().all(|rate| rate.is_finite() && *rate > 0.0), "{name}");
         }

@@ -5,15 +5,26 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::cost::Cost;
+
 /// One way to do the work: ours, or a peer's.
 pub(crate) struct Side<'a> {
     name: String,
-    run: Box<dyn FnMut() -> Result<Duration> + 'a>,
+    run: Box<dyn FnMut() -> Result<(Duration, Option<Cost>)> + 'a>,
 }
 
 impl<'a> Side<'a> {
     /// A side that says itself how long its work took: what it prepares and clears away does not count.
-    pub(crate) fn new(name: impl Into<String>, run: impl FnMut() -> Result<Duration> + 'a) -> Self {
+    pub(crate) fn new(name: impl Into<String>, mut run: impl FnMut() -> Result<Duration> + 'a) -> Self {
+        Self { name: name.into(), run: Box::new(move || Ok((run()?, None))) }
+    }
+
+    /// The same, of work whose cost is known.
+    pub(crate) fn costed(
+        name: impl Into<String>,
+        mut run: impl FnMut() -> Result<(Duration, Cost)> + 'a,
+    ) -> Self {
+        let run = move || run().map(|(time, cost)| (time, Some(cost)));
         Self { name: name.into(), run: Box::new(run) }
     }
 
@@ -60,6 +71,10 @@ pub(crate) struct Comparison {
     pub(crate) aim: Option<f64>,
     /// Whether it is.
     pub(crate) met: Option<bool>,
+    /// What a round of ours cost, where that was looked at: the median of each figure.
+    pub(crate) our_cost: Option<Cost>,
+    /// What a round of the peer's did.
+    pub(crate) peer_cost: Option<Cost>,
 }
 
 /// Runs all sides in turn, round after round, and compares those of `pairs`.
@@ -70,12 +85,14 @@ pub(crate) fn compare(
     pairs: &[Pair],
 ) -> Result<Vec<Comparison>> {
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); sides.len()];
+    let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); sides.len()];
     // The first round warms caches, files and the processor, and does not count.
     for round in 0..=rounds {
-        for (side, rates) in sides.iter_mut().zip(&mut rates) {
-            let time = (side.run)().with_context(|| side.name.clone())?;
+        for ((side, rates), costs) in sides.iter_mut().zip(&mut rates).zip(&mut costs) {
+            let (time, cost) = (side.run)().with_context(|| side.name.clone())?;
             if round > 0 {
                 rates.push(work.amount / time.as_secs_f64());
+                costs.extend(cost);
             }
         }
     }
@@ -89,9 +106,16 @@ pub(crate) fn compare(
             ratio,
             aim,
             met: aim.map(|aim| ratio >= aim),
+            our_cost: median_cost(&costs[ours]),
+            peer_cost: median_cost(&costs[peer]),
         }
     });
     Ok(compared.collect())
+}
+
+fn median_cost(costs: &[Cost]) -> Option<Cost> {
+    let of = |figure: fn(&Cost) -> f64| median(costs.iter().map(figure));
+    (!costs.is_empty()).then(|| Cost { cpu_s: of(|cost| cost.cpu_s), peak_mib: of(|cost| cost.peak_mib) })
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -109,15 +133,34 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 pub(crate) fn table(comparisons: &[Comparison]) -> String {
     let width = comparisons.iter().map(|comparison| comparison.name.chars().count()).max().unwrap_or(0);
     let (ours, peer, ratio, aim) = ("ours", "peer", "ratio", "aim");
-    let mut text = format!("{:<width$} {ours:>10} {peer:>10} {:<9} {ratio:>6} {aim:>6}  met", "", "");
-    for Comparison { name, ours, peer, unit, ratio, aim, met } in comparisons {
+    let cost = |cost: &Option<Cost>| {
+        cost.map_or_else(
+            || "-".to_owned(),
+            |Cost { cpu_s, peak_mib }| format!("{cpu_s:.2} s {peak_mib:.0} MiB"),
+        )
+    };
+    let mut text = format!(
+        "{:<width$} {ours:>10} {peer:>10} {:<9} {ratio:>6} {aim:>6}  met  {:<18} {}",
+        "", "", "our cost", "peer's cost"
+    );
+    for comparison in comparisons {
+        let Comparison { name, ours, peer, unit, ratio, aim, met, our_cost, peer_cost } = comparison;
         let aim = aim.map_or_else(|| "-".to_owned(), |aim| format!("{aim:.2}"));
         let met = met.map_or("-", |met| if met { "yes" } else { "NO" });
         text.push_str(&format!(
-            "\n{name:<width$} {ours:>10.0} {peer:>10.0} {unit:<9} {ratio:>6.2} {aim:>6}  {met}"
+            "\n{name:<width$} {:>10} {:>10} {unit:<9} {ratio:>6.2} {aim:>6}  {met:<3}  {:<18} {}",
+            rate(*ours),
+            rate(*peer),
+            cost(our_cost),
+            cost(peer_cost)
         ));
     }
     text
+}
+
+/// Small rates with a digit more.
+fn rate(rate: f64) -> String {
+    if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
 //! Many small blobs; and a blob of 1 GiB over loopback: verified and dropped, beside raw quinn; verified into the store's files, and pulled by
 //! the agent from the offer until the receipt, beside sendme.
 //!
-//! The holder reads from the files of a store, as a sending agent does. Ours and raw quinn run in this process, each side
-//! on a runtime of its own; sendme runs as the two programs that it is.
+//! The holder reads from the files of a store, as a sending agent does. The agent and who offers to it are two processes, as
+//! sendme is; where a part of ours is measured, and for raw quinn, both sides run in this process, each on a runtime of its own.
 
 mod agent;
 mod holder;
+pub(crate) mod process;
 mod quinn;
-mod sendme;
+pub(crate) mod sendme;
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,15 +22,17 @@ use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity, Piece, P
 use tokio::runtime::Runtime;
 use tokio::task::spawn_blocking;
 
+use crate::cost::Watch;
 use crate::measure::{Comparison, Pair, Side, Work, compare};
 use crate::settings::{MIB, Settings, amount};
 use holder::{Contents, Holder};
+use process::{HoldingProcess, Plan};
 use sendme::Sendme;
 
 /// A port from the kernel.
 const ANY_PORT: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 /// Bytes of each of many blobs (DESIGN §11).
-const MANY_SIZE: u64 = 16 * 1024;
+pub(crate) const MANY_SIZE: u64 = 16 * 1024;
 /// More than enough on loopback.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -36,24 +40,30 @@ pub(crate) fn run(settings: &Settings) -> Result<Vec<Comparison>> {
     let folder = settings.temporary()?;
     let contents = Contents::make(folder.path(), 1, settings.pull_mib * MIB)?;
     let runtimes = Runtimes::start()?;
-    let sendme = Sendme::start(folder.path(), &contents.path()?)?;
-
+    let sendme = Sendme::start(&[], folder.path(), &contents.path()?)?;
     let mib = settings.pull_mib;
+    let (plan, apart) = (here(1, mib * MIB), settings.temporary()?);
+    let mut holder = HoldingProcess::start(&plan, apart.path(), None)?;
+    let own = [std::process::id()];
+    let costed = |run: &dyn Fn() -> Result<Duration>| {
+        let watch = Watch::start(&own);
+        let time = run()?;
+        Ok((time, watch.end()))
+    };
+
     let mut sides = vec![
-        Side::new(format!("pull {mib} MiB, verified"), || verified(&runtimes, &contents)),
-        Side::new("raw quinn, default MTU", || quinn::run(&runtimes, mib)),
-        Side::new(format!("agent: {mib} MiB, offer to receipt"), || {
-            let folder = settings.temporary()?;
-            agent::run(&runtimes, &contents, Store::open(folder.path(), StoreSettings::default())?)
-        }),
+        Side::costed(format!("pull {mib} MiB, verified"), || costed(&|| verified(&runtimes, &contents))),
+        Side::costed("raw quinn, default MTU", || costed(&|| quinn::run(&runtimes, mib))),
+        Side::costed(format!("agent: {mib} MiB, offer to receipt"), || holder.pull(&plan, settings)),
     ];
     let mut pairs = vec![Pair { ours: 0, peer: 1, aim: Some(0.7) }, Pair { ours: 2, peer: 1, aim: None }];
     if let Some(sendme) = &sendme {
-        sides.push(Side::new(format!("pull {mib} MiB, verified, into files"), || {
+        sides.push(Side::costed(format!("pull {mib} MiB, verified, into files"), || {
             let folder = settings.temporary()?;
-            into_files(&runtimes, &contents, &Store::open(folder.path(), StoreSettings::default())?)
+            let store = Store::open(folder.path(), StoreSettings::default())?;
+            costed(&|| into_files(&runtimes, &contents, &store))
         }));
-        sides.push(Side::new("sendme", || sendme.receive(&settings.temporary()?, contents.size)));
+        sides.push(Side::costed("sendme", || sendme.receive(&[], &settings.temporary()?, contents.size)));
         pairs.push(Pair { ours: 3, peer: 4, aim: Some(4.0) });
         pairs.push(Pair { ours: 2, peer: 4, aim: Some(2.0) });
     }
@@ -64,20 +74,22 @@ pub(crate) fn run(settings: &Settings) -> Result<Vec<Comparison>> {
 pub(crate) fn many(settings: &Settings) -> Result<Vec<Comparison>> {
     let folder = settings.temporary()?;
     let (count, size) = (settings.many_blobs, MANY_SIZE);
-    let contents = Contents::make(folder.path(), count, size)?;
-    let runtimes = Runtimes::start()?;
-    let files = folder.path().join("files");
-    contents.copy_to(&files)?;
-    let Some(sendme) = Sendme::start(folder.path(), &files)? else { return Ok(Vec::new()) };
+    let (plan, files) = (here(count, size), folder.path().join("files"));
+    let mut holder = HoldingProcess::start(&plan, folder.path(), Some(files.clone()))?;
+    let Some(sendme) = Sendme::start(&[], folder.path(), &files)? else { return Ok(Vec::new()) };
     let sides = vec![
-        Side::new(format!("agent: {count} blobs of {} KiB, offers to receipts", size / 1024), || {
-            let folder = settings.temporary()?;
-            agent::run(&runtimes, &contents, Store::open(folder.path(), StoreSettings::default())?)
+        Side::costed(format!("agent: {count} blobs of {} KiB, offers to receipts", size / 1024), || {
+            holder.pull(&plan, settings)
         }),
-        Side::new("sendme", || sendme.receive(&settings.temporary()?, u64::from(count) * size)),
+        Side::costed("sendme", || sendme.receive(&[], &settings.temporary()?, u64::from(count) * size)),
     ];
     let pairs = [Pair { ours: 0, peer: 1, aim: Some(3.0) }];
     compare(settings.rounds, Work { amount: f64::from(count), unit: "blobs/s" }, sides, &pairs)
+}
+
+/// Both processes on this machine, with nothing between them.
+pub(crate) fn here(count: u32, size: u64) -> Plan<'static> {
+    Plan { through: [&[], &[]], addresses: [Ipv4Addr::LOCALHOST.into(); 2], count, size }
 }
 
 /// The two sides of a transfer, each with its own threads.

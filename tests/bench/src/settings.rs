@@ -22,9 +22,18 @@ pub(crate) struct Settings {
     /// pull: MiB of the blob.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub(crate) pull_mib: u64,
-    /// many: blobs of 16 KiB.
+    /// many, wormhole: blobs of 16 KiB.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     pub(crate) many_blobs: u32,
+    /// lossy: MiB of the blob.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4_096))]
+    pub(crate) lossy_mib: u64,
+    /// wormhole: MiB of the file.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub(crate) wormhole_mib: u64,
+    /// dying: MiB of the blob.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(8..=65_536))]
+    pub(crate) dying_mib: u64,
     /// detach: MiB of the message.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=2_048))]
     pub(crate) detach_mib: u64,
@@ -49,9 +58,15 @@ pub(crate) struct Settings {
     /// lookups: stores that are registered.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     pub(crate) stores: u32,
-    /// lookups, tickets: connections that ask.
+    /// lookups, presence, tickets: connections that ask.
     #[arg(long, default_value_t = 16, value_parser = writers())]
     pub(crate) connections: usize,
+    /// presence: stores that are registered.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub(crate) presence_stores: u32,
+    /// presence: changes in a round.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(2..=4_000_000))]
+    pub(crate) presence_changes: u32,
     /// lookups: asked for one by one, in a round.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) lookups: u32,

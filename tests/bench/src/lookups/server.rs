@@ -1,6 +1,7 @@
 //! Both servers: the location server with many stores registered, and the bare handlers.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 use axum::Router;
@@ -8,7 +9,7 @@ use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::{get, post};
 use lighter_location::config::RatesConfig;
-use lighter_location::engine::{Engine, EngineError, Loaded};
+use lighter_location::engine::{Engine, EngineError, Loaded, RedbEngine};
 use lighter_location::http::{self, HttpLimits};
 use lighter_location::location::Location;
 use lighter_location::rows::{Change, EnrolmentRow, RegistrationRow, Row, StoreKey, TokenRow};
@@ -24,29 +25,43 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// A server that runs until its runtime ends.
-pub(super) struct Running {
-    pub(super) address: SocketAddr,
-    token: Secret,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) token: Secret,
 }
 
 /// What the bare handlers return.
-pub(super) struct Bare {
-    pub(super) one: Vec<u8>,
-    pub(super) many: Vec<u8>,
+pub(crate) struct Bare {
+    pub(crate) one: Vec<u8>,
+    pub(crate) many: Vec<u8>,
 }
 
 /// The mailbox with this number.
-pub(super) fn mailbox(number: u32) -> String {
+pub(crate) fn mailbox(number: u32) -> String {
     format!("user{number}@lighter.test")
 }
 
 impl Running {
     /// The location server: all of it, but for the database, from which questions are not answered.
-    pub(super) async fn location(stores: u32) -> Result<Self> {
+    pub(crate) async fn location(stores: u32) -> Result<Self> {
         let token = TokenKind::Api.draw(&mut StdRng::seed_from_u64(1));
         let rates = RatesConfig { token_names_per_s: u32::MAX, ..RatesConfig::default() };
         let config = Config { rates, ..Config::default() }.checked()?;
-        let engine = Box::new(Generated::new(stores, &token)?);
+        let engine = Box::new(Generated::new(stores, &token, Identity::generate())?);
+        Self::with_engine(config, engine, token).await
+    }
+
+    /// The same with a database at `path`, which takes every change; the stores are all `identity`'s.
+    pub(crate) async fn durable(stores: u32, identity: Identity, path: &Path) -> Result<Self> {
+        let token = TokenKind::Api.draw(&mut StdRng::seed_from_u64(1));
+        let rates = RatesConfig { registrations_per_s: 1_000_000, ..RatesConfig::default() };
+        let config = Config { rates, ..Config::default() }.checked()?;
+        let generated = Generated::new(stores, &token, identity)?;
+        let engine = Box::new(Durable { generated, kept: RedbEngine::open(path)? });
+        Self::with_engine(config, engine, token).await
+    }
+
+    async fn with_engine(config: Config, engine: Box<dyn Engine>, token: Secret) -> Result<Self> {
         let opening = move || Location::with_engine(config, Identity::generate(), engine);
         let location = tokio::task::spawn_blocking(opening).await??;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -57,7 +72,7 @@ impl Running {
     }
 
     /// Handlers that do nothing but return these bytes.
-    pub(super) async fn bare(bodies: Bare) -> Result<Self> {
+    pub(crate) async fn bare(bodies: Bare) -> Result<Self> {
         for body in [&bodies.one, &bodies.many] {
             let found = body.windows(7).any(|window| window == b"\"peer\":");
             ensure!(found, "the location server did not find the store");
@@ -74,7 +89,7 @@ impl Running {
     }
 
     /// A request as clients send it.
-    pub(super) fn request(&self, method: &str, path: &str, body: &str) -> Vec<u8> {
+    pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> Vec<u8> {
         let Self { address, token } = self;
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\naccept: */*\r\n",
@@ -97,18 +112,17 @@ struct Generated {
 }
 
 impl Generated {
-    fn new(stores: u32, token: &Secret) -> Result<Self> {
+    fn new(stores: u32, token: &Secret, store: Identity) -> Result<Self> {
         let now = UnixTime::now();
         let row = TokenRow {
             id: "bench".to_owned(),
             name: "bench".to_owned(),
-            scopes: vec![Scope::Lookup],
+            scopes: vec![Scope::Lookup, Scope::Presence],
             created: now,
             expires: None,
             revoked: None,
         };
         // Verified when it comes in, not when it is read from the database: one does for all.
-        let store = Identity::generate();
         let registration = Registration {
             mailbox: mailbox(0).parse()?,
             peer: store.peer(),
@@ -141,5 +155,21 @@ impl Engine for Generated {
 
     fn commit(&mut self, _changes: &[Change]) -> Result<(), EngineError> {
         Ok(())
+    }
+}
+
+/// As [`Generated`] to begin with; every change goes into a database, durably.
+struct Durable {
+    generated: Generated,
+    kept: RedbEngine,
+}
+
+impl Engine for Durable {
+    fn load(&self, each: &mut dyn FnMut(Row)) -> Result<Loaded, EngineError> {
+        self.generated.load(each)
+    }
+
+    fn commit(&mut self, changes: &[Change]) -> Result<(), EngineError> {
+        self.kept.commit(changes)
     }
 }

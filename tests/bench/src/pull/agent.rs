@@ -1,13 +1,13 @@
 //! The agent as it runs, from a relay's offer until its receipt: door, pull machine, streams, checkpoints, syncs, index.
 //! Only the location server's part is left out: the agent is given an attestation that names the holder as its relay.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use lighter_agent::carriers::Carriers;
 use lighter_agent::config::{Config, LocationConfig};
 use lighter_agent::guest::Guest;
-use lighter_agent::serve;
 use lighter_agent::shared::{Attested, Handle, Shared};
 use lighter_protocol::limits::OFFER_BLOBS_MAX;
 use lighter_protocol::wire::{Answer, Offer, OfferedBlob, Request, Response};
@@ -17,41 +17,24 @@ use lighter_transport::location::{Finder, FindingConfig, LocationClient};
 use lighter_transport::{Endpoint, EndpointConfig, Identity};
 
 use super::holder::{Contents, Holder};
-use super::{ANY_PORT, CONNECT_TIME_MAX, Runtimes};
 
+/// Whose agent it is.
+pub(super) const MAILBOX: &str = "alice@lighter.test";
 /// Long enough for slow disks.
 const RECEIPT_TIME_MAX: Duration = Duration::from_secs(600);
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
-pub(super) fn run(runtimes: &Runtimes, contents: &Contents, store: Store) -> Result<Duration> {
-    let holder = runtimes.holder.block_on(async { Holder::bind(contents) })?;
-    let (peer, address) = (holder.peer(), holder.address()?);
-    let mailbox: Mailbox = "alice@lighter.test".parse()?;
-    let agent = runtimes.puller.block_on(async { agent(store, &mailbox, peer) })?;
-    let serving = runtimes.puller.spawn({
-        let agent = agent.clone();
-        async move {
-            let connection = agent.endpoint.connect(peer, &[address], CONNECT_TIME_MAX).await?;
-            serve::connection(agent, connection).await;
-            Ok::<_, anyhow::Error>(())
-        }
-    });
-    let time = runtimes.holder.block_on(offer(&holder, &mailbox, contents))?;
-    runtimes.holder.block_on(holder.stop());
-    runtimes.puller.block_on(serving)??;
-    runtimes.puller.block_on(agent.endpoint.close());
-    Ok(time)
-}
-
-/// An agent of `mailbox` that believes `relay`.
-fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
+/// An agent of `mailbox` that believes these relays, at `address`.
+pub(super) fn agent(store: Store, mailbox: &Mailbox, relays: &[PeerId], address: IpAddr) -> Result<Handle> {
     let (domain, identity) = (Identity::generate(), Identity::generate());
     let now = UnixTime::now();
+    let relay =
+        |peer: &PeerId| RelayRecord { peer: *peer, addresses: Vec::new(), retrieval_url: String::new() };
     let attestation = Attestation {
         mailbox: mailbox.clone(),
         peer: identity.peer(),
         primary: true,
-        relays: vec![RelayRecord { peer: relay, addresses: Vec::new(), retrieval_url: String::new() }],
+        relays: relays.iter().map(relay).collect(),
         issued: now,
         expires: now.plus(AN_HOUR),
     };
@@ -75,7 +58,7 @@ fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
         guest: Default::default(),
         outgoing: Default::default(),
     };
-    let endpoint = Endpoint::bind(&identity, ANY_PORT.into(), EndpointConfig::default())?;
+    let endpoint = Endpoint::bind(&identity, (address, 0).into(), EndpointConfig::default())?;
     let carriers = Carriers::new(&config, None)?;
     let finder = Finder::new(&config.finding)?;
     let guest = Guest::new(config.guest.clone(), None);
@@ -87,7 +70,12 @@ fn agent(store: Store, mailbox: &Mailbox, relay: PeerId) -> Result<Handle> {
 }
 
 /// Offers everything, in as many deliveries as it takes, and waits for the last receipt: the time between.
-async fn offer(holder: &Holder, mailbox: &Mailbox, contents: &Contents) -> Result<Duration> {
+pub(super) async fn offer(
+    holder: &Holder,
+    mailbox: &Mailbox,
+    contents: &Contents,
+    sources: &[PeerId],
+) -> Result<Duration> {
     let (connection, mut receipts) = holder.accept().await?;
     let offered = |id: &BlobId| OfferedBlob {
         id: *id,
@@ -102,7 +90,7 @@ async fn offer(holder: &Holder, mailbox: &Mailbox, contents: &Contents) -> Resul
             mailbox: mailbox.clone(),
             manifest: contents.manifest.clone(),
             blobs: blobs.iter().map(offered).collect(),
-            sources: Vec::new(),
+            sources: sources.to_vec(),
             expires: UnixTime::now().plus(AN_HOUR),
             introduction: None,
         });

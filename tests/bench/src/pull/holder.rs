@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,9 +20,10 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::ANY_PORT;
 use crate::settings::MIB;
 
+/// What is pulled beside the blobs.
+pub(super) const MANIFEST: &[u8] = b"what the message is made of";
 /// Receipts that nobody has looked at yet.
 const RECEIPTS_MAX: usize = 1024;
 
@@ -55,7 +56,7 @@ impl Contents {
             blobs.push(import.finish(&hold, UnixTime::now())?.0);
         }
         let mut import = store.import()?;
-        import.write_all(b"what the message is made of")?;
+        import.write_all(MANIFEST)?;
         let (id, manifest_size) = import.finish(&hold, UnixTime::now())?;
         let manifest =
             OfferedBlob { id, size: manifest_size, name: String::new(), media_type: String::new() };
@@ -92,7 +93,7 @@ pub(super) struct Holder {
 impl Holder {
     /// Within a runtime: binds, and answers `Get`s on every connection.
     pub(super) fn start(contents: &Contents) -> Result<Server> {
-        let holder = Self::bind(contents)?;
+        let holder = Self::bind(contents, Ipv4Addr::LOCALHOST.into())?;
         let endpoint = holder.endpoint.clone();
         let serving = tokio::spawn(async move {
             let mut connections = JoinSet::new();
@@ -105,8 +106,8 @@ impl Holder {
     }
 
     /// Within a runtime: binds only.
-    pub(super) fn bind(contents: &Contents) -> Result<Self> {
-        let endpoint = Endpoint::bind(&Identity::generate(), ANY_PORT.into(), EndpointConfig::default())?;
+    pub(super) fn bind(contents: &Contents, address: IpAddr) -> Result<Self> {
+        let endpoint = Endpoint::bind(&Identity::generate(), (address, 0).into(), EndpointConfig::default())?;
         Ok(Self { endpoint, contents: contents.clone() })
     }
 
@@ -124,10 +125,6 @@ impl Holder {
 
     pub(super) fn address(&self) -> Result<SocketAddr> {
         Ok(self.endpoint.local_addr()?)
-    }
-
-    pub(super) async fn stop(self) {
-        self.endpoint.close().await;
     }
 }
 
