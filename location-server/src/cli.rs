@@ -108,6 +108,14 @@ enum UserCommand {
     },
     /// List users with their stores.
     List,
+    /// Confirm a user's further store at once: it waits 24 hours otherwise.
+    Confirm {
+        /// Whose.
+        mailbox: Mailbox,
+        /// The store's key.
+        #[arg(long, value_name = "PEER")]
+        peer: PeerId,
+    },
     /// Remove a user's stores and enrolment tokens, or one store: a device that was lost.
     Remove {
         /// Whose.
@@ -288,6 +296,7 @@ impl From<UserCommand> for AdminCommand {
                 Self::UserInvite { mailbox, lifetime_s: Some(u64::from(days) * SECONDS_PER_DAY) }
             }
             UserCommand::List => Self::UserList { from: 0 },
+            UserCommand::Confirm { mailbox, peer } => Self::UserConfirm { mailbox, peer },
             UserCommand::Remove { mailbox, peer } => Self::UserRemove { mailbox, peer },
         }
     }

@@ -2,18 +2,19 @@
 //!
 //! The default, with no file at all, runs on a laptop: loopback only, data below the user's data folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use lighter_protocol::Mailbox;
 use lighter_protocol::limits::ADDRESSES_MAX;
+use lighter_protocol::{Mailbox, PeerId};
 use lighter_transport::location::FindingConfig;
+use lighter_transport::location::limits::HOSTED_MAILBOXES_MAX;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Network;
-use crate::limits::{ATTESTATION_LIFETIME_MAX, CONFIG_LEN_MAX};
+use crate::limits::{ATTESTATION_LIFETIME_MAX, CONFIG_LEN_MAX, HOSTED_FILES_MAX, HOSTED_STORES_MAX};
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,9 +49,30 @@ pub struct Config {
     /// agent learns whatever these users would.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub outgoing: BTreeMap<Mailbox, Vec<String>>,
+    /// Hosted stores: of many mailboxes each (SPEC A29).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosted: Vec<HostedConfig>,
     /// Where stores and senders behind home routers are helped to find each other: for a domain without a relay, which helps
     /// as well. None: not here.
     pub helper: Option<HelperConfig>,
+}
+
+/// A hosted store, which a mail service runs for its users.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostedConfig {
+    /// Its key. It enrols for a mailbox of its own, like any store.
+    pub peer: PeerId,
+    /// Whose store it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mailboxes: Vec<Mailbox>,
+    /// Files that name more, one in each line, up to the first colon or white space: a plain list, a passwd-file of Dovecot, a map of
+    /// Postfix's. They are read again when they change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<PathBuf>,
+    /// The domain of names in the files that have none. None: such a name is a mistake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
 }
 
 /// The helper (PROTOCOL.md §8).
@@ -141,6 +163,7 @@ impl Default for Config {
             connections: ConnectionsConfig::default(),
             finding: FindingConfig::default(),
             outgoing: BTreeMap::new(),
+            hosted: Vec::new(),
             helper: None,
         }
     }
@@ -240,7 +263,41 @@ impl Config {
                 return Err(ConfigError::Value("outgoing: a domain that is not in `domains`"));
             }
         }
+        self.check_hosted()?;
         Ok(self)
+    }
+
+    fn check_hosted(&mut self) -> Result<(), ConfigError> {
+        let Self { hosted, domains, .. } = self;
+        if hosted.len() > HOSTED_STORES_MAX {
+            return Err(ConfigError::Value("hosted: too many hosted stores"));
+        }
+        let is_ours = |domain: &str| domains.is_empty() || domains.iter().any(|known| known == domain);
+        let mut peers = BTreeSet::new();
+        let mut mailboxes = BTreeSet::new();
+        for store in hosted {
+            if !peers.insert(store.peer.to_bytes()) {
+                return Err(ConfigError::Value("hosted: the same peer twice"));
+            }
+            if store.files.len() > HOSTED_FILES_MAX || store.mailboxes.len() > HOSTED_MAILBOXES_MAX {
+                return Err(ConfigError::Value("hosted: too many files or mailboxes of one store"));
+            }
+            if let Some(domain) = &mut store.domain {
+                *domain = normal(domain).ok_or(ConfigError::Value("hosted.domain: not a domain"))?;
+                if !is_ours(domain) {
+                    return Err(ConfigError::Value("hosted.domain: not in `domains`"));
+                }
+            }
+            for mailbox in &store.mailboxes {
+                if !is_ours(mailbox.domain()) {
+                    return Err(ConfigError::Value("hosted: a mailbox that is in none of `domains`"));
+                }
+                if !mailboxes.insert(mailbox.clone()) {
+                    return Err(ConfigError::Value("hosted: the same mailbox twice"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The networks that stores may register addresses of although they are not globally routable.

@@ -5,7 +5,7 @@
 //! (DESIGN §3 rule 1). The view may be ahead of the disk by one commit, some milliseconds; nothing is promised from it
 //! in between, and where that commit fails, nothing is changed any more (see [`crate::writer`]).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -57,6 +57,10 @@ pub struct Store {
     pub place: Option<Place>,
     /// What drops for it are sealed to, as it signed it. None: it never said.
     pub sealing_key: Option<Box<Signed<SealingKey>>>,
+    /// Where it is a hosted store's mailbox ([`hosting`]): which store's, by the number of all its mailboxes' presence. It is
+    /// there because the configuration says so, not because it enrolled, and `primary`, `enrolled`, `confirmed` and `place`
+    /// say nothing: see [`Directory::is_primary`], [`Directory::addresses`].
+    pub hosted: Option<StoreId>,
 }
 
 /// Where a store said that it is.
@@ -76,7 +80,7 @@ impl Store {
         self.confirmed <= now
     }
 
-    /// The addresses that are good now.
+    /// The addresses that are good now. (A hosted mailbox's: [`Directory::addresses`].)
     pub fn addresses(&self, now: UnixTime) -> &[SocketAddr] {
         match &self.place {
             Some(place) if now < place.expires => &place.addresses,
@@ -153,6 +157,10 @@ pub struct Directory {
     pins: HashMap<String, PinRow>,
     /// Changes of the own key, oldest first.
     key_changes: Vec<Signed<KeyChange>>,
+    /// Hosted stores, by the number of their mailboxes' presence.
+    hosts: BTreeMap<StoreId, hosting::Host>,
+    /// Sealing keys of stores that no enrolment was loaded for: those that hosted stores said for their mailboxes.
+    unclaimed_keys: HashMap<StoreKey, Signed<SealingKey>>,
 }
 
 impl Directory {
@@ -188,8 +196,9 @@ impl Directory {
             }
             Row::KeyChange(_, signed) => self.load_key_change(signed),
             Row::SealingKey(key, signed) => {
-                if let Some(store) = self.find(&key.mailbox, &key.peer).and_then(|id| self.store_mut(id)) {
-                    store.sealing_key = Some(Box::new(signed));
+                match self.find(&key.mailbox, &key.peer).and_then(|id| self.store_mut(id)) {
+                    Some(store) => store.sealing_key = Some(Box::new(signed)),
+                    None => drop(self.unclaimed_keys.insert(key, signed)),
                 }
             }
         }
@@ -210,10 +219,18 @@ impl Directory {
 
     /// The stores of a mailbox that may be looked up: confirmed, and registered at least once. None: not endowed.
     pub fn endowed(&self, mailbox: &Mailbox, now: UnixTime) -> impl Iterator<Item = (StoreId, &Store)> {
+        self.stores_of(mailbox).filter(move |(_, store)| self.is_endowed(store, now))
+    }
+
+    /// All stores of a mailbox, the hosted one among them.
+    fn stores_of(&self, mailbox: &Mailbox) -> impl Iterator<Item = (StoreId, &Store)> {
         let ids = self.by_mailbox.get(mailbox).map_or(&[][..], Vec::as_slice);
-        ids.iter()
-            .filter_map(|&id| Some((id, self.store(id)?)))
-            .filter(move |(_, store)| store.is_confirmed(now) && store.place.is_some())
+        ids.iter().filter_map(|&id| Some((id, self.store(id)?)))
+    }
+
+    /// Those that the mailbox's user enrolled.
+    fn enrolled(&self, mailbox: &Mailbox) -> impl Iterator<Item = (StoreId, &Store)> {
+        self.stores_of(mailbox).filter(|(_, store)| store.hosted.is_none())
     }
 
     /// An API token by its hash.
@@ -268,8 +285,14 @@ impl Directory {
         if !good {
             return Err(Refusal::NotAllowed);
         }
-        let existing = self.by_mailbox.get(&key.mailbox).map_or(0, Vec::len);
+        // A hosted store that has not taken the mailbox on keeps nothing for it.
+        let counts = |store: &Store| store.hosted.is_none() || store.sealing_key.is_some();
+        let existing = self.stores_of(&key.mailbox).filter(|(_, store)| counts(store)).count();
         let known = self.find(&key.mailbox, &key.peer);
+        if known.and_then(|id| self.store(id)).is_some_and(|store| store.hosted.is_some()) {
+            // The admin has named it: there is nothing to enrol.
+            return Err(Refusal::NotAllowed);
+        }
         if known.is_none() && (existing >= STORES_PER_MAILBOX_MAX || self.stores.len() >= STORES_MAX) {
             return Err(Refusal::Full);
         }
@@ -278,12 +301,15 @@ impl Directory {
         if let Some((id, store)) = known.and_then(|id| Some((id, self.store(id)?))) {
             return Ok(Enrolled { store: id, primary: store.primary, confirmed: store.confirmed });
         }
-        let first = existing == 0;
-        let confirmed = if first { now } else { now.plus(CONFIRMATION_DELAY) };
-        let row = EnrolmentRow { primary: first, enrolled: now, confirmed };
+        // A token that came into wrong hands opens nothing that is there: what a hosted store keeps is the user's, too.
+        let confirmed = if existing == 0 { now } else { now.plus(CONFIRMATION_DELAY) };
+        // The user's own store comes before the hosted one, once it is confirmed.
+        let primary = self.enrolled(&key.mailbox).next().is_none();
+        let row = EnrolmentRow { primary, enrolled: now, confirmed };
         let store = self.insert(key.clone(), &row);
+        self.primary_may_change(&key.mailbox, Some(confirmed).filter(|confirmed| *confirmed > now));
         changes.push(Change::Put(Row::Enrolment(key, row)));
-        Ok(Enrolled { store, primary: first, confirmed })
+        Ok(Enrolled { store, primary, confirmed })
     }
 
     /// Takes a registration whose signature and addresses have been checked; and the store's sealing key, checked
@@ -296,7 +322,7 @@ impl Directory {
         changes: &mut Vec<Change>,
     ) -> Result<StoreId, Refusal> {
         let id = self.find(&registration.mailbox, &registration.peer).ok_or(Refusal::NotAllowed)?;
-        let store = self.store_mut(id).ok_or(Refusal::NotAllowed)?;
+        let store = self.store_mut(id).filter(|store| store.hosted.is_none()).ok_or(Refusal::NotAllowed)?;
         if let Some(place) = &store.place
             && registration.sequence <= place.sequence
         {
@@ -309,6 +335,7 @@ impl Directory {
             changes.push(Change::Put(Row::SealingKey(store.key.clone(), signed.clone())));
             store.sealing_key = Some(Box::new(signed));
         }
+        self.place_host(&registration.peer, id);
         Ok(id)
     }
 
@@ -335,12 +362,50 @@ impl Directory {
         if !voucher.is_confirmed(now) {
             return Err(Refusal::NotAllowed);
         }
-        let id = self.find(&voucher.key.mailbox, peer).ok_or(Refusal::NotAllowed)?;
-        let store = self.store_mut(id).ok_or(Refusal::NotAllowed)?;
+        let mailbox = voucher.key.mailbox.clone();
+        self.confirm_store(&mailbox, peer, now, changes)
+    }
+
+    /// The same at the admin's word.
+    pub fn confirm_store(
+        &mut self,
+        mailbox: &Mailbox,
+        peer: &PeerId,
+        now: UnixTime,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Refusal> {
+        let id = self.find(mailbox, peer).ok_or(Refusal::NotAllowed)?;
+        let store = self.store_mut(id).filter(|store| store.hosted.is_none()).ok_or(Refusal::NotAllowed)?;
         if !store.is_confirmed(now) {
             store.confirmed = now;
             changes.push(store.enrolment_change());
+            self.primary_may_change(mailbox, None);
         }
+        Ok(())
+    }
+
+    /// The user of the store `by` says which of the mailbox's stores is primary: one that is confirmed.
+    pub fn prefer(
+        &mut self,
+        by: StoreId,
+        peer: &PeerId,
+        now: UnixTime,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Refusal> {
+        let is_confirmed = |id| self.store(id).is_some_and(|store: &Store| store.is_confirmed(now));
+        let mailbox = self.store(by).map(|store| store.key.mailbox.clone()).ok_or(Refusal::NotAllowed)?;
+        let chosen = self.find(&mailbox, peer).ok_or(Refusal::NotAllowed)?;
+        if !is_confirmed(by) || !is_confirmed(chosen) {
+            return Err(Refusal::NotAllowed);
+        }
+        let enrolled: Vec<_> = self.enrolled(&mailbox).map(|(id, _)| id).collect();
+        for id in enrolled {
+            if let Some(store) = self.store_mut(id).filter(|store| store.primary != (id == chosen)) {
+                store.primary = id == chosen;
+                changes.push(store.enrolment_change());
+            }
+        }
+        self.primary_may_change(&mailbox, None);
         Ok(())
     }
 
@@ -352,7 +417,9 @@ impl Directory {
         peer: Option<&PeerId>,
         changes: &mut Vec<Change>,
     ) -> Result<Vec<(StoreId, StoreKey)>, Refusal> {
-        let all = self.by_mailbox.get(mailbox).cloned().unwrap_or_default();
+        let all: Vec<_> = self.enrolled(mailbox).map(|(id, _)| id).collect();
+        let hosted: Vec<_> =
+            self.stores_of(mailbox).map(|(id, _)| id).filter(|id| !all.contains(id)).collect();
         let is_meant = |id: &StoreId| match (peer, self.store(*id)) {
             (Some(peer), Some(store)) => store.key.peer == *peer,
             (None, _) => true,
@@ -364,9 +431,11 @@ impl Directory {
             return Err(Refusal::Unknown);
         }
         let mut keys = Vec::with_capacity(removed.len());
+        let mut was_primary = false;
         for id in removed {
             if let Some(store) = self.stores.get_mut(id.index()).and_then(Option::take) {
                 self.store_count -= 1;
+                was_primary |= store.primary;
                 changes.push(Change::Remove(RowKey::Registration(store.key.clone())));
                 if store.sealing_key.is_some() {
                     changes.push(Change::Remove(RowKey::SealingKey(store.key.clone())));
@@ -375,12 +444,20 @@ impl Directory {
                 keys.push((id, store.key));
             }
         }
-        self.appoint_primary(&left, changes);
+        for host in self.hosts.values_mut() {
+            host.own = host.own.filter(|own| keys.iter().all(|(removed, _)| removed != own));
+        }
+        // Where the user said that the hosted store is the primary one, none of their own is.
+        if hosted.is_empty() || was_primary {
+            self.appoint_primary(&left, changes);
+        }
+        let left: Vec<_> = left.into_iter().chain(hosted).collect();
         if left.is_empty() {
             self.forget_choice(mailbox, changes);
             self.by_mailbox.remove(mailbox);
         } else {
             self.by_mailbox.insert(mailbox.clone(), left);
+            self.primary_may_change(mailbox, None);
         }
         Ok(keys)
     }
@@ -504,7 +581,8 @@ impl Directory {
         let id = StoreId(u32::try_from(self.stores.len()).unwrap_or(u32::MAX));
         self.by_mailbox.entry(key.mailbox.clone()).or_default().push(id);
         let EnrolmentRow { primary, enrolled, confirmed } = *row;
-        self.stores.push(Some(Store { key, primary, enrolled, confirmed, place: None, sealing_key: None }));
+        let (place, sealing_key, hosted) = (None, None, None);
+        self.stores.push(Some(Store { key, primary, enrolled, confirmed, place, sealing_key, hosted }));
         self.store_count += 1;
         id
     }
@@ -512,6 +590,7 @@ impl Directory {
 
 const _: () = assert!(STORES_MAX < u32::MAX as usize);
 
+pub mod hosting;
 mod others;
 
 impl Store {

@@ -165,9 +165,11 @@ impl Peer {
             }
         };
         let mut stores = lock(&self.stores);
-        stores.retain(|_, until| now < *until);
         if !stores.contains_key(&attestation.mailbox) && stores.len() >= HELPER_MAILBOXES_MAX {
-            return Response::Refused;
+            stores.retain(|_, until| now < *until);
+            if stores.len() >= HELPER_MAILBOXES_MAX {
+                return Response::Refused;
+            }
         }
         stores.insert(attestation.mailbox, attestation.expires.plus(CLOCK_GRACE));
         Response::Waiting(0)

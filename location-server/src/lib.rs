@@ -15,6 +15,7 @@ pub mod directory;
 pub mod engine;
 pub mod error;
 pub mod helper;
+pub mod hosted_files;
 pub mod http;
 pub mod keyring;
 pub mod limits;

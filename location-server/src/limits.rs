@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use lighter_transport::location::limits::{ACCEPTANCE_NAMES_MAX, FOUND_FRESH_MAX, LOOKUP_NAMES_MAX};
+use lighter_transport::location::limits::{
+    ACCEPTANCE_NAMES_MAX, FOUND_FRESH_MAX, HOSTED_KEYS_MAX, HOSTED_MAILBOXES_MAX, LOOKUP_NAMES_MAX,
+};
 
 /// Bytes of a configuration file: a thousand networks fit.
 pub const CONFIG_LEN_MAX: u64 = 256 * 1024;
@@ -11,6 +13,17 @@ pub const CONFIG_LEN_MAX: u64 = 256 * 1024;
 pub const STORES_PER_MAILBOX_MAX: usize = 16;
 /// Stores altogether: ten times what DESIGN §11 measures. Some 500 bytes of memory each.
 pub const STORES_MAX: usize = 10_000_000;
+/// Hosted stores (SPEC A29): those of a large mail service, each with up to
+/// [`HOSTED_MAILBOXES_MAX`](lighter_transport::location::limits::HOSTED_MAILBOXES_MAX) mailboxes.
+pub const HOSTED_STORES_MAX: usize = 256;
+/// Files that name mailboxes, for each of them.
+pub const HOSTED_FILES_MAX: usize = 16;
+/// Bytes of such a file: as many lines as there can be mailboxes, with a hashed password in each.
+pub const HOSTED_FILE_LEN_MAX: u64 = 16 * 1024 * 1024;
+/// Such files are looked at so often; what was changed counts when it has stayed the same from one look to the next.
+pub const HOSTED_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Changes of presence in one piece of the stream, where a hosted store comes or goes with all its mailboxes.
+pub const PRESENCE_CHANGES_AT_ONCE: usize = 256;
 /// API tokens that are kept, revoked and expired ones among them (those go first when it is full).
 pub const TOKENS_MAX: usize = 1_000;
 /// Enrolment tokens that wait to be used: a large company's first day.
@@ -47,6 +60,9 @@ pub const BODY_LEN_MAX: usize = 512 * 1024;
 const MAILBOX_JSON_LEN: usize = 324;
 const _: () = assert!(LOOKUP_NAMES_MAX * MAILBOX_JSON_LEN < BODY_LEN_MAX);
 const _: () = assert!(ACCEPTANCE_NAMES_MAX * MAILBOX_JSON_LEN < BODY_LEN_MAX);
+/// A sealing key in JSON: a signature of 64, a mailbox of 320, a PeerId of 38, a key of 32, lengths and a time, in base64.
+const SEALING_KEY_JSON_LEN: usize = (64 + 320 + 38 + 32 + 20) * 4 / 3 + 8;
+const _: () = assert!(HOSTED_KEYS_MAX * SEALING_KEY_JSON_LEN + 64 < BODY_LEN_MAX);
 
 /// A request's body must have come, and its answer be made, in so long.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(20);
@@ -92,8 +108,8 @@ pub const CONTROL_COMMAND_LEN_MAX: usize = 64 * 1024;
 pub const CONTROL_ANSWER_LEN_MAX: usize = 16 * 1024 * 1024;
 /// Stores in one page of the list of users.
 pub const USERS_PER_PAGE: usize = 1_000;
-/// Mailboxes that one connection to the helper may be a store of.
-pub const HELPER_MAILBOXES_MAX: usize = 16;
+/// Mailboxes that one connection to the helper may be a store of: those of a hosted store, and its own. Each is attested.
+pub const HELPER_MAILBOXES_MAX: usize = HOSTED_MAILBOXES_MAX + 16;
 /// After so long the helper refuses, whatever the reason.
 pub const HELPER_REFUSAL_TIME: Duration = Duration::from_millis(25);
 /// Connections to the control socket at once.

@@ -8,6 +8,7 @@ pub mod admin;
 mod answers;
 mod feed;
 mod foreign;
+mod hosting;
 mod speaking;
 mod stores;
 
@@ -22,6 +23,7 @@ use lighter_protocol::{PeerId, RelayRecord, UnixTime};
 use lighter_transport::location::api::{DomainAnswer, EVENT_CHANGE, StorePresence};
 use lighter_transport::location::{Finder, LocationSetupError};
 use lighter_transport::{Identity, IdentityError};
+use rand::RngExt;
 use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +31,9 @@ use crate::address::Network;
 use crate::config::Config;
 use crate::directory::{Directory, StoreId};
 use crate::engine::{Engine, EngineError, RedbEngine};
+use crate::hosted_files::{self, HostedFileError};
 use crate::keyring::Keyring;
-use crate::limits::{PRESENCE_BACKLOG_MAX, PRESENCE_STREAMS_MAX, RATE_DOMAINS_MAX};
+use crate::limits::{PRESENCE_BACKLOG_MAX, PRESENCE_CHANGES_AT_ONCE, PRESENCE_STREAMS_MAX, RATE_DOMAINS_MAX};
 use crate::lock::{lock, read, write};
 use crate::metrics::Metrics;
 use crate::presence::Presences;
@@ -38,6 +41,8 @@ use crate::rate::{Allowance, KeyedRates, NetworkRates, Rate, TooMany};
 use crate::rows::StoreKey;
 use crate::sessions::Sessions;
 use crate::writer::Writer;
+
+use answers::is_confirmed;
 
 pub use answers::Caller;
 pub use feed::PresenceFeed;
@@ -64,6 +69,8 @@ pub struct Location {
     /// Events of the presence stream, ready to be sent.
     changes: broadcast::Sender<Bytes>,
     presence_streams: Arc<Semaphore>,
+    /// Drawn at the start, so that what was said before is not taken for what is said now.
+    started_as: [u8; 16],
     /// Told when there is a deadline where there was none.
     deadline_set: Notify,
     stopping: CancellationToken,
@@ -103,6 +110,9 @@ pub enum OpenError {
     /// A server that is set by hand has no usable address, or nothing can be trusted.
     #[error("finding other domains' location servers: {0}")]
     Finding(#[from] LocationSetupError),
+    /// A file that names a hosted store's mailboxes.
+    #[error("hosted: {0}")]
+    Hosted(#[from] HostedFileError),
     /// The system gives no thread.
     #[error("the writer's thread cannot be started")]
     Thread(#[source] std::io::Error),
@@ -135,7 +145,7 @@ impl Location {
     fn assemble(
         config: Config,
         identity: Option<Identity>,
-        engine: Box<dyn Engine>,
+        mut engine: Box<dyn Engine>,
     ) -> Result<Arc<Self>, OpenError> {
         let now = Now::read();
         let metrics = Arc::new(Metrics::new());
@@ -149,6 +159,7 @@ impl Location {
             Some(identity) => Keyring::of(identity),
             None => Keyring::open(&config.data, directory.key_changes(), now.wall)?,
         };
+        host_mailboxes(&config, &mut directory, engine.as_mut())?;
         let directory = Arc::new(RwLock::new(directory));
         let writer = Writer::start(engine, directory.clone(), metrics.clone()).map_err(OpenError::Thread)?;
         let ttl = Duration::from_secs(u64::from(config.ttl_s));
@@ -166,6 +177,7 @@ impl Location {
             metrics,
             changes: broadcast::Sender::new(PRESENCE_BACKLOG_MAX),
             presence_streams: Arc::new(Semaphore::new(PRESENCE_STREAMS_MAX)),
+            started_as: rand::rng().random(),
             deadline_set: Notify::new(),
             stopping: CancellationToken::new(),
         }))
@@ -268,16 +280,34 @@ impl Location {
         let directory = read(&self.directory);
         let mut live = write(&self.live);
         live.presences.handle_timeout(now);
-        self.publish(&mut live, |store| Some(&directory.store(store)?.key));
+        self.publish_all(&directory, &mut live);
+    }
+
+    /// The same for stores and for hosted stores' mailboxes.
+    fn publish_all(&self, directory: &Directory, live: &mut Live) {
+        while let Some(change) = live.presences.poll_change() {
+            match directory.store(change.store) {
+                Some(store) => self.tell([event(EVENT_CHANGE, &store_presence(&store.key, change.presence))]),
+                None => {
+                    let keys = hosting::keys_of(directory, change.store);
+                    self.tell(presence_events(&keys, change.presence));
+                }
+            }
+        }
+    }
+
+    fn tell(&self, events: impl IntoIterator<Item = Bytes>) {
+        for event in events {
+            // No stream is open: nobody to tell.
+            let _ = self.changes.send(event);
+        }
     }
 
     /// Sends what changed to the presence streams; called under the lock, so that they see it in order.
     fn publish<'a>(&self, live: &mut Live, key_of: impl Fn(StoreId) -> Option<&'a StoreKey>) {
         while let Some(change) = live.presences.poll_change() {
             let Some(key) = key_of(change.store) else { continue };
-            let presence = store_presence(key, change.presence);
-            // No stream is open: nobody to tell.
-            let _ = self.changes.send(event(EVENT_CHANGE, &presence));
+            self.tell([event(EVENT_CHANGE, &store_presence(key, change.presence))]);
         }
     }
 }
@@ -305,6 +335,37 @@ impl Rates {
 
 fn store_presence(key: &StoreKey, presence: lighter_transport::location::Presence) -> StorePresence {
     StorePresence { mailbox: key.mailbox.clone(), peer: key.peer, presence }
+}
+
+/// Many changes at once, some hundred in each piece of the stream: who reads it is not behind because they are many.
+fn presence_events(keys: &[StoreKey], presence: lighter_transport::location::Presence) -> Vec<Bytes> {
+    let piece = |keys: &[StoreKey]| {
+        let events = keys.iter().map(|key| event(EVENT_CHANGE, &store_presence(key, presence)));
+        Bytes::from(events.collect::<Vec<_>>().concat())
+    };
+    keys.chunks(PRESENCE_CHANGES_AT_ONCE).map(piece).collect()
+}
+
+/// Whose store the configuration's hosted stores are.
+fn host_mailboxes(
+    config: &Config,
+    directory: &mut Directory,
+    engine: &mut dyn Engine,
+) -> Result<(), OpenError> {
+    let mut stores = Vec::with_capacity(config.hosted.len());
+    for hosted in &config.hosted {
+        stores.push((hosted.peer, hosted_files::mailboxes(hosted, &config.domains)?));
+    }
+    let mut changes = Vec::new();
+    let rehosted = hosting::set_all(directory, &stores, &mut changes);
+    if !stores.is_empty() {
+        hosting::say(&rehosted);
+    }
+    directory.drop_unclaimed_keys(&mut changes);
+    if !changes.is_empty() {
+        engine.commit(&changes)?;
+    }
+    Ok(())
 }
 
 /// One server-sent event (WHATWG HTML §9.2.6). JSON holds no line ends.

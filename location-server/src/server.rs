@@ -104,6 +104,8 @@ impl LocationServer {
                 () = stopped.cancelled() => watched.stop(),
             }
         });
+        let followed = location.clone();
+        tasks.spawn(async move { followed.watch_hosted().await });
         Ok(Self { location, address, helper_addresses, is_https, tasks, stopping })
     }
 

@@ -18,6 +18,10 @@ pub struct Session {
     pub key: Arc<StoreKey>,
     /// Whether it is an outgoing mail server's, which speaks for the users of a domain.
     pub is_speaker: bool,
+    /// Where it is a hosted store's: the number of its mailboxes' presence.
+    pub hosts: Option<StoreId>,
+    /// Whether it has taken these mailboxes on: then its pings are theirs.
+    pub is_serving: bool,
     /// When its last attestation was made, and from which version of the relays; none while it was pending.
     pub attested: Option<Attested>,
     /// Names that it looked up.
@@ -46,6 +50,18 @@ pub struct Sessions {
     by_store: HashMap<StoreId, TokenHash>,
 }
 
+impl Session {
+    /// The hosted mailboxes' presence that its pings are for.
+    pub fn served(&self) -> Option<StoreId> {
+        self.hosts.filter(|_| self.is_serving)
+    }
+
+    /// Whether it is the admin's own machine, and calls often: a mail server's, for all its users.
+    pub fn is_of_many(&self) -> bool {
+        self.is_speaker || self.hosts.is_some()
+    }
+}
+
 impl Sessions {
     /// Starts a session, which ends the store's former one. What it did so far still counts.
     pub fn start(&mut self, token: TokenHash, mut session: Session) {
@@ -69,6 +85,12 @@ impl Sessions {
         }
     }
 
+    /// The session's store has taken its hosted mailboxes on. False where there is no such session any more.
+    pub fn set_serving(&mut self, token: &TokenHash) -> bool {
+        let session = self.by_token.get_mut(token);
+        session.map(|session| session.is_serving = true).is_some()
+    }
+
     /// Ends a store's session.
     pub fn end(&mut self, store: StoreId) -> Option<Session> {
         let token = self.by_store.remove(&store)?;
@@ -88,6 +110,8 @@ mod tests {
             store: StoreId::new(store),
             key: Arc::new(key),
             is_speaker: false,
+            hosts: None,
+            is_serving: false,
             attested: None,
             names: Arc::default(),
             calls: Arc::default(),

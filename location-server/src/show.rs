@@ -115,7 +115,8 @@ fn store_line(out: &mut impl Write, row: &StoreRow) -> io::Result<()> {
     let rank = if row.primary { "primary" } else { "further" };
     let pending = if row.confirmed > UnixTime::now() { ", pending" } else { "" };
     let presence = serde_json::to_string(&row.presence).unwrap_or_default();
-    writeln!(out, "{} {} {rank}{pending} {}", row.mailbox, row.peer, presence.trim_matches('"'))
+    let hosted = if row.hosted { ", hosted" } else { "" };
+    writeln!(out, "{} {} {rank}{hosted}{pending} {}", row.mailbox, row.peer, presence.trim_matches('"'))
 }
 
 fn takes_over(from: UnixTime) -> String {

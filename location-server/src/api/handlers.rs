@@ -8,8 +8,9 @@ use axum::response::{IntoResponse, Response};
 use lighter_protocol::{Mailbox, Now, PeerId};
 use lighter_transport::location::api::{
     Acceptance, AcceptanceChange, ConfirmRequest, DomainAnswer, EnrolAnswer, EnrolRequest, ErrorAnswer,
-    ForeignRequest, IntroductionAnswer, IntroductionRequest, LookupAnswer, LookupAnswers, LookupRequest,
-    PingAnswer, RegisterAnswer, RegisterRequest, RelayRequest, SpeakerAnswer, SpeakerRequest,
+    ForeignRequest, HostedAcceptanceRequest, HostingAnswer, HostingRegistrations, HostingRequest,
+    IntroductionAnswer, IntroductionRequest, LookupAnswer, LookupAnswers, LookupRequest, PingAnswer,
+    PrimaryRequest, RegisterAnswer, RegisterRequest, RelayRequest, SpeakerAnswer, SpeakerRequest,
 };
 use lighter_transport::location::{Presence, Scope};
 
@@ -96,6 +97,69 @@ pub(super) async fn confirm(
     let confirmed = location.confirm(&session.hash(), request.peer, Now::read()).await;
     count_if_wrong(&location, ip, confirmed)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The user says which of the mailbox's stores is the primary one.
+#[utoipa::path(post, path = "/v1/primary", tag = "stores", security(("session" = [])),
+    request_body = PrimaryRequest, responses(
+    (status = 204), (status = 401, body = ErrorAnswer), (status = 403, body = ErrorAnswer),
+    (status = 429, body = ErrorAnswer)))]
+pub(super) async fn primary(
+    State(location): State<Shared>,
+    ClientIp(ip): ClientIp,
+    Bearer(session): Bearer,
+    Body(request): Body<PrimaryRequest>,
+) -> Result<StatusCode, CallError> {
+    let preferred = location.prefer(&session.hash(), request, Now::read()).await;
+    count_if_wrong(&location, ip, preferred)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The mailboxes that the session's store hosts, with an attestation for each, a page at a time.
+#[utoipa::path(post, path = "/v1/hosting", tag = "hosted stores", security(("session" = [])),
+    request_body = HostingRequest, responses(
+    (status = 200, body = HostingAnswer), (status = 401, body = ErrorAnswer),
+    (status = 403, body = ErrorAnswer, description = "it hosts none"), (status = 429, body = ErrorAnswer)))]
+pub(super) async fn hosting(
+    State(location): State<Shared>,
+    ClientIp(ip): ClientIp,
+    Bearer(session): Bearer,
+    Body(request): Body<HostingRequest>,
+) -> Answer<HostingAnswer> {
+    let page = location.hosting(&session.hash(), request.after.as_ref(), Now::read());
+    count_if_wrong(&location, ip, page).map(Json)
+}
+
+/// The session's store takes its mailboxes on: they are online from here on, for as long as it pings.
+#[utoipa::path(post, path = "/v1/hosting/registrations", tag = "hosted stores", security(("session" = [])),
+    request_body = HostingRegistrations, responses(
+    (status = 204), (status = 401, body = ErrorAnswer),
+    (status = 403, body = ErrorAnswer, description = "one of them is not its own"),
+    (status = 429, body = ErrorAnswer)))]
+pub(super) async fn hosting_registrations(
+    State(location): State<Shared>,
+    ClientIp(ip): ClientIp,
+    Bearer(session): Bearer,
+    Body(request): Body<HostingRegistrations>,
+) -> Result<StatusCode, CallError> {
+    let taken = location.register_hosted(&session.hash(), request.sealing_keys, Now::read()).await;
+    count_if_wrong(&location, ip, taken)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Who learns that the session's store is the store of a mailbox that it hosts.
+#[utoipa::path(post, path = "/v1/hosting/acceptance", tag = "hosted stores", security(("session" = [])),
+    request_body = HostedAcceptanceRequest, responses(
+    (status = 200, body = Acceptance), (status = 401, body = ErrorAnswer), (status = 403, body = ErrorAnswer),
+    (status = 429, body = ErrorAnswer)))]
+pub(super) async fn hosting_acceptance(
+    State(location): State<Shared>,
+    ClientIp(ip): ClientIp,
+    Bearer(session): Bearer,
+    Body(request): Body<HostedAcceptanceRequest>,
+) -> Answer<Acceptance> {
+    let acceptance = location.hosted_acceptance(&session.hash(), &request.mailbox, Now::read());
+    count_if_wrong(&location, ip, acceptance).map(Json)
 }
 
 /// The store of one mailbox, or `none`: the same for unknown, not endowed and not accepted.

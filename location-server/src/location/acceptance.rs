@@ -36,6 +36,12 @@ impl Location {
         }
         let session = self.session(token, now)?;
         if let Some(sender) = change.sender.as_ref().filter(|sender| **sender != session.key.mailbox) {
+            if let Some(store) = self.speaks_for_hosted(&session, sender, now) {
+                let write = self.writer.write(move |directory, changes| {
+                    directory.change_acceptance(store, &change, now.wall, changes)
+                });
+                return Ok(write.await?);
+            }
             // What else a user chooses is said by the user's own stores.
             if change.names() != change.wrote_to.len() || change.policy.is_some() {
                 return Err(CallError::Refused);

@@ -61,6 +61,13 @@ pub enum AdminCommand {
         /// None: all.
         peer: Option<PeerId>,
     },
+    /// Confirms a user's further store before its 24 hours are over.
+    UserConfirm {
+        /// Whose.
+        mailbox: Mailbox,
+        /// Which.
+        peer: PeerId,
+    },
     /// Lists the relays.
     RelayList,
     /// Announces another key of this server.
@@ -141,6 +148,9 @@ pub struct StoreRow {
     pub peer: PeerId,
     /// Its receipts release.
     pub primary: bool,
+    /// Whether it is the mailbox's hosted store, which the configuration names.
+    #[serde(default)]
+    pub hosted: bool,
     /// When it enrolled.
     pub enrolled: UnixTime,
     /// When it is, or was, confirmed.
@@ -178,6 +188,13 @@ impl Location {
                 Ok(AdminAnswer::Invitations { invitations })
             }
             AdminCommand::UserRemove { mailbox, peer } => self.remove_user(mailbox, peer, now).await,
+            AdminCommand::UserConfirm { mailbox, peer } => {
+                self.writer
+                    .write(move |dir, changes| dir.confirm_store(&mailbox, &peer, now.wall, changes))
+                    .await?;
+                tracing::info!(%peer, "store confirmed by the admin");
+                Ok(AdminAnswer::Done)
+            }
             AdminCommand::RelayList => {
                 let relays = read(&self.directory).relays().0.to_vec();
                 Ok(AdminAnswer::Relays { relays: relays.into_iter().map(from_record).collect() })
@@ -267,14 +284,15 @@ impl Location {
             if rows.len() == USERS_PER_PAGE {
                 return AdminAnswer::Users { stores: rows, next: Some(id.number()) };
             }
-            let (presence, since) = live.presences.get(id);
+            let (presence, since) = live.presences.get(directory.presence_of(id));
             rows.push(StoreRow {
                 mailbox: store.key.mailbox.clone(),
                 peer: store.key.peer,
-                primary: store.primary,
+                primary: directory.is_primary(store, now.wall),
+                hosted: store.hosted.is_some(),
                 enrolled: store.enrolled,
                 confirmed: store.confirmed,
-                addresses: store.addresses(now.wall).to_vec(),
+                addresses: directory.addresses(store, now.wall).to_vec(),
                 presence,
                 since,
             });

@@ -81,7 +81,7 @@ impl Location {
             Caller::Session(session) => {
                 // An outgoing mail server is the admin's, as those with a token are.
                 let rate =
-                    if session.is_speaker { &self.rates.token_names } else { &self.rates.session_names };
+                    if session.is_of_many() { &self.rates.token_names } else { &self.rates.session_names };
                 session.names.take(rate, count, now.instant)?;
             }
             Caller::Foreign(asker) => self.count_foreign(asker.mailbox.domain(), count, now)?,
@@ -219,17 +219,22 @@ fn find(
         Caller::Session(session) => policy::accepts(directory.choice(name), name, &session.key.mailbox),
         Caller::Foreign(asker) => policy::accepts(directory.choice(name), name, &asker.mailbox),
     };
-    let best = best_store(directory, live, name, now);
+    // A store that asks about its own mailbox wants to know of another one.
+    let asker = match caller {
+        Caller::Session(session) if session.key.mailbox == *name => Some(session.key.peer),
+        _ => None,
+    };
+    let best = best_store(directory, live, name, asker, now);
     if !(accepted && may_ask) {
         return None;
     }
     let (store, presence, since) = best?;
     Some(StoreRecord {
         peer: store.key.peer,
-        addresses: store.addresses(now).to_vec(),
+        addresses: directory.addresses(store, now).to_vec(),
         presence,
         since,
-        primary: store.primary,
+        primary: directory.is_primary(store, now),
         relays: Vec::new(),
         sealing_keys: Vec::new(),
     })
@@ -243,24 +248,30 @@ fn sealing_keys(
     now: UnixTime,
 ) -> Vec<Signed<SealingKey>> {
     let mut stores: Vec<_> = directory.endowed(name, now).map(|(_, store)| store).collect();
-    stores.sort_by_key(|store| (store.key.peer != first.peer, !store.primary, store.enrolled));
+    stores.sort_by_key(|store| {
+        (store.key.peer != first.peer, !directory.is_primary(store, now), store.enrolled)
+    });
     let keys = stores.into_iter().filter_map(|store| store.sealing_key.as_deref().cloned());
     keys.take(SEALING_KEYS_MAX).collect()
 }
 
-/// Of a mailbox's stores the one to go to: one that is online, and of those the primary.
+/// Of a mailbox's stores the one to go to: one that is online, and of those the primary. For `asker`, which is one of them,
+/// another one, where there is any.
 fn best_store<'a>(
     directory: &'a Directory,
     live: &Live,
     name: &Mailbox,
+    asker: Option<PeerId>,
     now: UnixTime,
 ) -> Option<(&'a Store, Presence, UnixTime)> {
     let with_presence = directory.endowed(name, now).map(|(id, store)| {
-        let (presence, since) = live.presences.get(id);
+        let (presence, since) = live.presences.get(directory.presence_of(id));
         (store, presence, since)
     });
     with_presence.max_by_key(|(store, presence, _)| {
-        (*presence == Presence::Online, store.primary, *presence == Presence::Unknown)
+        let is_another = Some(store.key.peer) != asker;
+        let is_online = *presence == Presence::Online;
+        (is_another, is_online, directory.is_primary(store, now), *presence == Presence::Unknown)
     })
 }
 

@@ -65,7 +65,8 @@ impl Location {
             if stores.len() == SNAPSHOT_PAGE_MAX || scanned == SCANNED_PER_PAGE_MAX {
                 return (SnapshotPage { stores, last: false }, Some(id.number()));
             }
-            if live.presences.get(id).0 == Presence::Online {
+            let is_told = store.hosted.is_none() || store.sealing_key.is_some();
+            if is_told && live.presences.get(directory.presence_of(id)).0 == Presence::Online {
                 stores.push(store_presence(&store.key, Presence::Online));
             }
         }

@@ -11,7 +11,7 @@ use lighter_transport::location::api::{EnrolAnswer, EnrolRequest, Enrolment, Pin
 
 use super::Location;
 use crate::address::may_register;
-use crate::directory::StoreId;
+use crate::directory::{Directory, Store, StoreId};
 use crate::error::CallError;
 use crate::limits::{CLOCK_SKEW_MAX, REGISTRATION_LIFETIME_MAX};
 use crate::lock::{read, write};
@@ -111,6 +111,8 @@ impl Location {
         let session = Session {
             store,
             is_speaker: self.is_speaker(&key.mailbox),
+            hosts: directory.host_of(&key.peer),
+            is_serving: false,
             key: key_shared,
             attested,
             names: Arc::default(),
@@ -132,26 +134,31 @@ impl Location {
     /// [`CallError::Unauthorised`]: register again.
     pub fn ping(&self, token: &TokenHash, now: Now) -> Result<PingAnswer, CallError> {
         let session = self.session(token, now)?;
-        {
+        let hosting = {
+            let directory = read(&self.directory);
             let mut live = write(&self.live);
             if live.sessions.get(token).is_none() {
                 return Err(CallError::Unauthorised);
             }
             let had_deadline = live.presences.poll_timeout().is_some();
-            live.presences.handle_ping(session.store, now);
-            self.publish(&mut live, |_| Some(&session.key));
+            for store in [Some(session.store), session.served()].into_iter().flatten() {
+                live.presences.handle_ping(store, now);
+            }
+            self.publish_all(&directory, &mut live);
             if !had_deadline {
                 self.deadline_set.notify_one();
             }
-        }
+            session.hosts.map(|group| self.hosting_state(&directory, group, now))
+        };
+        let no_news = PingAnswer { attestation: None, hosting };
         if !self.needs_attestation(&session, now) {
-            return Ok(PingAnswer { attestation: None });
+            return Ok(no_news);
         }
         let Some((attestation, said)) = self.attest(session.store, now)? else {
-            return Ok(PingAnswer { attestation: None });
+            return Ok(no_news);
         };
         write(&self.live).sessions.set_attested(token, said);
-        Ok(PingAnswer { attestation: Some(attestation) })
+        Ok(PingAnswer { attestation: Some(attestation), ..no_news })
     }
 
     /// A store goes: its addresses are removed, durably, and its session ends (SPEC A13).
@@ -162,12 +169,15 @@ impl Location {
         let session = self.session(token, now)?;
         let store = session.store;
         self.writer.write(move |directory, changes| directory.withdraw(store, changes)).await?;
+        let directory = read(&self.directory);
         let mut live = write(&self.live);
         // Where it registered again meanwhile, it is online again.
         if live.sessions.get(token).is_some() {
-            live.sessions.end(store);
-            live.presences.handle_offline(store, now);
-            self.publish(&mut live, |_| Some(&session.key));
+            let served = live.sessions.end(store).and_then(|session| session.served());
+            for store in [Some(store), served].into_iter().flatten() {
+                live.presences.handle_offline(store, now);
+            }
+            self.publish_all(&directory, &mut live);
         }
         Ok(())
     }
@@ -186,7 +196,7 @@ impl Location {
     /// The session that a bearer token stands for; counts the call.
     pub(super) fn session(&self, token: &TokenHash, now: Now) -> Result<Session, CallError> {
         let session = read(&self.live).sessions.get(token).cloned().ok_or(CallError::Unauthorised)?;
-        let rate = if session.is_speaker { &self.rates.token_names } else { &self.rates.session_calls };
+        let rate = if session.is_of_many() { &self.rates.token_names } else { &self.rates.session_calls };
         session.calls.take(rate, 1, now.instant)?;
         Ok(session)
     }
@@ -214,28 +224,36 @@ impl Location {
 
     /// The domain's word for a store, unless it still waits to be confirmed.
     fn attest(&self, store: StoreId, now: Now) -> Result<Option<(Signed<Attestation>, Attested)>, CallError> {
-        let (attestation, relays_version) = {
-            let directory = read(&self.directory);
-            let (relays, relays_version) = directory.relays();
-            let store = directory.store(store).ok_or(CallError::Refused)?;
-            if !store.is_confirmed(now.wall) {
-                return Ok(None);
-            }
-            let attestation = Attestation {
-                mailbox: store.key.mailbox.clone(),
-                peer: store.key.peer,
-                primary: store.primary,
-                relays: self.helpers(relays),
-                issued: now.wall,
-                expires: now.wall.plus(self.attestation_lifetime()),
-            };
-            (attestation, relays_version)
+        let directory = read(&self.directory);
+        let store = directory.store(store).ok_or(CallError::Refused)?;
+        if store.is_confirmed(now.wall) {
+            self.sign_attestation(&directory, store, now).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// The domain's word for a store.
+    pub(super) fn sign_attestation(
+        &self,
+        directory: &Directory,
+        store: &Store,
+        now: Now,
+    ) -> Result<(Signed<Attestation>, Attested), CallError> {
+        let (relays, relays_version) = directory.relays();
+        let attestation = Attestation {
+            mailbox: store.key.mailbox.clone(),
+            peer: store.key.peer,
+            primary: directory.is_primary(store, now.wall),
+            relays: self.helpers(relays),
+            issued: now.wall,
+            expires: now.wall.plus(self.attestation_lifetime()),
         };
         let key = self.signing(now.wall);
         let attested =
             Attested { issued: now.wall, relays_version, primary: attestation.primary, by: key.peer() };
         match Signed::sign(&attestation, key.keypair()) {
-            Ok(signed) => Ok(Some((signed, attested))),
+            Ok(signed) => Ok((signed, attested)),
             Err(error) => {
                 tracing::error!(%error, "an attestation could not be signed");
                 Err(CallError::Unavailable)

@@ -5,6 +5,7 @@ mod commands;
 mod foreign;
 mod guesses;
 mod helper;
+mod hosted;
 mod http;
 mod none;
 mod outgoing;

@@ -123,6 +123,75 @@ pub struct PingAnswer {
     #[serde(with = "signed_option")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub attestation: Option<Signed<Attestation>>,
+    /// To a hosted store alone: which mailboxes it is the store of, and what is said of them, as an opaque text. Where it is
+    /// another one than before, ask again (`POST /v1/hosting`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosting: Option<String>,
+}
+
+/// `POST /v1/hosting`: a hosted store asks for the mailboxes that it is the store of (SPEC A29), a page at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostingRequest {
+    /// The page begins behind this mailbox. Absent: at the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub after: Option<Mailbox>,
+}
+
+/// The answer to [`HostingRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostingAnswer {
+    /// As in [`PingAnswer::hosting`]. Where it changes between two pages, begin again.
+    pub state: String,
+    /// By mailbox; at most [`super::limits::HOSTED_PAGE_MAX`].
+    pub mailboxes: Vec<HostedMailbox>,
+    /// Whether there are more behind.
+    pub more: bool,
+}
+
+/// One mailbox of a hosted store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostedMailbox {
+    /// That the store may act for it.
+    #[serde(with = "signed")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub attestation: Signed<Attestation>,
+    /// Whether the store's present sealing key for it is known: until it has said one, nobody hears that it is the
+    /// mailbox's store.
+    pub registered: bool,
+}
+
+/// `POST /v1/hosting/registrations`: a hosted store takes its mailboxes on. From here on, and for as long as it pings,
+/// those that it has said a sealing key for are online. No key at all says that all it has said before still holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostingRegistrations {
+    /// What drops for each are sealed to, signed with the store's key; at most [`super::limits::HOSTED_KEYS_MAX`].
+    #[serde(with = "signed_list")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub sealing_keys: Vec<Signed<SealingKey>>,
+}
+
+/// `POST /v1/hosting/acceptance`: a hosted store asks what a user who has no store of their own has chosen. The answer is
+/// that of `GET /v1/acceptance`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostedAcceptanceRequest {
+    /// Whose choice.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub mailbox: Mailbox,
+}
+
+/// `POST /v1/primary`: the user says which of the mailbox's stores is the one whose receipts release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PrimaryRequest {
+    /// Its key: an enrolled store's, or the hosted one's.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub peer: PeerId,
 }
 
 /// `POST /v1/confirm`: an existing store of the mailbox confirms a further one, before its 24 hours are over.
@@ -369,7 +438,7 @@ pub struct AcceptanceChange {
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub wrote_to: Vec<Mailbox>,
     /// Whose choice it is, where the session is that of an outgoing mail server, which says nothing but `wrote_to` for
-    /// others. Absent: that of the session's own mailbox.
+    /// others, or of a hosted store, for users who have no store of their own. Absent: that of the session's own mailbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub sender: Option<Mailbox>,

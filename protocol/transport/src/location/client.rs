@@ -18,14 +18,18 @@ use serde::de::DeserializeOwned;
 
 use super::api::{
     Acceptance, AcceptanceChange, ConfirmRequest, DomainAnswer, EnrolAnswer, EnrolRequest, Enrolment,
-    ForeignRequest, IntroductionAnswer, IntroductionRequest, LookupAnswers, LookupRequest, PingAnswer,
+    ForeignRequest, HostedAcceptanceRequest, HostingAnswer, HostingRegistrations, HostingRequest,
+    IntroductionAnswer, IntroductionRequest, LookupAnswers, LookupRequest, PingAnswer, PrimaryRequest,
     RegisterAnswer, RegisterRequest, RelayRequest, Secret, SpeakerAnswer, SpeakerRequest, StoreRecord,
 };
 use super::connect::{HttpClient, http_client_with};
 use super::error::{LocationError, LocationSetupError};
 use super::finding::resolve::{Guarded, HostResolver};
 use super::foreign::{Asker, ForeignAsk, Speaker, SpeaksFor};
-use super::limits::{ANSWER_LEN_MAX, FOREIGN_NAMES_MAX, LOOKUP_NAMES_MAX, REQUEST_TIMEOUT};
+use super::limits::{
+    ANSWER_LEN_MAX, FOREIGN_NAMES_MAX, HOSTED_PAGE_MAX, HOSTING_STATE_LEN_MAX, LOOKUP_NAMES_MAX,
+    REQUEST_TIMEOUT,
+};
 use super::presence::PresenceEvents;
 use crate::proxy::Proxies;
 
@@ -190,6 +194,47 @@ impl LocationClient {
     /// [`LocationError::Refused`] where there is no such store, or this one is itself pending.
     pub async fn confirm(&self, session: &Secret, peer: PeerId) -> Result<(), LocationError> {
         self.tell(Method::POST, "/v1/confirm", session, Some(&ConfirmRequest { peer })).await
+    }
+
+    /// Says which of the session's mailbox's stores is the primary one.
+    ///
+    /// # Errors
+    /// [`LocationError::Refused`] where that is no confirmed store of it, or this one is itself pending.
+    pub async fn prefer(&self, session: &Secret, peer: PeerId) -> Result<(), LocationError> {
+        self.tell(Method::POST, "/v1/primary", session, Some(&PrimaryRequest { peer })).await
+    }
+
+    /// A page of the mailboxes that the session's store is the hosted store of (SPEC A29): those behind `after`.
+    ///
+    /// # Errors
+    /// [`LocationError::Refused`] where it is no hosted store; see [`LocationError`].
+    pub async fn hosting(
+        &self,
+        session: &Secret,
+        after: Option<&Mailbox>,
+    ) -> Result<HostingAnswer, LocationError> {
+        let request = HostingRequest { after: after.cloned() };
+        let answer: HostingAnswer =
+            self.ask(Method::POST, "/v1/hosting", Some(session), Some(&request)).await?;
+        let is_sound = answer.mailboxes.len() <= HOSTED_PAGE_MAX
+            && answer.state.len() <= HOSTING_STATE_LEN_MAX
+            && !(answer.more && answer.mailboxes.is_empty());
+        if is_sound { Ok(answer) } else { Err(LocationError::Malformed) }
+    }
+
+    /// The session's store takes its mailboxes on: what drops for them are sealed to. At most [`HOSTED_KEYS_MAX`].
+    ///
+    /// # Errors
+    /// [`LocationError::Refused`] where one is not its own any more: ask again which are.
+    ///
+    /// [`HOSTED_KEYS_MAX`]: super::limits::HOSTED_KEYS_MAX
+    pub async fn register_hosted(
+        &self,
+        session: &Secret,
+        sealing_keys: Vec<Signed<SealingKey>>,
+    ) -> Result<(), LocationError> {
+        let request = HostingRegistrations { sealing_keys };
+        self.tell(Method::POST, "/v1/hosting/registrations", session, Some(&request)).await
     }
 
     /// The stores of `mailboxes`, in their order; `None` is the one answer for unknown, not endowed and not accepted.
@@ -361,6 +406,19 @@ impl LocationClient {
     /// See [`LocationError`].
     pub async fn acceptance(&self, session: &Secret) -> Result<Acceptance, LocationError> {
         self.ask(Method::GET, "/v1/acceptance", Some(session), NOTHING).await
+    }
+
+    /// What a mailbox has chosen that the session's store is the hosted store of.
+    ///
+    /// # Errors
+    /// [`LocationError::Refused`] where it is not, or the user has a store of their own.
+    pub async fn acceptance_of(
+        &self,
+        session: &Secret,
+        mailbox: &Mailbox,
+    ) -> Result<Acceptance, LocationError> {
+        let request = HostedAcceptanceRequest { mailbox: mailbox.clone() };
+        self.ask(Method::POST, "/v1/hosting/acceptance", Some(session), Some(&request)).await
     }
 
     /// Changes that.

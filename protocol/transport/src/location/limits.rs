@@ -20,6 +20,16 @@ pub const CORRESPONDENTS_MAX: usize = 4_096;
 /// Mailboxes in one `POST /v1/acceptance`.
 pub const ACCEPTANCE_NAMES_MAX: usize = 1_000;
 
+/// Mailboxes of one hosted store (SPEC A29): its agent keeps an attestation of each in memory, some 1 KiB, and shows each to
+/// every relay. A service with more users runs several.
+pub const HOSTED_MAILBOXES_MAX: usize = 16_384;
+/// Mailboxes in one answer to a hosted store.
+pub const HOSTED_PAGE_MAX: usize = 256;
+/// Sealing keys that a hosted store says at once.
+pub const HOSTED_KEYS_MAX: usize = 500;
+/// Characters of [`super::api::PingAnswer::hosting`].
+pub const HOSTING_STATE_LEN_MAX: usize = 64;
+
 /// Domains whose location servers are remembered, those that have none among them. Some 2 KiB each, connections apart.
 pub const FOUND_DOMAINS_MAX: usize = 1_024;
 /// Domains that are looked for at a time; more wait.
@@ -83,6 +93,9 @@ const _: () = assert!(
     RELAYS_TOLD_NAMES_MAX * (STORE_RECORD_JSON_LEN + RELAYS_JSON_LEN + SEALING_KEYS_JSON_LEN)
         < ANSWER_LEN_MAX
 );
+/// A hosted mailbox in JSON: a statement in base64, with its lengths and signature, and field names.
+const HOSTED_MAILBOX_JSON_LEN: usize = (lighter_protocol::limits::STATEMENT_LEN_MAX + 70) * 4 / 3 + 60;
+const _: () = assert!(HOSTED_PAGE_MAX * HOSTED_MAILBOX_JSON_LEN + 200 < ANSWER_LEN_MAX);
 /// A JSON store presence: a mailbox of 320 octets (none of which JSON escapes), a PeerId of 52, field names.
 const STORE_PRESENCE_JSON_LEN: usize = 320 + 52 + 100;
 const _: () = assert!(SNAPSHOT_PAGE_MAX * STORE_PRESENCE_JSON_LEN < EVENT_LEN_MAX);
