@@ -214,6 +214,7 @@ struct Shared {
     events: mpsc::Sender<Event>,
     wake: Arc<Wake>,
     probes: Semaphore,
+    dialling: probe::Dialling,
     stop: CancellationToken,
 }
 
@@ -256,6 +257,7 @@ pub async fn run(
         events,
         wake: inbox.wake,
         probes: Semaphore::new(PROBES_AT_ONCE_MAX),
+        dialling: probe::Dialling::default(),
         stop,
     });
     let tasks = [

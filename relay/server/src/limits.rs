@@ -97,8 +97,9 @@ pub const PROBES_AT_ONCE_MAX: usize = 64;
 pub const STORE_CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Mailboxes that the location server is asked about at once: as many as one look-up takes.
 pub const SURVEY_PAGE_LEN: usize = lighter_transport::location::limits::LOOKUP_NAMES_MAX;
-/// Mailboxes that one connection acts for: a person's accounts.
-pub const CONNECTION_MAILBOXES_MAX: usize = 16;
+/// Mailboxes that one connection acts for: those of a hosted store (SPEC A29), and its own. The domain's location server has
+/// attested each, so that nobody else has more than a few. Some 300 bytes each.
+pub const CONNECTION_MAILBOXES_MAX: usize = lighter_transport::location::limits::HOSTED_MAILBOXES_MAX + 16;
 /// Waiting deliveries that are counted for the answer to `Waiting?`; more are not told apart.
 pub const WAITING_COUNT_MAX: usize = lighter_catalog::limits::PAGE_LEN_MAX;
 /// Seconds after which a peer may come again where something is missing for a while.

@@ -63,6 +63,8 @@ pub(super) struct Driver {
     queue: Deliveries,
     /// All that live, by number: the queue knows of one for each mailbox, the others stand by.
     sessions: BTreeMap<u64, (Mailbox, Connection)>,
+    /// The same by mailbox: a hosted store has thousands of them.
+    sessions_of: BTreeMap<Mailbox, BTreeSet<u64>>,
     /// Mailboxes that are looked at again when another relay's claims may be over.
     freed: BTreeSet<Mailbox>,
     chance: StdRng,
@@ -72,8 +74,9 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, ping_interval: Option<Duration>, gauges: DeliveryGauges) -> Self {
         let chance = StdRng::from_rng(&mut rand::rng());
-        let (sessions, freed) = (BTreeMap::new(), BTreeSet::new());
-        Self { shared, queue: Deliveries::new(ping_interval), sessions, freed, chance, gauges }
+        let (sessions, sessions_of, freed) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let queue = Deliveries::new(ping_interval);
+        Self { shared, queue, sessions, sessions_of, freed, chance, gauges }
     }
 
     pub(super) async fn run(mut self, mut happened: mpsc::Receiver<Event>, mut told: mpsc::Receiver<Told>) {
@@ -110,6 +113,7 @@ impl Driver {
                 if !(dialled && self.stand_by(&mailbox).is_some()) {
                     self.queue.handle_session(&mailbox, store, number, now);
                 }
+                self.sessions_of.entry(mailbox.clone()).or_default().insert(number);
                 self.sessions.insert(number, (mailbox, connection));
             }
             Event::Again { mailbox } => self.queue.handle_committed(&mailbox, Presence::Online, now),
@@ -119,6 +123,12 @@ impl Driver {
             }
             Event::SessionClosed { mailbox, number } => {
                 self.sessions.remove(&number);
+                if let Some(numbers) = self.sessions_of.get_mut(&mailbox) {
+                    numbers.remove(&number);
+                    if numbers.is_empty() {
+                        self.sessions_of.remove(&mailbox);
+                    }
+                }
                 let was_current = self.queue.handle_session_closed(&mailbox, number);
                 match self.stand_by(&mailbox) {
                     Some((number, store)) if was_current => {
@@ -168,8 +178,8 @@ impl Driver {
 
     /// The latest session of a mailbox.
     fn stand_by(&self, mailbox: &Mailbox) -> Option<(u64, PeerId)> {
-        let mut latest = self.sessions.iter().rev().filter(|(_, (of, _))| of == mailbox);
-        latest.next().map(|(number, (_, connection))| (*number, connection.peer()))
+        let number = self.sessions_of.get(mailbox)?.last()?;
+        self.sessions.get(number).map(|(_, connection)| (*number, connection.peer()))
     }
 
     /// Looks at what waits for a mailbox again after a while; once, however often this is asked for.

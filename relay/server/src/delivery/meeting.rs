@@ -42,6 +42,13 @@ impl Meetings {
         connected.iter().find(|peer| peer.is_there_for(mailbox, now)).map(|peer| peer.connection().clone())
     }
 
+    /// The latest connection to this peer that is open.
+    pub(super) fn connected(&self, id: &PeerId) -> Option<Arc<Peer>> {
+        let peers = self.peers();
+        let mut open = peers.get(id)?.iter().rev().filter_map(Weak::upgrade);
+        open.find(|peer| !peer.connection().is_closed())
+    }
+
     /// Answers a sender.
     pub(super) async fn meet(&self, meet: &Meet, sender: &Connection, location: Option<PeerId>) -> Response {
         let Some(location) = location else { return Response::Later(LATER_SECONDS) };

@@ -32,6 +32,8 @@ pub(super) struct Peer {
     pub(super) shared: Arc<Shared>,
     connection: Connection,
     grants: Mutex<BTreeMap<Mailbox, Grant>>,
+    /// No grant ends before; in Unix seconds. A hosted store has thousands, so they are not looked through for each request.
+    first_end: AtomicU64,
 }
 
 /// Takes connections until the relay stops.
@@ -53,11 +55,15 @@ pub(super) async fn accept(shared: Arc<Shared>) {
 /// Serves one connection until it ends. `found`: the mailbox whose store this is, where the relay itself looked the
 /// store up and connected, and how long that counts.
 pub(super) async fn serve(shared: Arc<Shared>, connection: Connection, found: Option<(Mailbox, UnixTime)>) {
-    let peer = Arc::new(Peer { shared, connection: connection.clone(), grants: Mutex::default() });
+    let peer = Arc::new(Peer {
+        shared,
+        connection: connection.clone(),
+        grants: Mutex::default(),
+        first_end: AtomicU64::new(u64::MAX),
+    });
     peer.shared.meetings.add(&peer);
     if let Some((mailbox, until)) = found {
-        let releaser = Releaser::looked_up(mailbox.clone(), connection.peer(), until);
-        peer.grant(mailbox, until, Some(releaser), true).await;
+        peer.found(mailbox, until).await;
     }
     let mut requests = JoinSet::new();
     loop {
@@ -112,6 +118,17 @@ impl Peer {
 
     fn grants(&self) -> MutexGuard<'_, BTreeMap<Mailbox, Grant>> {
         self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The location server has just named it as the store of `mailbox`, which counts until then.
+    pub(super) async fn found(&self, mailbox: Mailbox, until: UnixTime) {
+        let has_more = |grant: &Grant| grant.primary.is_some() && until <= grant.until;
+        if self.grants().get(&mailbox).is_some_and(has_more) {
+            // What it has proved itself counts for longer.
+            return self.shared.tell(Event::Again { mailbox }).await;
+        }
+        let releaser = Releaser::looked_up(mailbox.clone(), self.id(), until);
+        self.grant(mailbox, until, Some(releaser), true).await;
     }
 
     async fn handle(&self, incoming: IncomingRequest) {
@@ -197,6 +214,7 @@ impl Peer {
             (None, None) => None,
         };
         self.grants().insert(mailbox, Grant { until, primary });
+        self.first_end.fetch_min(until.0, Ordering::AcqRel);
         if let Some(event) = event {
             self.shared.tell(event).await;
         }
@@ -204,23 +222,27 @@ impl Peer {
 
     /// Waits until the first of the grants is over.
     async fn next_end(&self) {
-        let first = self.grants().values().map(|grant| grant.until).min();
-        match first {
-            Some(until) => sleep_until(Instant::now() + until.since(UnixTime::now())).await,
-            None => std::future::pending().await,
+        match self.first_end.load(Ordering::Acquire) {
+            u64::MAX => std::future::pending().await,
+            until => sleep_until(Instant::now() + UnixTime(until).since(UnixTime::now())).await,
         }
     }
 
     /// Ends the sessions that are over at `now`.
     async fn end_what_is_over(&self, now: UnixTime) {
         let mut over = Vec::new();
-        self.grants().retain(|mailbox, grant| {
-            let goes_on = now < grant.until;
-            if let (false, Some((_, number))) = (goes_on, &grant.primary) {
-                over.push((mailbox.clone(), *number));
-            }
-            goes_on
-        });
+        {
+            let mut grants = self.grants();
+            grants.retain(|mailbox, grant| {
+                let goes_on = now < grant.until;
+                if let (false, Some((_, number))) = (goes_on, &grant.primary) {
+                    over.push((mailbox.clone(), *number));
+                }
+                goes_on
+            });
+            let first = grants.values().map(|grant| grant.until.0).min();
+            self.first_end.store(first.unwrap_or(u64::MAX), Ordering::Release);
+        }
         for (mailbox, number) in over {
             self.shared.tell(Event::SessionClosed { mailbox, number }).await;
         }

@@ -1,9 +1,10 @@
 //! Looking for stores: asked about at the location server, connected to, pinged (SPEC A18).
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use lighter_protocol::{Mailbox, UnixTime};
+use lighter_protocol::{Mailbox, PeerId, UnixTime};
 use lighter_queue::{Presence, Probed};
 use lighter_transport::location::{self, StoreRecord};
 
@@ -55,6 +56,15 @@ async fn search(shared: &Arc<Shared>, mailbox: &Mailbox) -> Probed {
         return Probed::Needless;
     }
     let limit: Duration = STORE_CONNECT_TIME_MAX;
+    // A hosted store has many mailboxes (SPEC A29): one connection is enough for all of them.
+    let turn = shared.dialling.of(record.peer);
+    let _turn = turn.lock().await;
+    if let Some(peer) = shared.meetings.connected(&record.peer)
+        && peer.connection().ping(limit).await.is_ok()
+    {
+        peer.found(mailbox.clone(), counts_until(UnixTime::now())).await;
+        return Probed::Reached;
+    }
     match shared.parts.endpoint.connect(record.peer, &record.addresses, limit).await {
         Ok(connection) => {
             let found = Some((mailbox.clone(), counts_until(UnixTime::now())));
@@ -65,6 +75,21 @@ async fn search(shared: &Arc<Shared>, mailbox: &Mailbox) -> Probed {
             tracing::debug!(store = %record.peer, %error, "store does not answer");
             Probed::Unreachable
         }
+    }
+}
+
+/// Who is dialled now: each peer once at a time.
+#[derive(Default)]
+pub(super) struct Dialling(Mutex<HashMap<PeerId, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Dialling {
+    fn of(&self, peer: PeerId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut dialled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // As many as are looked for at a time.
+        dialled.retain(|_, turn| turn.strong_count() > 0);
+        let turn = dialled.get(&peer).and_then(Weak::upgrade).unwrap_or_default();
+        dialled.insert(peer, Arc::downgrade(&turn));
+        turn
     }
 }
 
