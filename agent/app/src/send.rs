@@ -245,6 +245,8 @@ struct Sending {
 #[derive(Clone)]
 struct Found {
     peer: PeerId,
+    /// Whether the location server's word that it is online is enough (SPEC A4): it was not asked itself.
+    trusted: bool,
     /// Why it cannot be relied on now.
     unreached: Option<String>,
     /// What the location server says of it, where it cannot and a relay of its domain may take things for it.
@@ -328,10 +330,13 @@ impl Sending {
             let sending = Arc::clone(&self);
             offering.spawn(async move {
                 let way = match way {
+                    Ok((spooled, Found { peer, trusted: true, .. })) => {
+                        sending.trust(&recipient, peer, &spooled).await
+                    }
                     Ok((spooled, Found { peer, unreached: None, .. })) => {
                         sending.offer(&recipient, peer, &spooled).await
                     }
-                    Ok((spooled, Found { peer, unreached: Some(why), leave })) => {
+                    Ok((spooled, Found { peer, unreached: Some(why), leave, .. })) => {
                         sending.keep(&recipient, peer, leave, &spooled, why).await
                     }
                     Err(why) => Way::Whole { why },
@@ -463,7 +468,8 @@ impl Sending {
             };
             let found = &mut looked_up.found;
             if self.shared.config.send.trust_presence && record.presence == Presence::Online {
-                found.insert(recipient.clone(), Found { peer: record.peer, unreached: None, leave: None });
+                let found_it = Found { peer: record.peer, trusted: true, unreached: None, leave: None };
+                found.insert(recipient.clone(), found_it);
                 continue;
             }
             let (shared, sender) = (self.shared.clone(), self.draft.from.clone());
@@ -477,13 +483,14 @@ impl Sending {
             match pinged {
                 Ok((recipient, record, Ok(reached))) => {
                     reached.connection.close();
-                    found.insert(recipient, Found { peer: record.peer, unreached: None, leave: None });
+                    let peer = record.peer;
+                    found.insert(recipient, Found { peer, trusted: false, unreached: None, leave: None });
                 }
                 Ok((recipient, record, Err(why))) => {
                     tracing::info!(%recipient, %why, "the store is not relied on");
                     let (peer, unreached) = (record.peer, Some(why.to_string()));
                     let leave = drops::is_possible(&self.shared, &record).then(|| Box::new(record));
-                    found.insert(recipient, Found { peer, unreached, leave });
+                    found.insert(recipient, Found { peer, trusted: false, unreached, leave });
                 }
                 Err(_) => {}
             }
@@ -619,6 +626,20 @@ impl Sending {
     ) -> Result<drops::Left, String> {
         let outgoing = self.put(delivery, recipient, record.peer, spooled, OUTGOING_LIFE).await?;
         drops::leave(&self.shared, &outgoing, record).await.map_err(|why| why.to_string())
+    }
+
+    /// Offers to one recipient's store on the location server's word that it is online (SPEC A4): the message does not wait for the
+    /// store's answer. Where that does not come, the attachments wait here as long as any that are retried, and then the
+    /// message goes whole.
+    async fn trust(&self, recipient: &Mailbox, store: PeerId, spooled: &Arc<Spooled>) -> Way {
+        let life = self.wanted.time(&self.shared.config.send.rules());
+        match self.prepare(recipient, store, spooled, life).await {
+            Ok(outgoing) => {
+                let delivery = outgoing.delivery;
+                Way::Store { delivery, stages: offers::begin(&self.shared, outgoing) }
+            }
+            Err(why) => Way::Whole { why },
+        }
     }
 
     /// Offers to one recipient's store, and waits for its answer.

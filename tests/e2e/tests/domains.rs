@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use lighter_harness::peers::{Certificate, Host, NameServer, Saying, Site, WebServer};
-use lighter_harness::watch::{wait_for, wait_for_receipts};
+use lighter_harness::watch::{wait_for, wait_for_mail, wait_for_receipts};
 use lighter_harness::world::{Domain, Options};
 use lighter_harness::{Agent, World, isolated};
 use serde_json::{Value, json};
@@ -89,6 +89,76 @@ fn domains_find_each_other_and_attachments_go_to_whom_the_recipient_accepts() ->
         );
         let status = bob.json(&["status"]).await?;
         ensure!(status["domains"].to_string().contains("lighter.test"), "{status}");
+        Ok(())
+    })
+}
+
+// SPEC: A4, A7, A14, A15
+#[test]
+fn a_sender_who_trusts_presence_asks_nothing_of_a_store_of_another_domain_before_the_message_goes()
+-> Result<()> {
+    let name =
+        "a_sender_who_trusts_presence_asks_nothing_of_a_store_of_another_domain_before_the_message_goes";
+    isolated::run(name, async || {
+        let folder = tempfile::tempdir()?;
+        let certificates = Certificates::make(folder.path()).await?;
+        let finding = json!({ "finding": {
+            "name_servers": [NAME_SERVER],
+            "allowed_networks": ["127.0.0.0/8"],
+            "ca_file": certificates.bundle,
+        }});
+        let options = Options { location: Some(finding.clone()), ..Options::default() };
+        let world = World::start_with(&options).await?;
+        let two = Domain::start(world.folder(), "two.test", &finding).await?;
+        let _web = web(folder.path(), &certificates, &world, &two).await?;
+        let _names = names(folder.path()).await?;
+        let mut alice = world.agent("alice").await?;
+        let mut bob = two.agent("bob", &world.smtp()?.to_string()).await?;
+        for agent in [&mut alice, &mut bob] {
+            agent.configure(&finding)?;
+            agent.configure(&json!({ "send": { "unreachable": "whole" } }))?;
+            agent.member.start().await?;
+            registered(agent).await?;
+        }
+        let file = folder.path().join("report.bin");
+        std::fs::write(&file, vec![7; SIZE])?;
+        alice.json(&["policy", "open"]).await?;
+        // Killed, it said nothing: its location server's word is that it is online, until its pings are missed.
+        alice.member.kill().await?;
+        let online = world.location_command(&["user", "list"]).await?;
+        ensure!(online[0]["presence"] == "online", "{online}");
+        // The ping decides.
+        ensure!(sends(&bob, &alice, &file).await? == "whole");
+        // Without it, the message goes at once, and what was to be in it waits until the store is there.
+        bob.member.stop().await?;
+        bob.configure(&json!({ "send": { "trust_presence": true } }))?;
+        bob.member.start().await?;
+        registered(&bob).await?;
+        let events = bob.command(&["--json", "send", "--to", &alice.mailbox, path(&file)?]).await?;
+        let events = String::from_utf8(events)?;
+        let names: Vec<String> = events
+            .lines()
+            .map(|line| {
+                Ok(serde_json::from_str::<Value>(line)?["event"].as_str().unwrap_or_default().to_owned())
+            })
+            .collect::<Result<_>>()?;
+        let at = |event: &str| names.iter().position(|name| name == event);
+        ensure!(at("mailed").is_some() && at("mailed") < at("waiting"), "{events}");
+        ensure!(at("whole").is_none() && at("to-store") < at("mailed"), "{events}");
+        let stub = wait_for_mail(&world, &alice.mailbox, 2).await?;
+        ensure!(stub.len() < SIZE / 2, "not a stub: {} bytes", stub.len());
+        let status = bob.json(&["status"]).await?;
+        ensure!(status["outgoing"][0]["state"] == "waiting", "{status}");
+        alice.member.start().await?;
+        wait_for_receipts(&alice, 1).await?;
+        wait_for("the sender to let go", async || {
+            let status = bob.json(&["status"]).await?;
+            Ok((status["outgoing"][0]["state"] == "released").then_some(()))
+        })
+        .await?;
+        // Whose location server says that they are away is not relied on: the ping decides, and there is nobody.
+        alice.member.stop().await?;
+        ensure!(sends(&bob, &alice, &file).await? == "whole");
         Ok(())
     })
 }

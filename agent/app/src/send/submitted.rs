@@ -111,7 +111,7 @@ impl Submission {
                     offering.spawn(async move { (recipient, way) });
                 }
                 (_, Some(store)) => {
-                    let Found { peer, unreached, leave } = store.clone();
+                    let Found { peer, unreached, leave, .. } = store.clone();
                     offering.spawn(async move {
                         let way = match unreached {
                             None => sending.offer(&recipient, peer, &spooled).await,

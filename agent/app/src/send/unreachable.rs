@@ -50,6 +50,14 @@ pub struct Wanted {
     pub retry_hours: Option<u32>,
 }
 
+impl Wanted {
+    /// How long attachments wait here that wait.
+    pub fn time(self, rules: &Rules<'_>) -> Duration {
+        let hours = self.retry_hours.unwrap_or(rules.retry_hours);
+        Duration::from_hours(hours.into()).min(OUTGOING_LIFE)
+    }
+}
+
 /// What is done for one recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -72,10 +80,7 @@ pub fn decide(rules: &Rules<'_>, wanted: Wanted, recipient: &Mailbox, bytes: u64
         Unreachable::Whole => Next::Whole { too_large: false },
         Unreachable::Drop => Next::Drop,
         Unreachable::Retry if bytes > rules.retry_bytes_max => Next::Whole { too_large: true },
-        Unreachable::Retry => {
-            let hours = wanted.retry_hours.unwrap_or(rules.retry_hours);
-            Next::Retry(Duration::from_hours(hours.into()).min(OUTGOING_LIFE))
-        }
+        Unreachable::Retry => Next::Retry(wanted.time(rules)),
     }
 }
 
