@@ -36,7 +36,8 @@ pub struct AcceptanceView(pub Acceptance);
 /// Where the location server does not answer, or something would be said of too many people.
 pub async fn change(shared: &Handle, change: AcceptanceChange) -> Result<AcceptanceView, Failure> {
     let session = lookup::session(shared).await?;
-    if change != AcceptanceChange::default() {
+    let other = change.sender.clone().filter(|mailbox| mailbox != shared.mailbox());
+    if change != (AcceptanceChange { sender: change.sender.clone(), ..AcceptanceChange::default() }) {
         shared.location.change_acceptance(&session, &change).await?;
         // Of whom nothing is said any more may be written to again.
         let mut told = shared.written_to.lock();
@@ -44,7 +45,11 @@ pub async fn change(shared: &Handle, change: AcceptanceChange) -> Result<Accepta
             told.remove(&(shared.mailbox().clone(), mailbox.clone()));
         }
     }
-    Ok(AcceptanceView(shared.location.acceptance(&session).await?))
+    let chosen = match &other {
+        Some(mailbox) => shared.location.acceptance_of(&session, mailbox).await?,
+        None => shared.location.acceptance(&session).await?,
+    };
+    Ok(AcceptanceView(chosen))
 }
 
 /// `sender`, who is the user or somebody this agent speaks for, writes to `recipients`: those of other domains may answer with attachments from now on. Where the location

@@ -161,6 +161,7 @@ async fn tidy(shared: Handle) {
         match done {
             Ok(0) => {}
             Ok(count) => {
+                shared.hosted.let_go();
                 tracing::info!(count, "deliveries let go of by age");
                 shared.guest.there_is_room();
             }

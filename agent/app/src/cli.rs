@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use lighter_protocol::{DeliveryId, Mailbox};
+use lighter_protocol::{DeliveryId, Mailbox, PeerId};
 use lighter_transport::location::Secret;
 use lighter_transport::location::api::AcceptancePolicy;
 
@@ -40,9 +40,9 @@ pub enum Command {
     /// Keep the store: be online, pull what is offered, serve what was sent
     Run,
     /// Show how things stand
-    Status,
+    Status(OfArgs),
     /// Show what is in the store
-    List,
+    List(OfArgs),
     /// Ask the location server for a mailbox's store, and ping it
     Lookup {
         /// Whose store
@@ -50,27 +50,44 @@ pub enum Command {
     },
     /// Choose who learns of your store and may send to it: show the choice, or change it
     Policy {
+        /// Whose.
+        #[command(flatten)]
+        of: OfArgs,
         /// `open`: whoever their own domain vouches for; `known`: your own domain, whom you accepted or wrote to; `closed`:
         /// nobody
         policy: Option<AcceptancePolicy>,
     },
     /// Accept people of other domains
     Accept {
+        /// Whose.
+        #[command(flatten)]
+        of: OfArgs,
         /// Whom
         #[arg(required = true)]
         mailboxes: Vec<Mailbox>,
     },
     /// Take nothing from people, whatever the policy
     Block {
+        /// Whose.
+        #[command(flatten)]
+        of: OfArgs,
         /// Whom
         #[arg(required = true)]
         mailboxes: Vec<Mailbox>,
     },
     /// Forget what was said of people
     Forget {
+        /// Whose.
+        #[command(flatten)]
+        of: OfArgs,
         /// Whom
         #[arg(required = true)]
         mailboxes: Vec<Mailbox>,
+    },
+    /// Say which of your mailbox's stores is the primary one, which new mail goes to: this one, or another
+    Primary {
+        /// Its key, as `lookup` of your own mailbox shows it [default: this agent's]
+        peer: Option<PeerId>,
     },
     /// Mail files: to recipients' stores where they can be reached, else whole
     Send(SendArgs),
@@ -93,8 +110,11 @@ pub enum Command {
     Get(GetArgs),
     /// Let go of deliveries that are here, to make room; `list` shows them
     Remove {
+        /// Everything that is here for a mailbox that this hosted store serves no more
+        #[arg(long, value_name = "MAILBOX", conflicts_with = "deliveries")]
+        mailbox: Option<Mailbox>,
         /// Their numbers, as `list` shows them
-        #[arg(required = true, value_name = "DELIVERY")]
+        #[arg(required_unless_present = "mailbox", value_name = "DELIVERY")]
         deliveries: Vec<DeliveryId>,
     },
     /// Limit how fast transfers go, for a while or until further notice; without arguments: show what holds
@@ -110,6 +130,14 @@ pub enum Command {
     },
     /// End a pause
     Resume,
+}
+
+/// Whose.
+#[derive(Debug, Clone, Default, Args)]
+pub struct OfArgs {
+    /// On a hosted store: whose, of the mailboxes that it serves
+    #[arg(long, value_name = "MAILBOX")]
+    pub mailbox: Option<Mailbox>,
 }
 
 /// Arguments of `limit`.
@@ -189,6 +217,9 @@ pub struct SendArgs {
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
+    /// On a hosted store: whose mail it is; nothing of anybody else's is put in [default: its own mailbox's]
+    #[arg(long, value_name = "MAILBOX", conflicts_with = "blobs")]
+    pub mailbox: Option<Mailbox>,
     /// Take blobs and manifests from a folder, with no agent at all
     #[arg(long, value_name = "DIR")]
     pub blobs: Option<PathBuf>,
@@ -203,6 +234,9 @@ pub struct RestoreArgs {
 /// Arguments of `get`.
 #[derive(Debug, Args)]
 pub struct GetArgs {
+    /// On a hosted store: whose mail it is; nothing of anybody else's is given [default: its own mailbox's]
+    #[arg(long, value_name = "MAILBOX")]
+    pub mailbox: Option<Mailbox>,
     /// An attachment's id (64 hexadecimal digits), or a file with a stub: then all its attachments
     #[arg(value_name = "BLOB|STUB")]
     pub what: String,

@@ -15,7 +15,7 @@ use crate::address_books::book::Book;
 use crate::address_books::recipients::{Recipient, Recipients, Strictness, resolve};
 use crate::address_books::{self, BooksView};
 use crate::agent::Agent;
-use crate::cli::{Cli, Command, LimitArgs, SendArgs, SetupArgs};
+use crate::cli::{Cli, Command, LimitArgs, OfArgs, SendArgs, SetupArgs};
 use crate::config::{Config, Paths};
 use crate::failure::Failure;
 use crate::guest::by_hand::{HandLimit, Pause, Wish};
@@ -25,7 +25,7 @@ use crate::send::unreachable::Wanted;
 use crate::setup::SetupRequest;
 use crate::views::{List, harmless};
 use crate::{
-    acceptance, get, guest, key, lookup, offers, registration, remove, restore, send, setup, status,
+    acceptance, get, guest, hosted, key, lookup, offers, registration, remove, restore, send, setup, status,
     submission,
 };
 
@@ -63,11 +63,11 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
         Command::Restore(args) => restore::run(args, paths).await,
         Command::Setup(args) => set_up(args, &paths?, cli.json).await,
         Command::Run => serve(&paths?).await,
-        Command::Status => {
+        Command::Status(of) => {
             let paths = paths?;
             let config = Config::read(&paths.config)?;
             let status = match Access::open(&config, &paths).await? {
-                Access::Running(mut client) => client.status().await?,
+                Access::Running(mut client) => client.status(of.mailbox).await?,
                 Access::Alone(store) => {
                     let identity = key::load(&config.key, &paths).await?;
                     let limits = guest::say_alone(&config.guest, &paths, Wish::Show)?;
@@ -76,12 +76,12 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
             };
             print(&status, cli.json)
         }
-        Command::List => {
+        Command::List(of) => {
             let paths = paths?;
             let config = Config::read(&paths.config)?;
             let list = match Access::open(&config, &paths).await? {
-                Access::Running(mut client) => client.list().await?,
-                Access::Alone(store) => List::of(&store)?,
+                Access::Running(mut client) => client.list(of.mailbox).await?,
+                Access::Alone(store) => List::of(&store, of.mailbox.as_ref())?,
             };
             print(&list, cli.json)
         }
@@ -121,24 +121,55 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
             let view = BooksView::of(folder, &books, name.as_deref()).map_err(Failure::failed)?;
             print(&view, cli.json)
         }
-        Command::Policy { policy } => {
-            choose(AcceptanceChange { policy, ..AcceptanceChange::default() }, &paths?, cli.json).await
+        Command::Policy { of, policy } => {
+            choose(AcceptanceChange { policy, ..AcceptanceChange::default() }, of, &paths?, cli.json).await
         }
-        Command::Accept { mailboxes } => {
-            choose(AcceptanceChange { accept: mailboxes, ..AcceptanceChange::default() }, &paths?, cli.json)
-                .await
+        Command::Accept { of, mailboxes: accept } => {
+            choose(AcceptanceChange { accept, ..AcceptanceChange::default() }, of, &paths?, cli.json).await
         }
-        Command::Block { mailboxes } => {
-            choose(AcceptanceChange { block: mailboxes, ..AcceptanceChange::default() }, &paths?, cli.json)
-                .await
+        Command::Block { of, mailboxes: block } => {
+            choose(AcceptanceChange { block, ..AcceptanceChange::default() }, of, &paths?, cli.json).await
         }
-        Command::Forget { mailboxes } => {
-            choose(AcceptanceChange { forget: mailboxes, ..AcceptanceChange::default() }, &paths?, cli.json)
-                .await
+        Command::Forget { of, mailboxes: forget } => {
+            choose(AcceptanceChange { forget, ..AcceptanceChange::default() }, of, &paths?, cli.json).await
+        }
+        Command::Primary { peer } => {
+            let paths = paths?;
+            let config = Config::read(&paths.config)?;
+            let status = match Access::open(&config, &paths).await? {
+                Access::Running(mut client) => {
+                    client.prefer(peer.map(|peer| peer.to_string())).await?;
+                    client.status(None).await?
+                }
+                Access::Alone(store) => {
+                    let agent = start(config, &paths, store).await?;
+                    let preferred = hosted::prefer(agent.shared(), peer).await;
+                    let status = status::of_running(agent.shared(), None).await;
+                    agent.stop().await;
+                    preferred?;
+                    status?
+                }
+            };
+            print(&status, cli.json)
         }
         Command::Send(args) => mail(args, &paths?, cli.json).await,
         Command::Get(args) => get::run(args, &paths?, cli.json).await,
-        Command::Remove { deliveries } => {
+        Command::Remove { mailbox: Some(mailbox), .. } => {
+            let paths = paths?;
+            let config = Config::read(&paths.config)?;
+            let json = cli.json;
+            match Access::open(&config, &paths).await? {
+                Access::Running(mut client) => {
+                    client.remove_all(mailbox, |removed| print(&removed, json).map(drop)).await?;
+                }
+                // Whether it is served still, only the agent that runs knows.
+                Access::Alone(_) => {
+                    return Err(Failure::wrong_use("`remove --mailbox` needs the agent: start it first"));
+                }
+            }
+            Ok(Exit::Done)
+        }
+        Command::Remove { deliveries, .. } => {
             let paths = paths?;
             let config = Config::read(&paths.config)?;
             let mut access = Access::open(&config, &paths).await?;
@@ -180,8 +211,9 @@ async fn limits(wish: Wish, paths: &Paths, is_json: bool) -> Result<Exit, Failur
 }
 
 /// `policy`, `accept`, `block` and `forget`: all show the whole choice afterwards.
-async fn choose(change: AcceptanceChange, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {
+async fn choose(change: AcceptanceChange, of: OfArgs, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {
     let config = Config::read(&paths.config)?;
+    let change = AcceptanceChange { sender: of.mailbox, ..change };
     let chosen = match Access::open(&config, paths).await? {
         Access::Running(mut client) => client.choose(change).await?,
         Access::Alone(store) => {
@@ -210,6 +242,11 @@ async fn set_up(args: SetupArgs, paths: &Paths, is_json: bool) -> Result<Exit, F
 /// `run`: until it is told to stop.
 async fn serve(paths: &Paths) -> Result<Exit, Failure> {
     let config = Config::read(&paths.config)?;
+    if config.hosted.is_some() && (config.submission.listen.is_some() || config.outgoing.listen.is_some()) {
+        return Err(Failure::wrong_use(
+            "[hosted] beside [submission] or [outgoing] in one agent: a hosted store is an agent of its own",
+        ));
+    }
     paths.make_data()?;
     let identity = key::load(&config.key, paths).await?;
     let store = Access::take(&config, paths).await?;

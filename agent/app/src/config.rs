@@ -92,6 +92,9 @@ pub struct Config {
     /// Where groups are looked up.
     #[serde(default, skip_serializing_if = "AddressBooksConfig::is_default")]
     pub address_books: AddressBooksConfig,
+    /// Where this agent is the store of a mail service's users; absent: of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosted: Option<HostedConfig>,
     /// How much of line, battery and time transfers may use.
     #[serde(default, skip_serializing_if = "GuestConfig::is_default")]
     pub guest: GuestConfig,
@@ -332,6 +335,25 @@ impl Default for OutgoingConfig {
 impl OutgoingConfig {
     fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// The store of many (SPEC A29): whose it is, the location server says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostedConfig {
+    /// MiB that the attachments of one mailbox may take; absent: any. All together: `store.quota_mib`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_mib: Option<u64>,
+    /// The same for single mailboxes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub quotas_mib: BTreeMap<Mailbox, u64>,
+}
+
+impl HostedConfig {
+    /// Bytes that the attachments of `mailbox` may take; none: any.
+    pub fn quota_of(&self, mailbox: &Mailbox) -> Option<u64> {
+        self.quotas_mib.get(mailbox).copied().or(self.quota_mib).map(|mib| mib.saturating_mul(MIB))
     }
 }
 

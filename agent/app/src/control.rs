@@ -6,6 +6,7 @@ mod server;
 pub mod socket;
 
 use lighter_protocol::{BlobId, DeliveryId, Mailbox};
+
 use lighter_transport::location::api::AcceptanceChange;
 use serde::{Deserialize, Serialize};
 
@@ -23,14 +24,14 @@ use crate::views::{Cancelled, Lookup, Removed, Status};
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Question {
-    /// How things stand.
-    Status,
-    /// What is in the store: one `Answer::Delivery` each, then `Answer::End`.
-    List,
+    /// How things stand; of one mailbox as well, where this is the store of many.
+    Status(Option<Mailbox>),
+    /// What is in the store, or in it for one mailbox: one `Answer::Delivery` each, then `Answer::End`.
+    List(Option<Mailbox>),
     /// Where a complete blob's file is.
     Blob(BlobId),
-    /// A delivery's manifest and attachments.
-    Delivery(DeliveryId),
+    /// A delivery's manifest and attachments; where a mailbox is named, only of one that is for it.
+    Delivery(DeliveryId, Option<Mailbox>),
     /// What the location server says of a mailbox.
     Lookup(Mailbox),
     /// Where attachments can be, besides the store on this machine.
@@ -47,6 +48,10 @@ pub enum Question {
     Limits(Wish),
     /// Let go of a delivery that is here.
     Remove(DeliveryId),
+    /// Let go of everything that is here for a mailbox that is served no more: one `Answer::Removed` each, then `Answer::End`.
+    RemoveAll(Mailbox),
+    /// Say which of the mailbox's stores is the primary one: the one with this key, or this agent's.
+    Prefer(Option<String>),
 }
 
 /// What the agent answers.

@@ -14,7 +14,7 @@ use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use lighter_protocol::limits::BLOB_SIZE_MAX;
-use lighter_protocol::{BlobId, DeliveryId};
+use lighter_protocol::{BlobId, DeliveryId, Mailbox};
 use lighter_shell::Exit;
 use lighter_store::{Store, StoreError};
 use serde::Serialize;
@@ -26,6 +26,7 @@ use crate::commands::{print, start};
 use crate::config::{Config, Paths};
 use crate::control::Client;
 use crate::failure::Failure;
+use crate::hosted;
 use crate::limits::COPY_LEN;
 use crate::output::{Target, Unproved};
 use crate::restore::read_stub;
@@ -44,7 +45,7 @@ pub async fn run(args: GetArgs, paths: &Paths, is_json: bool) -> Result<Exit, Fa
     let what = args.what.clone();
     let wanted = tokio::task::spawn_blocking(move || wanted(&what)).await.map_err(Failure::failed)??;
     let targets = Targets::of(args.output.as_deref(), &wanted)?;
-    let mut asker = Asker::open(config, paths).await?;
+    let mut asker = Asker::open(config, paths, args.mailbox.clone()).await?;
     let got = all(&mut asker, &wanted, &targets).await;
     asker.close().await;
     let got = got?;
@@ -141,23 +142,34 @@ impl From<Attachment> for One {
 }
 
 /// Who is asked: the agent that runs, or this process, which becomes one where the network is needed.
-enum Asker {
+enum Who {
     Running(Box<Client>),
     Alone { store: Store, config: Box<Config>, paths: Paths, agent: Option<Agent> },
 }
 
+/// Who is asked, and whose mail it is about: none where all that is here is one user's.
+struct Asker {
+    who: Who,
+    of: Option<Mailbox>,
+    /// The mailbox is not this agent's own: its user's other stores are for the user's own agents to ask.
+    is_others: bool,
+}
+
 impl Asker {
-    async fn open(config: Config, paths: &Paths) -> Result<Self, Failure> {
-        Ok(match Access::open(&config, paths).await? {
-            Access::Running(client) => Self::Running(Box::new(client)),
+    async fn open(config: Config, paths: &Paths, of: Option<Mailbox>) -> Result<Self, Failure> {
+        let of = hosted::scope(of, &config);
+        let is_others = of.as_ref().is_some_and(|of| *of != config.mailbox);
+        let who = match Access::open(&config, paths).await? {
+            Access::Running(client) => Who::Running(Box::new(client)),
             Access::Alone(store) => {
-                Self::Alone { store, config: Box::new(config), paths: paths.clone(), agent: None }
+                Who::Alone { store, config: Box::new(config), paths: paths.clone(), agent: None }
             }
-        })
+        };
+        Ok(Self { who, of, is_others })
     }
 
     async fn close(self) {
-        if let Self::Alone { agent: Some(agent), .. } = self {
+        if let Who::Alone { agent: Some(agent), .. } = self.who {
             agent.stop().await;
         }
     }
@@ -179,17 +191,21 @@ impl Asker {
     }
 
     async fn list(&mut self) -> Result<List, Failure> {
-        match self {
-            Self::Running(client) => client.list().await,
-            Self::Alone { store, .. } => Ok(List::of(store)?),
+        match &mut self.who {
+            Who::Running(client) => client.list(self.of.clone()).await,
+            Who::Alone { store, .. } => Ok(List::of(store, self.of.as_ref())?),
         }
     }
 
     /// The file of a blob that is complete in the store on this machine.
     async fn here(&mut self, blob: BlobId) -> Result<Option<PathBuf>, Failure> {
-        match self {
-            Self::Running(client) => Ok(client.blob(blob).await?.map(|(path, _)| path)),
-            Self::Alone { store, .. } => match store.files_of(blob) {
+        // What is here for somebody else is not here for this one.
+        if self.of.is_some() && !self.list().await?.blobs.iter().any(|listed| listed.id == blob) {
+            return Ok(None);
+        }
+        match &mut self.who {
+            Who::Running(client) => Ok(client.blob(blob).await?.map(|(path, _)| path)),
+            Who::Alone { store, .. } => match store.files_of(blob) {
                 Ok(files) => Ok(Some(files.data)),
                 Err(StoreError::NoBlob(_)) => Ok(None),
                 Err(error) => Err(error.into()),
@@ -198,27 +214,27 @@ impl Asker {
     }
 
     async fn places(&mut self) -> Result<Places, Failure> {
-        match self {
-            Self::Running(client) => client.places().await,
-            Self::Alone { .. } => places(self.agent().await?.shared()).await,
+        match &mut self.who {
+            Who::Running(client) => client.places().await,
+            Who::Alone { .. } => places(self.agent().await?.shared()).await,
         }
     }
 
     async fn fetch(&mut self, wish: Wish) -> Result<bool, Failure> {
-        match self {
-            Self::Running(client) => client.fetch(wish).await,
-            Self::Alone { .. } => fetch(self.agent().await?.shared(), wish).await,
+        match &mut self.who {
+            Who::Running(client) => client.fetch(wish).await,
+            Who::Alone { .. } => fetch(self.agent().await?.shared(), wish).await,
         }
     }
 
     async fn agent(&mut self) -> Result<&Agent, Failure> {
-        match self {
-            Self::Alone { agent: Some(agent), .. } => Ok(agent),
-            Self::Alone { store, config, paths, agent } => {
+        match &mut self.who {
+            Who::Alone { agent: Some(agent), .. } => Ok(agent),
+            Who::Alone { store, config, paths, agent } => {
                 let started = start(Config::clone(config), paths, store.clone()).await?;
                 Ok(agent.insert(started))
             }
-            Self::Running(_) => Err(Failure::failed("an agent runs already")),
+            Who::Running(_) => Err(Failure::failed("an agent runs already")),
         }
     }
 
@@ -239,7 +255,8 @@ impl Asker {
         let link = one.link.as_deref().and_then(|link| Link::parse(link, &places.retrieval));
         one.name = one.name.or_else(|| link.as_ref()?.name.clone());
         let name = one.name.clone().unwrap_or_else(|| blob.to_string());
-        if let (Some(delivery), Some(size), true) = (one.delivery, one.size, places.store_answers())
+        if let (Some(delivery), Some(size), true) =
+            (one.delivery, one.size, places.store_answers() && !self.is_others)
             && let Some(got) = self.get_from_store(delivery, blob, size, targets.target(&name)).await?
         {
             return Ok(got);

@@ -32,6 +32,7 @@ pub mod failure;
 pub mod finding;
 pub mod get;
 pub mod guest;
+pub mod hosted;
 pub mod key;
 pub mod limits;
 pub mod links;

@@ -8,6 +8,18 @@ use lighter_transport::limits::{PIECE_LEN, PULL_WINDOW};
 
 /// Pulls under way at a time; further offers are answered `Later(Busy)`, and the holder comes back.
 pub const PULLS_MAX: usize = 64;
+/// The same for a hosted store (SPEC A29).
+pub const HOSTED_PULLS_MAX: usize = 256;
+/// Streams that a hosted store serves to its users' devices at a time.
+pub const HOSTED_SERVES_MAX: usize = 256;
+/// Times that the location server is asked for all hosted mailboxes because they change meanwhile, before the next ping.
+pub const HOSTING_ROUNDS_MAX: usize = 4;
+/// Hosted mailboxes that a relay is told of at a time, of the 32 requests that a connection may have open.
+pub const HOSTED_WAITS_AT_ONCE: usize = 16;
+/// Seconds after which a relay that did not accept a hosted mailbox is told of it again.
+pub const HOSTED_REFUSED_PAUSE_S: u32 = 30;
+/// Hosted mailboxes that something is kept for and that are served no more: so many are listed in `status`.
+pub const HOSTED_LISTED_MAX: usize = 100;
 /// Of those, pulls for one peer that is not a relay of the own domain: a stranger leaves room for others.
 pub const STRANGER_PULLS_MAX: usize = 8;
 /// Requests of one connection that are worked on at a time; QUIC bounds those that wait.

@@ -21,7 +21,9 @@ use lighter_transport::limiter::Class;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::limits::{HELD_LATER_S, PULL_EVENTS_MAX, PULL_SHOW_TIME_MAX, PULLS_MAX, STRANGER_PULLS_MAX};
+use crate::limits::{
+    HELD_LATER_S, HOSTED_PULLS_MAX, PULL_EVENTS_MAX, PULL_SHOW_TIME_MAX, PULLS_MAX, STRANGER_PULLS_MAX,
+};
 use crate::shared::{Handle, now};
 use driver::{Event, Offered};
 use waits::{Wait, Waits};
@@ -124,7 +126,8 @@ pub async fn offered(shared: &Handle, offer: Offer, responder: Responder) {
 
 fn admit(shared: &Handle, offer: &Offer, peer: &PeerId) -> Result<Standing, NotAdmitted> {
     // Without an attestation the store does not know whom to believe: nobody, then.
-    let Some(attested) = shared.attested() else { return Err(NotAdmitted::Stranger) };
+    let attested = shared.attested_for(&offer.mailbox).or_else(|| shared.attested());
+    let Some(attested) = attested else { return Err(NotAdmitted::Stranger) };
     let location = shared.location_peer();
     let own = Own { attestation: &attested.attestation, location: &location };
     shared.door().admit(offer, peer, own, now().wall)
@@ -146,7 +149,8 @@ fn hand_over(shared: &Handle, delivery: DeliveryId, offered: Offered) -> Result<
         Standing::Introduced(_) => Some(offered.responder.peer()),
     };
     let of_stranger = running.values().filter(|pull| stranger.is_some() && pull.stranger == stranger).count();
-    if running.len() >= PULLS_MAX || of_stranger >= STRANGER_PULLS_MAX {
+    let pulls_max = if shared.hosted.is_on() { HOSTED_PULLS_MAX } else { PULLS_MAX };
+    if running.len() >= pulls_max || of_stranger >= STRANGER_PULLS_MAX {
         return Err(Box::new(offered));
     }
     let (events, receiver) = mpsc::channel(PULL_EVENTS_MAX);

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use lighter_protocol::{Attestation, AttestationError, Registration, Signed, UnixTime};
 use lighter_transport::location::api::RegisterAnswer;
-use lighter_transport::location::{LocationError, keys};
+use lighter_transport::location::{LocationError, Secret, keys};
 use rand::RngExt;
 use tokio::time::{sleep, timeout};
 
 use crate::dial;
 use crate::drops;
+use crate::hosted::Sync;
 use crate::limits::{RECONNECT_MAX, RECONNECT_MIN, REGISTRATION_LIFE, STOP_TIME_MAX};
 use crate::port_mapping::PortMappingStatus;
 use crate::shared::{Attested, Handle, Membership};
@@ -24,7 +25,14 @@ pub const SEQUENCE: &str = "registration";
 /// Stays registered until the agent is to stop; then says offline.
 pub async fn run(shared: Handle) {
     let stop = shared.stop.clone();
-    let mut member = Member { shared, sequence_min: 1, shown: Shown::All, mapped: None, wait: RECONNECT_MIN };
+    let mut member = Member {
+        shared,
+        sequence_min: 1,
+        shown: Shown::All,
+        mapped: None,
+        wait: RECONNECT_MIN,
+        hosting: Sync::default(),
+    };
     tokio::select! {
         () = stop.cancelled() => {}
         () = member.stay() => {}
@@ -90,6 +98,8 @@ struct Member {
     /// What the router mapped when it last registered.
     mapped: Option<SocketAddr>,
     wait: Duration,
+    /// How far it is with the mailboxes that this is the hosted store of.
+    hosting: Sync,
 }
 
 impl Member {
@@ -135,6 +145,8 @@ impl Member {
             .or_else(|| self.no_way_in(&registration.addresses, attestation.as_ref()));
         let session = Some(answer.session.clone());
         self.shared.membership.send_replace(Membership { session, attestation, problem });
+        self.hosting.begin_anew();
+        self.keep_up(&answer.session, None).await;
         Ok(answer)
     }
 
@@ -161,11 +173,38 @@ impl Member {
                                 membership.problem.take().filter(|_| self.shown == Shown::None);
                         });
                     }
+                    self.keep_up(&answer.session, pong.hosting.as_ref()).await;
                 }
                 Err(LocationError::Unauthorised) => return Duration::ZERO,
                 Err(error) => return self.failed(&error),
             }
         }
+    }
+
+    /// Serves the mailboxes that the location server names, where this is the store of many. What does not work now is tried
+    /// again with the next ping.
+    async fn keep_up(&mut self, session: &Secret, told: Option<&String>) {
+        if !self.shared.hosted.is_on() || !self.hosting.is_due(told) {
+            return;
+        }
+        let problem = match self.hosting.run(&self.shared, session).await {
+            Ok(()) => None,
+            Err(LocationError::Refused) => Some(format!(
+                "hosted: the location server names no mailbox for this store: `[[hosted]]` there, with peer = \"{}\"",
+                self.shared.identity.peer()
+            )),
+            Err(error) => Some(format!("hosted: {error}")),
+        };
+        self.shared.membership.send_if_modified(|membership| {
+            let is_hosting = |problem: &String| problem.starts_with("hosted: ");
+            if membership.problem.as_ref().is_some_and(|known| !is_hosting(known)) {
+                return false;
+            }
+            if let Some(problem) = problem.as_ref().filter(|_| membership.problem != problem) {
+                tracing::warn!("{problem}");
+            }
+            std::mem::replace(&mut membership.problem, problem.clone()) != problem
+        });
     }
 
     /// Waits until the router maps something else than when it last registered.

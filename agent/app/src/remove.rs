@@ -1,10 +1,31 @@
 //! `remove`: lets go of a delivery that is here, to make room. Who sent it was given the receipt long ago: it does not come again.
 
-use lighter_protocol::DeliveryId;
-use lighter_store::{IncomingState, Store};
+use lighter_protocol::{DeliveryId, Mailbox};
+use lighter_store::{Incoming, IncomingState, Store};
 
 use crate::failure::Failure;
 use crate::views::Removed;
+
+/// The deliveries that are here for a mailbox. Blocks on the disk.
+///
+/// # Errors
+/// What the index says.
+pub fn all_of(store: &Store, mailbox: &Mailbox) -> Result<Vec<DeliveryId>, Failure> {
+    let is_here = |incoming: &Incoming| {
+        incoming.mailbox == *mailbox && !matches!(incoming.state, IncomingState::LetGo(_))
+    };
+    Ok(store.all_incoming()?.iter().filter(|of| is_here(of)).map(|of| of.delivery).collect())
+}
+
+/// Lets go of a delivery, however far it is: its mailbox is served here no more. Blocks on the disk.
+///
+/// # Errors
+/// What the index says.
+pub fn whatever(store: &Store, delivery: DeliveryId) -> Result<Removed, Failure> {
+    let before = store.used()?;
+    store.remove(delivery)?;
+    Ok(Removed { delivery, bytes_freed: before.saturating_sub(store.used()?) })
+}
 
 /// Lets go of it. Blocks on the disk.
 ///

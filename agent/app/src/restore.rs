@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 
 use lighter_message::drive::{self, DriveError};
 use lighter_message::{FromStub, MessageField};
-use lighter_protocol::{BlobId, DeliveryId};
+use lighter_protocol::{BlobId, DeliveryId, Mailbox};
 use lighter_shell::Exit;
+use lighter_store::Incoming;
 
 use crate::access::Access;
 use crate::cli::RestoreArgs;
 use crate::config::{Config, ConfigError, Paths};
 use crate::failure::Failure;
+use crate::hosted;
 use crate::limits::{COPY_LEN, STUB_LEN_MAX};
 use crate::output::{Target, Unproved, unnamed_file};
 
@@ -35,6 +37,7 @@ enum Source {
 /// Where the stub cannot be read, is none, or a part of it is not here.
 pub async fn run(args: RestoreArgs, paths: Result<Paths, ConfigError>) -> Result<Exit, Failure> {
     let target = args.output.as_deref().map_or_else(Target::stdout, Target::of)?;
+    let of = args.mailbox.clone();
     let stub = args.stub.filter(|path| path != Path::new("-"));
     let stub =
         tokio::task::spawn_blocking(move || read_stub(stub.as_deref())).await.map_err(Failure::failed)??;
@@ -46,7 +49,7 @@ pub async fn run(args: RestoreArgs, paths: Result<Paths, ConfigError>) -> Result
                 move || field_of(stub)
             });
             match field.await.map_err(Failure::failed)?? {
-                Some(field) => find(&paths?, field.delivery).await?,
+                Some(field) => find(&paths?, field.delivery, of).await?,
                 // Nothing to look for: it comes out as it went in.
                 None => Source::Store { manifest: None, blobs: Vec::new() },
             }
@@ -94,14 +97,16 @@ fn field_of(mut stub: File) -> Result<Option<MessageField>, Failure> {
 }
 
 /// The delivery's files in the own store.
-async fn find(paths: &Paths, delivery: DeliveryId) -> Result<Source, Failure> {
+async fn find(paths: &Paths, delivery: DeliveryId, of: Option<Mailbox>) -> Result<Source, Failure> {
     let config = Config::read(&paths.config)?;
+    // A stub is not to be believed about whose it is.
+    let of = hosted::scope(of, &config);
     let unknown =
         || Failure::failed(format!("delivery {delivery} is not in the own store: nothing of it is restored"));
     let mut files = Vec::new();
     let manifest = match Access::open(&config, paths).await? {
         Access::Running(mut client) => {
-            let (manifest, blobs) = client.delivery(delivery).await?.ok_or_else(unknown)?;
+            let (manifest, blobs) = client.delivery(delivery, of).await?.ok_or_else(unknown)?;
             for blob in blobs {
                 if let Some((path, _)) = client.blob(blob).await? {
                     files.push((blob, path));
@@ -110,7 +115,9 @@ async fn find(paths: &Paths, delivery: DeliveryId) -> Result<Source, Failure> {
             client.blob(manifest).await?.map(|(path, _)| path)
         }
         Access::Alone(store) => {
-            let incoming = store.incoming(delivery)?.ok_or_else(unknown)?;
+            let incoming = store.incoming(delivery)?;
+            let is_meant = |incoming: &Incoming| of.is_none_or(|of| incoming.mailbox == of);
+            let incoming = incoming.filter(is_meant).ok_or_else(unknown)?;
             let path = |blob| store.files_of(blob).ok().map(|files| files.data);
             files.extend(incoming.blobs.iter().filter_map(|blob| Some((blob.id, path(blob.id)?))));
             path(incoming.manifest.id)

@@ -20,9 +20,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::guest;
-use crate::limits::{HELD_LATER_S, OUTGOING_SERVES_MAX, REQUESTS_PER_CONNECTION_MAX, SERVES_MAX};
-use crate::shared::Handle;
-use crate::{offers, pulls, ways};
+use crate::limits::{HELD_LATER_S, REQUESTS_PER_CONNECTION_MAX, SERVES_MAX};
+use crate::shared::{self, Handle};
+use crate::{hosted, offers, pulls, ways};
 
 /// Seconds after which somebody whom this agent cannot answer now is asked to come back.
 const LATER_S: u32 = 10;
@@ -163,7 +163,7 @@ async fn serve(shared: &Handle, get: Get, responder: Responder) {
 
 /// How many streams may be served at a time.
 fn serves_max(shared: &Handle) -> usize {
-    if shared.config.outgoing.listen.is_some() { OUTGOING_SERVES_MAX } else { SERVES_MAX }
+    shared::serves_max(&shared.config)
 }
 
 /// How many streams are served at a time: with a limit, so many that each of them gets on.
@@ -203,7 +203,8 @@ async fn readable(shared: &Handle, get: &Get, peer: PeerId) -> Option<(BlobFiles
         let size = offers::facts(&outgoing).admits(get, &peer, Some(&offered_to), location, now);
         (size, guest::transfer(delivery, outgoing.manifest.id == blob, &outgoing.blobs))
     } else {
-        let incoming = incoming?;
+        // What is here for a mailbox that is hosted no more is nobody's to read.
+        let incoming = incoming.filter(|incoming| hosted::is_served(shared, &incoming.mailbox))?;
         let facts = Delivery {
             id: incoming.delivery,
             mailbox: incoming.mailbox,

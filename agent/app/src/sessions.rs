@@ -2,21 +2,25 @@
 //! others can reach; what waits there is offered on that connection, at once and whenever something new comes (SPEC
 //! A18, D5).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lighter_protocol::wire::{Request, Response, Waiting};
-use lighter_protocol::{PeerId, RelayRecord};
+use lighter_protocol::{Mailbox, PeerId, RelayRecord};
 use lighter_transport::{Carrier, Connection};
 use rand::RngExt;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use crate::carriers::NotReached;
+use crate::hosted::Mailboxes;
 use crate::limits::{
-    BETTER_PAUSE_MAX, BETTER_PAUSE_MIN, RECONNECT_MAX, RECONNECT_MIN, SESSION_GOOD_AFTER, STORE_PING_TIME_MAX,
+    BETTER_PAUSE_MAX, BETTER_PAUSE_MIN, HOSTED_REFUSED_PAUSE_S, HOSTED_WAITS_AT_ONCE, RECONNECT_MAX,
+    RECONNECT_MIN, SESSION_GOOD_AFTER, STORE_PING_TIME_MAX,
 };
-use crate::shared::Handle;
+use crate::shared::{Attested, Handle};
 use crate::{carriers, serve};
 
 /// Keeps a session with each relay that the attestation names, until the agent stops.
@@ -91,6 +95,8 @@ enum Ended {
     NotAccepted,
     #[error("the connection broke")]
     Broken,
+    #[error("a mailbox is not hosted here any more")]
+    Fewer,
 }
 
 /// One session, on `opened` or on a connection of its own. Gives a connection by a better carrier, to go on with.
@@ -159,6 +165,7 @@ async fn wait_on(shared: &Handle, connection: &Connection) -> Ended {
     let mut membership = shared.membership.subscribe();
     let mut wakes = shared.wakes.subscribe();
     let mut room = shared.guest.room();
+    let mut hosted = HostedWaits::new(shared);
     loop {
         room.mark_unchanged();
         let attested = membership.borrow_and_update().attestation.clone();
@@ -181,13 +188,17 @@ async fn wait_on(shared: &Handle, connection: &Connection) -> Ended {
         loop {
             tokio::select! {
                 _ = connection.closed() => return Ended::Broken,
+                ended = hosted.say(connection) => return ended,
                 _ = wakes.changed() => {
                     if connection.ping(STORE_PING_TIME_MAX).await.is_err() {
                         return Ended::Broken;
                     }
                 }
                 // Everything that waits there is offered again.
-                _ = room.changed() => break,
+                _ = room.changed() => {
+                    hosted.say_again(&shared.pulls.waits.mailboxes_at(&connection.peer()));
+                    break;
+                }
                 changed = membership.changed() => {
                     if changed.is_err() {
                         return Ended::Broken;
@@ -199,5 +210,88 @@ async fn wait_on(shared: &Handle, connection: &Connection) -> Ended {
                 }
             }
         }
+    }
+}
+
+/// What the relay was told of hosted mailboxes on one connection (SPEC A29): each has a `Waiting` of its own.
+struct HostedWaits {
+    now: watch::Receiver<Arc<Mailboxes>>,
+    /// What was shown of each. Kept here, since [`HostedWaits::say`] may be left at any point.
+    shown: BTreeMap<Mailbox, Arc<Attested>>,
+}
+
+impl HostedWaits {
+    fn new(shared: &Handle) -> Self {
+        let mut now = shared.hosted.mailboxes();
+        now.mark_changed();
+        Self { now, shown: BTreeMap::new() }
+    }
+
+    /// They are told of anew.
+    fn say_again(&mut self, mailboxes: &BTreeSet<Mailbox>) {
+        self.shown.retain(|mailbox, _| !mailboxes.contains(mailbox));
+    }
+
+    /// Says `Waiting?` for each mailbox with each new attestation, some at a time, until the session is over: also because one is
+    /// not hosted any more, for which the relay ends only with the connection.
+    async fn say(&mut self, connection: &Connection) -> Ended {
+        loop {
+            let mailboxes = self.now.borrow_and_update().clone();
+            if self.shown.keys().any(|mailbox| !mailboxes.contains_key(mailbox)) {
+                return Ended::Fewer;
+            }
+            let is_new = |(mailbox, attested): &(&Mailbox, &Arc<Attested>)| {
+                !self.shown.get(*mailbox).is_some_and(|shown| shown.signed == attested.signed)
+            };
+            let new: Vec<_> =
+                mailboxes.iter().filter(is_new).map(|(mailbox, of)| (mailbox.clone(), of.clone())).collect();
+            let mut new = new.into_iter();
+            let mut waiting = JoinSet::new();
+            let (mut said, mut later) = (0, None);
+            loop {
+                while waiting.len() < HOSTED_WAITS_AT_ONCE
+                    && let Some((mailbox, attested)) = new.next()
+                {
+                    let connection = connection.clone();
+                    waiting.spawn(async move {
+                        let request = Request::Waiting(Waiting { attestation: attested.signed.clone() });
+                        (connection.request(&request).await, mailbox, attested)
+                    });
+                }
+                let Some(answered) = waiting.join_next().await else { break };
+                let Ok((response, mailbox, attested)) = answered else { return Ended::Broken };
+                match response {
+                    Ok(Response::Waiting(_)) => {
+                        self.shown.insert(mailbox, attested);
+                        said += 1;
+                    }
+                    Ok(Response::Later(seconds)) => later = later.max(Some(seconds)),
+                    Ok(_) => {
+                        tracing::warn!(relay = %connection.peer(), %mailbox, "the relay does not accept a hosted mailbox");
+                        later = later.max(Some(HOSTED_REFUSED_PAUSE_S));
+                    }
+                    Err(_) => return Ended::Broken,
+                }
+            }
+            if said > 0 {
+                tracing::info!(relay = %connection.peer(), mailboxes = said, "session for hosted mailboxes");
+            }
+            let pause =
+                later.map(|seconds| Duration::from_secs(u64::from(seconds.max(1))).min(RECONNECT_MAX));
+            let again = pause.map(|pause| tokio::time::Instant::now() + pause);
+            tokio::select! {
+                changed = self.now.changed() => if changed.is_err() {
+                    return Ended::Broken;
+                },
+                () = until(again) => {}
+            }
+        }
+    }
+}
+
+async fn until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

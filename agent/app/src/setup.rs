@@ -106,6 +106,7 @@ pub async fn run(request: SetupRequest, paths: &Paths) -> Result<SetupReport, Fa
             senders: known.as_ref().map_or_else(Vec::new, |known| known.submission.senders.clone()),
         },
         outgoing: known.as_ref().map(|known| known.outgoing.clone()).unwrap_or_default(),
+        hosted: known.as_ref().and_then(|known| known.hosted.clone()),
         quic: known.as_ref().map_or_else(|| default_quic(&request.location), |known| known.quic.clone()),
         network: known.as_ref().map(|known| known.network.clone()).unwrap_or_default(),
         send: known.as_ref().map_or_else(SendConfig::default, |known| known.send.clone()),

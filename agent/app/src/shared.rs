@@ -18,7 +18,8 @@ use crate::dial;
 use crate::drops::Drops;
 use crate::finding::Speakers;
 use crate::guest::Guest;
-use crate::limits::{OFFERS_MAX, OUTGOING_OFFERS_MAX, OUTGOING_SERVES_MAX, SERVES_MAX};
+use crate::hosted::Hosted;
+use crate::limits::{HOSTED_SERVES_MAX, OFFERS_MAX, OUTGOING_OFFERS_MAX, OUTGOING_SERVES_MAX, SERVES_MAX};
 use crate::links::Links;
 use crate::offers::Offers;
 use crate::outbox::status::OutboxStatus;
@@ -73,6 +74,8 @@ pub struct Shared {
     pub outbox: watch::Sender<Option<OutboxStatus>>,
     /// How things stand with what mail clients send through here; none where nothing is taken.
     pub submission: watch::Sender<Option<SubmissionStatus>>,
+    /// The mailboxes of others that this is the store of.
+    pub hosted: Hosted,
     /// Streams that may be served at a time.
     pub serves: Semaphore,
     /// Offers that may be made at a time.
@@ -116,10 +119,10 @@ impl Shared {
         finder: Finder,
         guest: Guest,
     ) -> Handle {
-        let (serves, offers) = match config.outgoing.listen {
-            Some(_) => (OUTGOING_SERVES_MAX, OUTGOING_OFFERS_MAX),
-            None => (SERVES_MAX, OFFERS_MAX),
-        };
+        let offers = if config.outgoing.listen.is_some() { OUTGOING_OFFERS_MAX } else { OFFERS_MAX };
+        let serves = serves_max(&config);
+        let hosted = Hosted::new(config.hosted.clone());
+        let door = if hosted.is_on() { Door::of_many() } else { Door::new() };
         Arc::new(Self {
             location_key: RwLock::new(config.location.peer),
             finder,
@@ -142,10 +145,11 @@ impl Shared {
             drops: Drops::default(),
             outbox: watch::Sender::default(),
             submission: watch::Sender::default(),
+            hosted,
             serves: Semaphore::new(serves),
             offering: Semaphore::new(offers),
             stop: CancellationToken::new(),
-            door: Mutex::default(),
+            door: Mutex::new(door),
         })
     }
 
@@ -172,6 +176,14 @@ impl Shared {
     /// The attestation, if there is one now.
     pub fn attested(&self) -> Option<Attested> {
         self.membership.borrow().attestation.clone()
+    }
+
+    /// What proves that this is the store of `mailbox`, its own or a hosted one; none where it is not, or not now.
+    pub fn attested_for(&self, mailbox: &Mailbox) -> Option<Attested> {
+        if mailbox == self.mailbox() {
+            return self.attested();
+        }
+        self.hosted.attested(mailbox).map(|attested| Attested::clone(&attested))
     }
 
     /// Whether `peer` is a relay of the own domain, by the attestation.
@@ -219,6 +231,15 @@ impl Shared {
                 Err(_) => std::future::pending().await,
             },
         }
+    }
+}
+
+/// How many streams may be served at a time.
+pub fn serves_max(config: &Config) -> usize {
+    match (config.outgoing.listen, &config.hosted) {
+        (Some(_), _) => OUTGOING_SERVES_MAX,
+        (None, Some(_)) => HOSTED_SERVES_MAX,
+        (None, None) => SERVES_MAX,
     }
 }
 

@@ -44,7 +44,8 @@ pub fn is_worth(offer: &Offer, missing: u64) -> bool {
 pub async fn find(shared: Handle, offer: Offer, from: PeerId, missing: u64, found: mpsc::Sender<Found>) {
     let relays = relays(&shared, &offer, from, &found);
     let devices = async {
-        if missing >= DEVICE_LEN_MIN {
+        // A hosted store's own location server speaks of its users' devices to them, not to it.
+        if missing >= DEVICE_LEN_MIN && offer.mailbox == *shared.mailbox() {
             devices(&shared, &offer, from, &found).await;
         }
     };

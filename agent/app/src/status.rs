@@ -1,27 +1,30 @@
 //! `status`: how things stand.
 
-use lighter_protocol::UnixTime;
 use lighter_protocol::pull::SourceView;
+use lighter_protocol::{Mailbox, UnixTime};
 use lighter_store::limits::DISK_RESERVE;
 use lighter_store::{Store, StoreError};
 use lighter_transport::location::finding::{NotFound, Server};
 
 use crate::config::Config;
 use crate::guest::view::GuestView;
-use crate::limits::WAITS_LISTED_MAX;
+use crate::limits::{HOSTED_LISTED_MAX, WAITS_LISTED_MAX};
 use crate::registration;
 use crate::shared::Handle;
 use crate::views::{
-    DomainStatus, OutgoingStatus, PullSource, PullStatus, RelayStatus, Status, StoreStatus, size,
+    DomainStatus, HostedMailboxStatus, HostedStatus, OutgoingStatus, PullSource, PullStatus, RelayStatus,
+    Status, StoreStatus, size,
 };
 
 /// How things stand with the agent that runs.
 ///
 /// # Errors
 /// What the store says.
-pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
+pub async fn of_running(shared: &Handle, mailbox: Option<Mailbox>) -> Result<Status, StoreError> {
     let (store, mut outgoing) =
         shared.blocking(|store| Ok::<_, StoreError>((store_status(store)?, sent(store)?))).await?;
+    let handle = shared.clone();
+    let hosted = shared.blocking(move |store| hosted(&handle, store, mailbox)).await?;
     let limits = shared.guest.view();
     let mut waiting = shared.pulls.waits.all(UnixTime::now());
     waiting.retain(|wait| !shared.pulls.is_running(&wait.delivery));
@@ -54,6 +57,7 @@ pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
         primary: attestation.as_ref().map(|attestation| attestation.primary),
         relays: relays.collect(),
         problem: shared.guest.problem().or(membership.problem).or_else(|| store_problem(&store)),
+        hosted,
         limits,
         waiting,
         waiting_more,
@@ -65,6 +69,33 @@ pub async fn of_running(shared: &Handle) -> Result<Status, StoreError> {
         outbox: shared.outbox.borrow().clone(),
         submission: shared.submission.borrow().clone(),
     })
+}
+
+/// The store of many, and of `mailbox` among them.
+fn hosted(
+    shared: &Handle,
+    store: &Store,
+    mailbox: Option<Mailbox>,
+) -> Result<Option<HostedStatus>, StoreError> {
+    if !shared.hosted.is_on() {
+        return Ok(None);
+    }
+    let served = shared.hosted.mailboxes().borrow().clone();
+    let is_left = |mailbox: &Mailbox| mailbox != shared.mailbox() && !served.contains_key(mailbox);
+    let left = shared.hosted.kept(store)?.into_iter().filter(is_left).take(HOSTED_LISTED_MAX).collect();
+    let one = |mailbox: Mailbox| {
+        let attested = shared.attested_for(&mailbox);
+        let (bytes_used, deliveries) = shared.hosted.used(&mailbox, store)?;
+        Ok::<_, StoreError>(HostedMailboxStatus {
+            served: attested.is_some(),
+            primary: attested.map(|attested| attested.attestation.primary),
+            quota: shared.hosted.quota_of(&mailbox),
+            bytes_used,
+            deliveries,
+            mailbox,
+        })
+    };
+    Ok(Some(HostedStatus { mailboxes: served.len(), left, mailbox: mailbox.map(one).transpose()? }))
 }
 
 /// From whom each delivery is pulled now.
@@ -106,6 +137,7 @@ pub fn of_store(
         primary: None,
         relays: Vec::new(),
         problem: store_problem(&status),
+        hosted: None,
         limits,
         waiting: Vec::new(),
         waiting_more: 0,

@@ -72,6 +72,9 @@ pub struct Status {
     /// What mail clients send through here; none where nothing is taken, or no agent runs.
     #[serde(default)]
     pub submission: Option<SubmissionStatus>,
+    /// Whose store it is, beside its own mailbox's; none where it is one user's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosted: Option<HostedStatus>,
     /// What may go now, and how fast.
     #[serde(default)]
     pub limits: GuestView,
@@ -81,6 +84,36 @@ pub struct Status {
     /// How many more there are.
     #[serde(default)]
     pub waiting_more: usize,
+}
+
+/// The store of many.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostedStatus {
+    /// How many mailboxes are served now.
+    pub mailboxes: usize,
+    /// Mailboxes that something is kept for and that are served no more: the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Mailbox>,
+    /// The one that was asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mailbox: Option<HostedMailboxStatus>,
+}
+
+/// One of its mailboxes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostedMailboxStatus {
+    /// Whose.
+    pub mailbox: Mailbox,
+    /// Whether it is served now.
+    pub served: bool,
+    /// Whether this store's receipts release; unknown where it is not served.
+    pub primary: Option<bool>,
+    /// Bytes of its attachments, those that are still on their way included.
+    pub bytes_used: u64,
+    /// Bytes that they may take.
+    pub quota: Option<u64>,
+    /// Its deliveries.
+    pub deliveries: usize,
 }
 
 /// A delivery that waits with whoever holds it.
@@ -248,6 +281,9 @@ pub struct DeliveryRow {
     /// Its number.
     #[serde(with = "ids::text")]
     pub delivery: DeliveryId,
+    /// For whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mailbox: Option<Mailbox>,
     /// Who offered it.
     #[serde(with = "ids::text")]
     pub from: PeerId,
@@ -367,6 +403,7 @@ impl DeliveryRow {
         Ok(Self {
             reason,
             delivery: incoming.delivery,
+            mailbox: Some(incoming.mailbox.clone()),
             from: incoming.from,
             offered: incoming.offered,
             expires: incoming.expires,
@@ -380,13 +417,14 @@ impl DeliveryRow {
 }
 
 impl List {
-    /// Everything in the store.
+    /// Everything in the store; with `mailbox`, what is there for that one.
     ///
     /// # Errors
     /// What the index says.
-    pub fn of(store: &Store) -> Result<Self, StoreError> {
+    pub fn of(store: &Store, mailbox: Option<&Mailbox>) -> Result<Self, StoreError> {
         let mut list = Self::default();
-        for incoming in store.all_incoming()?.iter().rev() {
+        let is_meant = |incoming: &&Incoming| mailbox.is_none_or(|mailbox| incoming.mailbox == *mailbox);
+        for incoming in store.all_incoming()?.iter().rev().filter(is_meant) {
             list.deliveries.push(DeliveryRow::of(store, incoming)?);
         }
         list.gather_blobs(|blob| store.holds(blob))?;

@@ -221,6 +221,24 @@ impl Index {
         self.read(|txn| references_of(&txn.open_table(REFERENCES)?, blob).map(|all| !all.is_empty()))
     }
 
+    /// The deliveries that need a blob (and holds, by their numbers), `count_max` of them.
+    pub(crate) fn deliveries_of(
+        &self,
+        blob: BlobId,
+        count_max: usize,
+    ) -> Result<Vec<DeliveryId>, IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(REFERENCES)?;
+            let range = table.range((&blob.0, &[0; 16], 0)..=(&blob.0, &[u8::MAX; 16], u8::MAX))?;
+            let mut deliveries = Vec::new();
+            for row in range.take(count_max) {
+                let (key, _) = row?;
+                deliveries.push(DeliveryId(*key.value().1));
+            }
+            Ok(deliveries)
+        })
+    }
+
     // ---- partial blobs
 
     pub(crate) fn partial(&self, blob: BlobId, size: u64) -> Result<RangeSet, IndexError> {

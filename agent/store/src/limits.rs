@@ -19,6 +19,9 @@ pub const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 /// Deliveries on record, incoming and outgoing each: a bound on what a stranger can make the index grow to.
 pub const DELIVERIES_MAX: u64 = 1_000_000;
 
+/// Deliveries with the same blob that are looked through to see whose it is: beyond, it is pulled again, at worst.
+pub const SHARERS_MAX: usize = 1_000;
+
 /// Files that are synced at a time, where several are to be durable.
 pub const SYNCS_MAX: usize = 8;
 /// Bytes of the index kept in memory (redb's default is 1 GiB; an idle agent has 40 MiB in all, DESIGN §11).

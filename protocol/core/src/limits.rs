@@ -111,6 +111,8 @@ pub const OVERTAKE_OPEN_MIN: Duration = Duration::from_secs(2);
 pub const PULL_SOURCES_MAX: usize = SOURCES_MAX + 1;
 /// Introductions that a store remembers until they expire, to count what was offered with each.
 pub const INTRODUCTIONS_MAX: usize = 1_024;
+/// The same for a store of many mailboxes (SPEC A29): a mail service's ten minutes. Some 200 bytes each.
+pub const HOSTED_INTRODUCTIONS_MAX: usize = 65_536;
 /// Deliveries that one introduction is good for.
 pub const INTRODUCTION_DELIVERIES_MAX: usize = 64;
 

@@ -53,21 +53,21 @@ impl Client {
     ///
     /// # Errors
     /// What the agent says, or that it is gone.
-    pub async fn status(&mut self) -> Result<Status, Failure> {
-        match self.ask(&Question::Status).await? {
+    pub async fn status(&mut self, mailbox: Option<Mailbox>) -> Result<Status, Failure> {
+        match self.ask(&Question::Status(mailbox)).await? {
             Answer::Status(status) => Ok(*status),
             _ => Err(unexpected()),
         }
     }
 
-    /// What is in the store.
+    /// What is in the store, or in it for one mailbox.
     ///
     /// # Errors
     /// What the agent says, or that it is gone.
-    pub async fn list(&mut self) -> Result<List, Failure> {
+    pub async fn list(&mut self, mailbox: Option<Mailbox>) -> Result<List, Failure> {
         let mut list = List::default();
         let mut seen = std::collections::HashSet::new();
-        let mut answer = self.ask(&Question::List).await?;
+        let mut answer = self.ask(&Question::List(mailbox)).await?;
         loop {
             match answer {
                 Answer::Delivery(delivery, here) => {
@@ -96,12 +96,16 @@ impl Client {
         }
     }
 
-    /// A delivery's manifest and attachments.
+    /// A delivery's manifest and attachments; none where it is not for `mailbox`.
     ///
     /// # Errors
     /// What the agent says, or that it is gone.
-    pub async fn delivery(&mut self, delivery: DeliveryId) -> Result<Option<(BlobId, Vec<BlobId>)>, Failure> {
-        match self.ask(&Question::Delivery(delivery)).await? {
+    pub async fn delivery(
+        &mut self,
+        delivery: DeliveryId,
+        mailbox: Option<Mailbox>,
+    ) -> Result<Option<(BlobId, Vec<BlobId>)>, Failure> {
+        match self.ask(&Question::Delivery(delivery, mailbox)).await? {
             Answer::Parts(parts) => Ok(parts),
             _ => Err(unexpected()),
         }
@@ -181,6 +185,37 @@ impl Client {
         match self.ask(&Question::Remove(delivery)).await? {
             Answer::Removed(removed) => Ok(removed),
             _ => Err(unexpected()),
+        }
+    }
+
+    /// Says which of the mailbox's stores is the primary one.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub async fn prefer(&mut self, peer: Option<String>) -> Result<(), Failure> {
+        match self.ask(&Question::Prefer(peer)).await? {
+            Answer::End => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Lets go of everything that is here for a mailbox that is served no more.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub async fn remove_all(
+        &mut self,
+        mailbox: Mailbox,
+        mut follow: impl FnMut(Removed) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut answer = self.ask(&Question::RemoveAll(mailbox)).await?;
+        loop {
+            match answer {
+                Answer::Removed(removed) => follow(removed)?,
+                Answer::End => return Ok(()),
+                _ => return Err(unexpected()),
+            }
+            answer = self.next().await?;
         }
     }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use lighter_protocol::UnixTime;
+use lighter_protocol::{Mailbox, UnixTime};
 use lighter_store::{Store, StoreError};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::limits::CONTROL_CONNECTIONS_MAX;
 use crate::shared::Handle;
 use crate::views::{DeliveryRow, DeliveryState};
-use crate::{acceptance, get, lookup, offers, remove, send, status};
+use crate::{acceptance, get, hosted, lookup, offers, remove, send, status};
 
 /// Listens at `path`. The store's lock says that no other agent does: a socket that is there was left by one that was
 /// killed.
@@ -106,51 +106,81 @@ impl From<StoreError> for Told {
 }
 
 async fn answer(shared: &Handle, question: Question, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
-    let answer =
-        match question {
-            Question::Status => Answer::Status(Box::new(status::of_running(shared).await?)),
-            Question::List => return list(shared, writer).await,
-            Question::Blob(blob) => {
-                let files = shared.blocking(move |store| store.files_of(blob)).await;
-                match files {
-                    Ok(files) => Answer::Blob(Some((files.data, files.size))),
-                    Err(StoreError::NoBlob(_)) => Answer::Blob(None),
-                    Err(error) => return Err(error.into()),
-                }
+    let answer = match question {
+        Question::Status(mailbox) => Answer::Status(Box::new(status::of_running(shared, mailbox).await?)),
+        Question::List(mailbox) => return list(shared, mailbox, writer).await,
+        Question::Blob(blob) => {
+            let files = shared.blocking(move |store| store.files_of(blob)).await;
+            match files {
+                Ok(files) => Answer::Blob(Some((files.data, files.size))),
+                Err(StoreError::NoBlob(_)) => Answer::Blob(None),
+                Err(error) => return Err(error.into()),
             }
-            Question::Delivery(delivery) => {
-                let incoming = shared.blocking(move |store| store.incoming(delivery)).await?;
-                Answer::Parts(incoming.map(|incoming| {
+        }
+        Question::Delivery(delivery, mailbox) => {
+            let incoming = shared.blocking(move |store| store.incoming(delivery)).await?;
+            let is_meant = |of: &lighter_store::Incoming| mailbox.is_none_or(|mailbox| of.mailbox == mailbox);
+            let incoming = incoming.filter(is_meant);
+            Answer::Parts(
+                incoming.map(|incoming| {
                     (incoming.manifest.id, incoming.blobs.iter().map(|blob| blob.id).collect())
-                }))
-            }
-            Question::Lookup(mailbox) => Answer::Lookup(Box::new(lookup::ask(shared, mailbox).await?)),
-            Question::Cancel(delivery, whole) => {
-                Answer::Cancelled(Box::new(offers::cancel(shared, delivery, whole).await?))
-            }
-            Question::Places => Answer::Places(Box::new(get::places(shared).await?)),
-            Question::Fetch(wish) => Answer::Fetched(get::fetch(shared, wish).await?),
-            Question::Choose(change) => Answer::Chosen(Box::new(acceptance::change(shared, *change).await?)),
-            Question::Limits(wish) => {
-                let handle = shared.clone();
-                let said = tokio::task::spawn_blocking(move || handle.guest.say(wish)).await;
-                Answer::Limits(Box::new(said.map_err(Failure::failed)??))
-            }
-            Question::Remove(delivery) => {
-                let removed = shared.blocking(move |store| remove::remove(store, delivery)).await?;
-                shared.guest.there_is_room();
-                Answer::Removed(removed)
-            }
-            Question::Send(request) => return send(shared, *request, writer).await,
-        };
+                }),
+            )
+        }
+        Question::Lookup(mailbox) => Answer::Lookup(Box::new(lookup::ask(shared, mailbox).await?)),
+        Question::Cancel(delivery, whole) => {
+            Answer::Cancelled(Box::new(offers::cancel(shared, delivery, whole).await?))
+        }
+        Question::Places => Answer::Places(Box::new(get::places(shared).await?)),
+        Question::Fetch(wish) => Answer::Fetched(get::fetch(shared, wish).await?),
+        Question::Choose(change) => Answer::Chosen(Box::new(acceptance::change(shared, *change).await?)),
+        Question::Limits(wish) => {
+            let handle = shared.clone();
+            let said = tokio::task::spawn_blocking(move || handle.guest.say(wish)).await;
+            Answer::Limits(Box::new(said.map_err(Failure::failed)??))
+        }
+        Question::Remove(delivery) => {
+            let removed = shared.blocking(move |store| remove::remove(store, delivery)).await?;
+            shared.hosted.let_go();
+            shared.guest.there_is_room();
+            Answer::Removed(removed)
+        }
+        Question::Prefer(peer) => {
+            let peer = peer.map(|peer| peer.parse()).transpose();
+            let peer = peer.map_err(|_| Failure::wrong_use("that is no key of a store"))?;
+            hosted::prefer(shared, peer).await?;
+            Answer::End
+        }
+        Question::RemoveAll(mailbox) => return remove_all(shared, mailbox, writer).await,
+        Question::Send(request) => return send(shared, *request, writer).await,
+    };
     Ok(write_line(writer, &answer).await?)
 }
 
-async fn list(shared: &Handle, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
-    let all = shared.blocking(Store::all_incoming).await?;
+async fn remove_all(shared: &Handle, mailbox: Mailbox, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
+    if hosted::is_served(shared, &mailbox) {
+        let why = format!("{mailbox} is served here: take it out at the location server first");
+        return Err(Failure::failed(why).into());
+    }
+    let of = mailbox.clone();
+    let all = shared.blocking(move |store| remove::all_of(store, &of)).await?;
+    for delivery in all {
+        let removed = shared.blocking(move |store| remove::whatever(store, delivery)).await?;
+        shared.hosted.let_go();
+        write_line(writer, &Answer::Removed(removed)).await?;
+    }
+    shared.guest.there_is_room();
+    Ok(write_line(writer, &Answer::End).await?)
+}
+
+async fn list(shared: &Handle, mailbox: Option<Mailbox>, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
+    let is_meant = |of: &Mailbox| mailbox.as_ref().is_none_or(|mailbox| of == mailbox);
+    let mut all = shared.blocking(Store::all_incoming).await?;
+    all.retain(|incoming| is_meant(&incoming.mailbox));
     let mut pulls = status::pulls(shared).await;
     let limits = shared.guest.view();
     let mut waits = shared.pulls.waits.all(UnixTime::now());
+    waits.retain(|wait| is_meant(&wait.mailbox));
     for incoming in all.into_iter().rev() {
         let delivery = incoming.delivery;
         let mut row = shared

@@ -47,6 +47,10 @@ fn apply(shared: &Handle, config: Config) {
         shared.store.change_settings(now);
         shared.guest.there_is_room();
     }
+    if config.hosted.is_some() {
+        shared.hosted.configure(config.hosted);
+        shared.guest.there_is_room();
+    }
     shared.guest.configure(Ok(config.guest));
 }
 

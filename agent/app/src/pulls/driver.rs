@@ -1,7 +1,7 @@
 //! One delivery's task: it hands what happens to the machine of `lighter_protocol::pull`, and does what the machine
 //! says. It waits for nothing but the next event: whatever takes time runs beside it and comes back as one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::finisher::{Finisher, FinisherQueue};
-use super::known::{Known, look};
+use super::known::{Known, look_as};
 use super::settle::settle;
 use super::streams::Stream;
 use crate::guest::{self, decide::Verdict};
@@ -102,7 +102,10 @@ async fn pull(
     };
     let asked = offer.clone();
     let closed = shared.guest.is_held().then_some(LaterReason::Paused);
-    let known = match shared.blocking(move |store| look(store, &asked, closed)).await {
+    // A stranger must not learn from what is asked for what another user of a hosted store has.
+    let hides = shared.hosted.is_on() && matches!(standing, Standing::Introduced(_));
+    let handle = shared.clone();
+    let known = match shared.blocking(move |store| look_as(&handle, store, &asked, closed, hides)).await {
         Ok(known) => known,
         Err(error) => {
             let _ = responder.respond(&Response::Later(super::LATER_S)).await;
@@ -130,6 +133,9 @@ async fn pull(
         }
     };
     shared.pulls.waits.answered(&offer, from, &commands, room_left);
+    if commands.iter().any(|command| matches!(command, Command::Stop(Stop::Declined))) {
+        shared.hosted.unreserve(&offer);
+    }
     // On record before the first byte is pulled: files that no delivery refers to are removed at the next start.
     if !commands.iter().any(|command| matches!(command, Command::Stop(Stop::Declined))) {
         let recorded = offer.clone();
@@ -168,6 +174,8 @@ async fn pull(
         deadline: None,
         guest: shared.guest.verdict(),
         went_free: true,
+        hides,
+        hidden: BTreeSet::new(),
     };
     driver.went_free = driver.goes_free();
     driver.hold(from);
@@ -211,6 +219,10 @@ pub(super) struct Driver<'a> {
     pub(super) guest: watch::Receiver<Verdict>,
     /// What is asked for was asked for without a limit.
     pub(super) went_free: bool,
+    /// What is here for other users of a hosted store is asked for as if it were not.
+    pub(super) hides: bool,
+    /// Those of them that were: read again before they are receipted.
+    pub(super) hidden: BTreeSet<BlobId>,
 }
 
 impl Driver<'_> {
@@ -459,6 +471,7 @@ impl Driver<'_> {
     /// Everything is here: final places, the proof, the receipt, kept.
     fn sync(&mut self, delivery: DeliveryId) {
         let (shared, events, finisher) = (self.shared.clone(), self.events.clone(), self.finisher.clone());
+        let hidden = std::mem::take(&mut self.hidden);
         let rest: Vec<_> = self.partials.drain().map(|(_, (partial, _))| partial).collect();
         let parts: Vec<_> = std::iter::once(&self.machine.offer().manifest)
             .chain(&self.machine.offer().blobs)
@@ -468,7 +481,10 @@ impl Driver<'_> {
             for partial in rest {
                 finisher.finish(partial).await;
             }
-            let placed = finisher.flush().await;
+            let mut placed = finisher.flush().await;
+            for blob in hidden {
+                placed &= shared.blocking(move |store| store.recheck(blob)).await.unwrap_or(false);
+            }
             let receipt = if placed { settle(&shared, delivery, parts).await } else { None };
             let _ = events.send(Event::Settled(receipt.map(Box::new))).await;
         });

@@ -8,6 +8,8 @@ use lighter_protocol::{BlobId, Receipt, Signed, UnixTime};
 use lighter_store::limits::MANIFEST_SIZE_MAX;
 use lighter_store::{Here, IncomingState, Store, StoreError};
 
+use crate::shared::Handle;
+
 /// What is known of a delivery before the machine starts.
 pub(super) enum Known {
     Receipted(Box<Signed<Receipt>>),
@@ -15,8 +17,38 @@ pub(super) enum Known {
     OtherContents,
 }
 
-/// Looks up what there is of a delivery. Blocks on the disk.
-pub(super) fn look(store: &Store, offer: &Offer, closed: Option<LaterReason>) -> Result<Known, StoreError> {
+/// Looks up what there is of a delivery. Blocks on the disk. For the store of many (SPEC A29): with the mailbox's quota, and,
+/// where `hides`, without what is here for others only.
+pub(super) fn look_as(
+    shared: &Handle,
+    store: &Store,
+    offer: &Offer,
+    closed: Option<LaterReason>,
+    hides: bool,
+) -> Result<Known, StoreError> {
+    let mut known = look(store, offer, closed)?;
+    let Known::Held { held, room } = &mut known else { return Ok(known) };
+    if hides {
+        for part in std::iter::once(&offer.manifest).chain(&offer.blobs) {
+            if store.is_others(part.id, &offer.mailbox)? {
+                held.insert(part.id, Held::Some(Default::default()));
+            }
+        }
+    }
+    if let Some(left) = shared.hosted.reserve(offer, store)? {
+        room.quota_left = room.quota_left.min(left);
+        let size = offer.blobs.iter().fold(0_u64, |sum, part| sum.saturating_add(part.size));
+        if size > left {
+            // Each counts in full, whoever else has it.
+            for part in &offer.blobs {
+                held.insert(part.id, Held::Some(Default::default()));
+            }
+        }
+    }
+    Ok(known)
+}
+
+fn look(store: &Store, offer: &Offer, closed: Option<LaterReason>) -> Result<Known, StoreError> {
     if let Some(incoming) = store.incoming(offer.delivery)? {
         let is_rejected = matches!(incoming.state, IncomingState::Rejected { .. });
         if is_rejected || !store.is_same(&incoming, offer)? {

@@ -12,13 +12,15 @@ use lighter_transport::pull::{Gauge, Pull, PullError};
 use tokio::task::AbortHandle;
 
 use super::driver::{Driver, Event};
-use super::sink::Sink;
+use super::sink::{Discard, Sink};
 
 /// Where a stream writes to.
 enum Target {
     Partial(Arc<Partial>, Arc<AtomicBool>),
     /// The blob is here already.
     Held,
+    /// Another user of this hosted store has it here already, and whoever sends it is not to notice.
+    Hidden,
     /// The disk does not take it.
     None,
 }
@@ -39,7 +41,7 @@ impl Driver<'_> {
         if self.machine.sources().into_iter().any(is_holder) {
             return None;
         }
-        self.shared.attested().map(|attested| attested.signed)
+        self.shared.attested_for(&self.machine.offer().mailbox).map(|attested| attested.signed)
     }
 
     pub(super) async fn get(&mut self, stream: StreamId, from: PeerId, pull: Pull) {
@@ -59,12 +61,18 @@ impl Driver<'_> {
                 }
                 // The disk does not take it: nobody else's fault, but nothing comes of asking.
                 (_, Target::None) => StreamEnd::Over,
+                // Somebody else has it here already: the sender is not to notice.
+                (Some(connection), Target::Hidden) => {
+                    let sink = Discard { stream, events: events.clone() };
+                    let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
+                    stream_end(ended, pull.blob, from)
+                }
                 (Some(connection), Target::Partial(partial, checkpointing)) => {
                     let sink = Sink { stream, partial, checkpointing, events: events.clone() };
                     let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
                     stream_end(ended, pull.blob, from)
                 }
-                (None, Target::Partial(..)) => {
+                (None, Target::Partial(..) | Target::Hidden) => {
                     let _ = events.send(Event::Lost(from)).await;
                     StreamEnd::Over
                 }
@@ -88,6 +96,10 @@ impl Driver<'_> {
                 let checkpointing = Arc::new(AtomicBool::new(false));
                 self.partials.insert(blob, (Arc::clone(&partial), Arc::clone(&checkpointing)));
                 Target::Partial(partial, checkpointing)
+            }
+            Ok(Wanted::Held) if self.hides => {
+                self.hidden.insert(blob);
+                Target::Hidden
             }
             Ok(Wanted::Held) => Target::Held,
             Err(error) => {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lighter_protocol::pull::{Command, Room};
 use lighter_protocol::wire::{Answer, LaterReason, Offer};
-use lighter_protocol::{DeliveryId, PeerId, UnixTime};
+use lighter_protocol::{DeliveryId, Mailbox, PeerId, UnixTime};
 
 use crate::guest::view::GuestView;
 use crate::limits::{WAIT_PARTS_MAX, WAITS_MAX};
@@ -17,6 +17,8 @@ use crate::views::{BlobRow, DeliveryRow, DeliveryState, WaitRow, size};
 pub struct Wait {
     /// Its number.
     pub delivery: DeliveryId,
+    /// For whom.
+    pub mailbox: Mailbox,
     /// Who holds it.
     pub from: PeerId,
     /// When it was offered.
@@ -38,6 +40,7 @@ impl Wait {
     pub fn of(offer: &Offer, from: PeerId, reason: LaterReason, lacking: u64) -> Self {
         Self {
             delivery: offer.delivery,
+            mailbox: offer.mailbox.clone(),
             from,
             offered: UnixTime::now(),
             expires: offer.expires,
@@ -68,6 +71,7 @@ impl Wait {
     pub fn row(&self, guest: &GuestView) -> DeliveryRow {
         DeliveryRow {
             delivery: self.delivery,
+            mailbox: Some(self.mailbox.clone()),
             from: self.from,
             offered: self.offered,
             expires: self.expires,
@@ -156,6 +160,11 @@ impl Waits {
     /// Who holds them.
     pub fn holders(&self) -> BTreeSet<PeerId> {
         self.lock().values().map(|wait| wait.from).collect()
+    }
+
+    /// For whom something waits with this holder.
+    pub fn mailboxes_at(&self, holder: &PeerId) -> BTreeSet<Mailbox> {
+        self.lock().values().filter(|wait| wait.from == *holder).map(|wait| wait.mailbox.clone()).collect()
     }
 
     /// Whether one waits for room on the disk.

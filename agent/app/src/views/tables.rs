@@ -69,6 +69,25 @@ impl fmt::Display for Status {
             size(self.store.bytes_used),
             size(self.store.bytes_free)
         )?;
+        if let Some(hosted) = &self.hosted {
+            writeln!(f, "hosted     {} mailboxes", hosted.mailboxes)?;
+            if let Some(one) = &hosted.mailbox {
+                let served = match (one.served, one.primary) {
+                    (false, _) => "not served",
+                    (true, Some(false)) => "served, beside the user's own store",
+                    (true, _) => "served",
+                };
+                let quota = one.quota.map_or(String::new(), |quota| format!(" of {}", size(quota)));
+                let (deliveries, used) = (one.deliveries, size(one.bytes_used));
+                writeln!(f, "           {}: {served}; {deliveries} deliveries, {used}{quota}", one.mailbox)?;
+            }
+            for mailbox in &hosted.left {
+                writeln!(
+                    f,
+                    "           {mailbox} is served no more; what is kept for it: `remove --mailbox`"
+                )?;
+            }
+        }
         for (number, line) in self.limits.lines().into_iter().enumerate() {
             writeln!(f, "{:10} {line}", if number == 0 { "limits" } else { "" })?;
         }

@@ -112,9 +112,13 @@ fn follow(shared: &Handle, knock: &Knock, relay: PeerId) -> Result<Option<Hole>,
     if !shared.is_own_relay(&relay) {
         return Err(NotFollowed::NotOwnRelay);
     }
-    let sender = knock.introduction.claim()?.sender;
-    let (location, own, now) = (shared.location_peer(), shared.mailbox(), now());
-    let introduction = Introduction::verify(&knock.introduction, &location, &sender, own, 0, now.wall)?;
+    let claim = knock.introduction.claim()?;
+    let sender = claim.sender;
+    // For whom else is no business of this store's: the introduction does not count then.
+    let is_hosted = shared.hosted.attested(&claim.recipient).is_some();
+    let recipient = if is_hosted { &claim.recipient } else { shared.mailbox() };
+    let (location, now) = (shared.location_peer(), now());
+    let introduction = Introduction::verify(&knock.introduction, &location, &sender, recipient, 0, now.wall)?;
     if shared.dialable(&[knock.address]).is_empty() {
         return Err(NotFollowed::Address);
     }

@@ -7,6 +7,7 @@ mod commands;
 mod gets;
 mod groups;
 mod guest;
+mod hosted;
 mod hostile;
 mod outbox;
 mod outgoing;

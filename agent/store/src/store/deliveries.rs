@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use lighter_protocol::wire::Offer;
-use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Signed, UnixTime};
+use lighter_protocol::{BlobId, DeliveryId, Mailbox, PeerId, Receipt, Signed, UnixTime};
 
 use super::Store;
 use crate::delivery::{Incoming, IncomingState, Outgoing};
 use crate::error::StoreError;
-use crate::limits::{DELIVERIES_MAX, DISK_RESERVE};
+use crate::limits::{DELIVERIES_MAX, DISK_RESERVE, SHARERS_MAX};
 
 /// What the store knows about an offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +139,27 @@ impl Store {
     /// What the index says.
     pub fn incoming(&self, delivery: DeliveryId) -> Result<Option<Incoming>, StoreError> {
         Ok(self.0.index.incoming(delivery)?)
+    }
+
+    /// Whether a blob is here, or a part of it, for other mailboxes' deliveries, and `mailbox` has not received it itself: a
+    /// store of many mailboxes keeps equal blobs once, and lets nobody notice.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn is_others(&self, blob: BlobId, mailbox: &Mailbox) -> Result<bool, StoreError> {
+        let mut is_others = false;
+        let deliveries = self.0.index.deliveries_of(blob, SHARERS_MAX)?;
+        // With more than are looked at, it is others'.
+        let is_cut = deliveries.len() >= SHARERS_MAX;
+        for delivery in deliveries {
+            let Some(incoming) = self.0.index.incoming(delivery)? else { continue };
+            match (incoming.mailbox == *mailbox, &incoming.state) {
+                (true, IncomingState::Receipted(_)) => return Ok(false),
+                (true, _) => {}
+                (false, _) => is_others = true,
+            }
+        }
+        Ok(is_others || is_cut)
     }
 
     /// All incoming deliveries, newest first.

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::limits::{
-    BLOB_SIZE_MAX, INTRODUCTION_CLOCK_GRACE, INTRODUCTION_DELIVERIES_MAX, INTRODUCTIONS_MAX, OFFER_BLOBS_MAX,
+    BLOB_SIZE_MAX, HOSTED_INTRODUCTIONS_MAX, INTRODUCTION_CLOCK_GRACE, INTRODUCTION_DELIVERIES_MAX,
+    INTRODUCTIONS_MAX, OFFER_BLOBS_MAX,
 };
 use crate::wire::{Answer, Check, Invalid, NewDrop, Offer};
 use crate::{
@@ -85,8 +86,10 @@ pub enum NotAdmitted {
 /// That memory is lost in a crash; then an introduction is good for its bytes once more, within its ten minutes.
 #[derive(Clone, Debug, Default)]
 pub struct Door {
-    /// By the statement's fingerprint. At most [`INTRODUCTIONS_MAX`].
+    /// By the statement's fingerprint. At most [`INTRODUCTIONS_MAX`], or [`HOSTED_INTRODUCTIONS_MAX`].
     used: HashMap<[u8; 32], Used>,
+    /// Whether it is the door of a store of many mailboxes.
+    is_of_many: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -100,6 +103,11 @@ impl Door {
     /// A door that nobody came to.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same for a store of many mailboxes (SPEC A29): it remembers more introductions.
+    pub fn of_many() -> Self {
+        Self { is_of_many: true, ..Self::default() }
     }
 
     /// Whether `peer`, the other end of the connection, may make `offer` to this store.
@@ -166,9 +174,10 @@ impl Door {
         now: UnixTime,
     ) -> Result<(), NotAdmitted> {
         let key = signed.fingerprint();
-        if self.used.len() >= INTRODUCTIONS_MAX && !self.used.contains_key(&key) {
+        let introductions_max = if self.is_of_many { HOSTED_INTRODUCTIONS_MAX } else { INTRODUCTIONS_MAX };
+        if self.used.len() >= introductions_max && !self.used.contains_key(&key) {
             self.used.retain(|_, used| now < used.until);
-            if self.used.len() >= INTRODUCTIONS_MAX {
+            if self.used.len() >= introductions_max {
                 return Err(NotAdmitted::Crowded);
             }
         }

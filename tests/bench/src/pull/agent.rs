@@ -57,6 +57,7 @@ pub(super) fn agent(store: Store, mailbox: &Mailbox, relays: &[PeerId], address:
         store: Default::default(),
         guest: Default::default(),
         outgoing: Default::default(),
+        hosted: None,
     };
     let endpoint = Endpoint::bind(&identity, (address, 0).into(), EndpointConfig::default())?;
     let carriers = Carriers::new(&config, None)?;

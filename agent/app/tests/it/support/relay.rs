@@ -1,6 +1,7 @@
 //! A relay that holds deliveries in memory: it knows sessions, offers, serves, and takes receipts.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(crate) struct Held {
     pub(crate) blobs: HashMap<BlobId, Vec<u8>>,
     pub(crate) offers: Vec<Offer>,
     pub(crate) receipts: Vec<Signed<Receipt>>,
+    /// What stores showed when they said that they are there.
+    pub(crate) waiting: Vec<Attestation>,
     pub(crate) answers: Vec<Vec<Answer>>,
     /// Ranges that were asked for, each.
     pub(crate) gets: Vec<Get>,
@@ -76,15 +79,21 @@ impl Relay {
 
     /// As [`Relay::start`], with a web server of its own for retrieval.
     pub(crate) async fn start_with(world: &World, retrieval_url: &str) -> Self {
-        let identity = Identity::generate();
+        Self::start_as(world, Identity::generate(), Some(retrieval_url)).await
+    }
+
+    /// One that is no relay of the domain, where it has no web server: a stranger.
+    pub(crate) async fn start_as(world: &World, identity: Identity, retrieval_url: Option<&str>) -> Self {
         let endpoint =
             Endpoint::bind(&identity, "127.0.0.1:0".parse().unwrap(), EndpointConfig::default()).unwrap();
-        let record = RelayRecord {
-            peer: identity.peer(),
-            addresses: vec![endpoint.local_addr().unwrap()],
-            retrieval_url: retrieval_url.to_owned(),
-        };
-        world.client().put_relay(&world.token, &record).await.unwrap();
+        if let Some(retrieval_url) = retrieval_url {
+            let record = RelayRecord {
+                peer: identity.peer(),
+                addresses: vec![endpoint.local_addr().unwrap()],
+                retrieval_url: retrieval_url.to_owned(),
+            };
+            world.client().put_relay(&world.token, &record).await.unwrap();
+        }
         let held = Arc::new(Mutex::new(Held::default()));
         let (count, sessions) = watch::channel(0);
         let accepting =
@@ -122,6 +131,21 @@ impl Relay {
         held.blobs.extend(blobs.iter().map(|bytes| (BlobId::of(bytes), bytes.to_vec())));
     }
 
+    /// Offers by itself, as a sender does, on a connection of its own to the store that listens there.
+    pub(crate) async fn offer_to(
+        &self,
+        world: &World,
+        store: PeerId,
+        at: SocketAddr,
+        offer: Offer,
+    ) -> Response {
+        let connection = self.endpoint.connect(store, &[at], super::PATIENCE).await.unwrap();
+        let (count, _) = watch::channel(0);
+        let location = world.client().domain().await.unwrap().location;
+        tokio::spawn(answer_all(connection.clone(), self.held.clone(), count, location));
+        connection.request(&Request::Offer(offer)).await.unwrap()
+    }
+
     /// Waits for so many receipts.
     pub(crate) async fn receipts(&self, count: usize) -> Vec<Signed<Receipt>> {
         super::eventually("receipts", async || self.held.lock().unwrap().receipts.len() >= count).await;
@@ -141,33 +165,42 @@ impl Accepting {
         let location = self.location.domain().await.unwrap().location;
         while let Some(connection) = self.endpoint.accept().await {
             let (held, count) = (self.held.clone(), self.count.clone());
-            tokio::spawn(async move {
-                while let Some(incoming) = connection.accept_request().await {
-                    let responder = incoming.responder;
-                    match incoming.request {
-                        Request::Waiting(waiting) => {
-                            let peer = connection.peer();
-                            Attestation::verify_of(&waiting.attestation, &location, &peer, UnixTime::now())
-                                .unwrap();
-                            let offers = held.lock().unwrap().offers.clone();
-                            responder.respond(&Response::Waiting(offers.len() as u64)).await.unwrap();
-                            count.send_modify(|count| *count += 1);
-                            tokio::spawn(offer_all(connection.clone(), held.clone(), offers));
-                        }
-                        Request::Get(get) => {
-                            tokio::spawn(serve(held.clone(), get, responder));
-                        }
-                        Request::Receipt(receipt) => {
-                            receipt.verify(&connection.peer()).unwrap();
-                            held.lock().unwrap().receipts.push(receipt);
-                            let _ = responder.respond(&Response::Released).await;
-                        }
-                        _ => {
-                            let _ = responder.respond(&Response::Refused).await;
-                        }
-                    }
-                }
-            });
+            tokio::spawn(answer_all(connection, held, count, location));
+        }
+    }
+}
+
+async fn answer_all(
+    connection: Connection,
+    held: Arc<Mutex<Held>>,
+    count: watch::Sender<usize>,
+    location: PeerId,
+) {
+    while let Some(incoming) = connection.accept_request().await {
+        let responder = incoming.responder;
+        match incoming.request {
+            Request::Waiting(waiting) => {
+                let peer = connection.peer();
+                let attestation =
+                    Attestation::verify_of(&waiting.attestation, &location, &peer, UnixTime::now()).unwrap();
+                let mut offers = held.lock().unwrap().offers.clone();
+                offers.retain(|offer| offer.mailbox == attestation.mailbox);
+                responder.respond(&Response::Waiting(offers.len() as u64)).await.unwrap();
+                held.lock().unwrap().waiting.push(attestation);
+                count.send_modify(|count| *count += 1);
+                tokio::spawn(offer_all(connection.clone(), held.clone(), offers));
+            }
+            Request::Get(get) => {
+                tokio::spawn(serve(held.clone(), get, responder));
+            }
+            Request::Receipt(receipt) => {
+                receipt.verify(&connection.peer()).unwrap();
+                held.lock().unwrap().receipts.push(receipt);
+                let _ = responder.respond(&Response::Released).await;
+            }
+            _ => {
+                let _ = responder.respond(&Response::Refused).await;
+            }
         }
     }
 }
