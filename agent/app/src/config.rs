@@ -586,6 +586,7 @@ mod tests {
                 listen: Some("127.0.0.1:5870".parse().unwrap()),
                 senders: vec!["sales@example.org".parse().unwrap()],
             },
+            hosted: Some(HostedConfig { quota_mib: Some(9), quotas_mib: BTreeMap::new() }),
             outgoing: OutgoingConfig {
                 listen: Some("192.0.2.1:10025".parse().unwrap()),
                 clients: vec!["192.0.2.0/28".parse().unwrap()],
