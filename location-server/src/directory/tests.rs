@@ -175,7 +175,7 @@ fn a_revoked_expired_or_narrower_token_allows_nothing() {
 
 /// Rows as an engine keeps them.
 #[derive(Default)]
-struct Rows(std::collections::BTreeMap<(Kind, Vec<u8>), Vec<u8>>);
+struct Rows(BTreeMap<(Kind, Vec<u8>), Vec<u8>>);
 
 impl Rows {
     fn apply(&mut self, changes: Vec<Change>) {
