@@ -2,7 +2,8 @@
 //! (SPEC A11), so that each of them is a recipient on their own (SPEC A10).
 //!
 //! ```text
-//!   files ──────── reads the books' files: the only I/O here
+//!   files ──────── reads the books' files
+//!   carddav ────── fetches books from servers, and keeps copies of them
 //!   format ─────── bytes → cards: `text`, then `vcard`, `ldif` or `csv`
 //!   book ───────── the cards of one book, members looked up: a graph of groups
 //!   expand ─────── a group → its mailboxes, each once; cycles end
@@ -18,6 +19,7 @@
 
 pub mod book;
 pub mod card;
+pub mod carddav;
 mod csv;
 pub mod expand;
 mod files;

@@ -11,8 +11,9 @@ use tokio::net::UnixListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::address_books::carddav;
 use crate::carriers::Carriers;
-use crate::config::Config;
+use crate::config::{Config, Paths};
 use crate::failure::Failure;
 use crate::guest::{self, Guest};
 use crate::limits::{EXPIRE_INTERVAL, OUTGOING_LISTED, STOP_TIME_MAX};
@@ -122,6 +123,11 @@ impl Agent {
     /// Looks after an outbox as well, until it stops.
     pub fn watch(&mut self, outbox: Outbox) {
         self.tasks.spawn(outbox::run(self.shared.clone(), outbox));
+    }
+
+    /// Keeps the copies of address books on servers fresh as well, until it stops.
+    pub fn fetch_address_books(&mut self, paths: Paths) {
+        self.tasks.spawn(carddav::run(self.shared.clone(), paths));
     }
 
     /// Takes messages of mail clients on this machine as well, until it stops.

@@ -104,6 +104,9 @@ pub enum Command {
         /// One group's name, or nickname [default: all]
         name: Option<String>,
     },
+    /// Address books on CardDAV servers, which the configuration names
+    #[command(name = "carddav", subcommand)]
+    CardDav(CardDavCommand),
     /// Make the original message from a stub
     Restore(RestoreArgs),
     /// Fetch attachments: from the own store, else from the mail server
@@ -130,6 +133,21 @@ pub enum Command {
     },
     /// End a pause
     Resume,
+}
+
+/// What to do with CardDAV servers.
+#[derive(Debug, Subcommand)]
+pub enum CardDavCommand {
+    /// Give the password for a server; it is tried, and kept in the keyring or a file of yours
+    Login {
+        /// What the configuration calls it
+        name: String,
+    },
+    /// Fetch what has changed
+    Refresh {
+        /// What the configuration calls it [default: all]
+        name: Option<String>,
+    },
 }
 
 /// Whose.

@@ -1,6 +1,6 @@
 //! The commands: each opens what it needs, does its work, prints, and says with its exit code what happened.
 
-use std::io::Write;
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::time::Duration;
 
 use lighter_protocol::UnixTime;
@@ -9,16 +9,18 @@ use lighter_store::Store;
 use lighter_transport::location::api::AcceptanceChange;
 use serde::Serialize;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::access::Access;
 use crate::address_books::book::Book;
 use crate::address_books::recipients::{Recipient, Recipients, Strictness, resolve};
-use crate::address_books::{self, BooksView};
+use crate::address_books::{self, BooksView, carddav};
 use crate::agent::Agent;
-use crate::cli::{Cli, Command, LimitArgs, OfArgs, SendArgs, SetupArgs};
+use crate::cli::{CardDavCommand, Cli, Command, LimitArgs, OfArgs, SendArgs, SetupArgs};
 use crate::config::{Config, Paths};
 use crate::failure::Failure;
 use crate::guest::by_hand::{HandLimit, Pause, Wish};
+use crate::limits::PASSWORD_LEN_MAX;
 use crate::progress::SendView;
 use crate::send::SendRequest;
 use crate::send::unreachable::Wanted;
@@ -121,6 +123,7 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
             let view = BooksView::of(folder, &books, name.as_deref()).map_err(Failure::failed)?;
             print(&view, cli.json)
         }
+        Command::CardDav(command) => carddav(command, &paths?, cli.json).await,
         Command::Policy { of, policy } => {
             choose(AcceptanceChange { policy, ..AcceptanceChange::default() }, of, &paths?, cli.json).await
         }
@@ -259,6 +262,7 @@ async fn serve(paths: &Paths) -> Result<Exit, Failure> {
         agent.watch(outbox);
     }
     let mut addresses = json!({ "quic": registration::addresses(agent.shared()), "control": control });
+    agent.fetch_address_books(paths.clone());
     if let Some(submission) = submission {
         addresses[submission.name()] = submission.address().to_string().into();
         agent.take_submissions(submission);
@@ -328,9 +332,42 @@ async fn recipients(args: &SendArgs, config: &Config, paths: &Paths) -> Result<R
     Ok(recipients)
 }
 
+/// The address books; those on servers as fresh as the configuration wants them, where that can be had.
 async fn read_books(config: Config, paths: Paths) -> Result<Vec<Book>, Failure> {
+    carddav::freshen(&config, &paths).await;
     let books = tokio::task::spawn_blocking(move || address_books::read(&config, &paths));
     books.await.map_err(Failure::failed)
+}
+
+async fn carddav(command: CardDavCommand, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {
+    let config = Config::read(&paths.config)?;
+    match command {
+        CardDavCommand::Login { name } => {
+            let password = tokio::task::spawn_blocking(password).await.map_err(Failure::failed)??;
+            print(&carddav::login(&config, paths, &name, password).await?, is_json)
+        }
+        CardDavCommand::Refresh { name } => {
+            let (view, failure) = carddav::refresh(&config, paths, name.as_deref()).await?;
+            let exit = print(&view, is_json)?;
+            failure.map_or(Ok(exit), Err)
+        }
+    }
+}
+
+/// A password: asked for where there is a terminal, which does not show it, else the first line on standard input.
+fn password() -> Result<Zeroizing<String>, Failure> {
+    let read = if std::io::stdin().is_terminal() {
+        rpassword::prompt_password("Password: ")
+    } else {
+        let mut line = String::new();
+        let read = std::io::stdin().lock().take(PASSWORD_LEN_MAX).read_line(&mut line);
+        read.map(|_| line)
+    };
+    let line = read.map(Zeroizing::new).map_err(|error| Failure::failed(error).when("the password"))?;
+    match line.trim_end_matches(['\r', '\n']) {
+        "" => Err(Failure::wrong_use("no password was given")),
+        password => Ok(Zeroizing::new(password.to_owned())),
+    }
 }
 
 /// The message as it was asked for: paths made absolute, since a running agent has another working folder.
@@ -338,8 +375,9 @@ fn request(args: SendArgs, recipients: Recipients) -> Result<SendRequest, Failur
     let mut body = args.body;
     if body == "-" {
         body.clear();
-        let mut input = std::io::Read::take(std::io::stdin().lock(), crate::limits::BODY_LEN_MAX + 1);
-        std::io::Read::read_to_string(&mut input, &mut body)
+        let mut input = std::io::stdin().lock().take(crate::limits::BODY_LEN_MAX + 1);
+        input
+            .read_to_string(&mut body)
             .map_err(|error| Failure::failed(error).when("the text on standard input"))?;
     }
     let absolute = |path: &std::path::PathBuf| {

@@ -16,6 +16,7 @@ use lighter_transport::location::FindingConfig;
 use lighter_transport::location::address::Network;
 use serde::{Deserialize, Serialize};
 
+use crate::address_books::carddav::{self, CardDavConfig};
 use crate::guest::decide::GuestConfig;
 use crate::limits::{CONFIG_LEN_MAX, RETRY_HOURS_DEFAULT, RETRY_HOURS_MAX};
 use crate::outbox::{self, Outbox};
@@ -105,12 +106,16 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct AddressBooksConfig {
     /// Files, and folders of files: each is one address book. A relative path starts at the configuration's folder.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<PathBuf>,
+    /// CardDAV servers, whose address books are fetched.
+    #[serde(deserialize_with = "carddav::servers", skip_serializing_if = "Vec::is_empty")]
+    pub carddav: Vec<CardDavConfig>,
 }
 
 impl AddressBooksConfig {
     fn is_default(&self) -> bool {
-        self.paths.is_empty()
+        *self == Self::default()
     }
 }
 
@@ -526,6 +531,16 @@ impl Paths {
         self.data.join("address-books")
     }
 
+    /// What was fetched from CardDAV servers.
+    pub fn carddav(&self) -> PathBuf {
+        self.data.join("carddav")
+    }
+
+    /// A path in the configuration: a relative one starts at the configuration's folder.
+    pub fn beside_config(&self, path: &Path) -> PathBuf {
+        self.config.parent().unwrap_or(Path::new("")).join(path)
+    }
+
     /// What is on record about messages of mail clients.
     pub fn submissions(&self) -> PathBuf {
         self.data.join("submissions")
@@ -599,7 +614,12 @@ mod tests {
                 ..OutboxConfig::default()
             },
             store: StoreConfig { quota_mib: Some(100), retention_days: Some(30), blob_mib_max: None },
-            address_books: AddressBooksConfig { paths: vec!["contacts.vcf".into()] },
+            address_books: toml::from_str(
+                "paths = ['contacts.vcf']\n\
+                 [[carddav]]\nname = 'office'\nurl = 'https://dav.example.org'\nusername = 'alice'\nrefresh_minutes = 5\n\
+                 [[carddav]]\nname = 'home'\nurl = 'https://dav.example.com/a/'\nusername = 'a'\npassword_file = 'p'\n",
+            )
+            .unwrap(),
             guest: toml::from_str(
                 "download = '2 MiB/s'\nmetered = 'limited'\nmetered_rate = '100 KiB/s'\nbattery_percent_min = 5\n\
                  [[schedule]]\ndays = ['mon', 'fri']\nfrom = '22:00'\nto = '06:00'\noff = true\n\

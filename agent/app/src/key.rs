@@ -75,6 +75,29 @@ pub async fn create(
     Ok((Identity::load_or_create(&paths.key())?, KeyConfig::File))
 }
 
+/// A password of the user's for another server, where the keyring has one under this name.
+///
+/// # Errors
+/// [`KeyError::Keyring`]: locked, gone, or not running.
+pub async fn password(name: &str) -> Result<Option<Zeroizing<String>>, KeyError> {
+    let name = name.to_owned();
+    in_keyring(move || match keyring::Entry::new(SERVICE, &name)?.get_password() {
+        Ok(password) => Ok(Some(Zeroizing::new(password))),
+        Err(keyring::Error::NoEntry) => Ok(None),
+        Err(error) => Err(error),
+    })
+    .await
+}
+
+/// Puts such a password into the keyring, in the place of one of before.
+///
+/// # Errors
+/// [`KeyError::Keyring`].
+pub async fn keep_password(name: &str, password: &Zeroizing<String>) -> Result<(), KeyError> {
+    let (name, password) = (name.to_owned(), password.clone());
+    in_keyring(move || keyring::Entry::new(SERVICE, &name)?.set_password(&password)).await
+}
+
 async fn in_keyring<T: Send + 'static>(
     work: impl FnOnce() -> keyring::Result<T> + Send + 'static,
 ) -> Result<T, KeyError> {

@@ -172,6 +172,42 @@ pub const GROUP_DEPTH_MAX: usize = 32;
 pub const BOOK_LINE_LEN_MAX: usize = 16 * 1024;
 /// Names, addresses and labels of one card.
 pub const CARD_VALUES_MAX: usize = 256;
+/// Columns of a CSV file that are looked at; Outlook writes about a hundred.
+pub const CSV_COLUMNS_MAX: usize = 1_024;
+/// Rows of a CSV file that are looked at to find out which column holds addresses, where no heading says it.
+pub const CSV_ROWS_TRIED: usize = 100;
+/// CardDAV servers that address books are fetched from.
+pub const CARDDAV_SERVERS_MAX: usize = 8;
+/// Characters of what a CardDAV server is called here.
+pub const CARDDAV_NAME_LEN_MAX: usize = 32;
+/// Address books of one user on one CardDAV server.
+pub const CARDDAV_BOOKS_MAX: usize = 32;
+/// Resources that one answer of a CardDAV server tells of: those of a book, and the book itself.
+pub const CARDDAV_RESOURCES_MAX: usize = CARDS_MAX + 1;
+/// Elements within elements of such an answer; a card's is the seventh.
+pub const CARDDAV_DEPTH_MAX: usize = 32;
+/// Bytes of one answer of a CardDAV server: as many as of a file.
+pub const CARDDAV_ANSWER_LEN_MAX: usize = 64 * 1024 * 1024;
+/// Cards that are asked for at once: with pictures, a few MiB.
+pub const CARDDAV_CARDS_AT_ONCE: usize = 100;
+/// How often a CardDAV server sends on to another address of its own.
+pub const CARDDAV_REDIRECTS_MAX: usize = 5;
+/// How long a CardDAV server takes to begin an answer, and to end it.
+pub const CARDDAV_ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long all address books of a server take, the first time.
+pub const CARDDAV_TIME_MAX: Duration = Duration::from_mins(10);
+/// How long `send` to a group waits for a copy that is fresh.
+pub const CARDDAV_FRESHEN_TIME_MAX: Duration = Duration::from_secs(10);
+/// Minutes after which a CardDAV server is asked what has changed.
+pub const CARDDAV_REFRESH_MINUTES_DEFAULT: u32 = 60;
+/// The fewest that can be set.
+pub const CARDDAV_REFRESH_MINUTES_MIN: u32 = 1;
+/// When a CardDAV server is tried again after a failure.
+pub const CARDDAV_RETRY: Duration = Duration::from_mins(5);
+/// The least between two looks at whether a copy is due.
+pub const CARDDAV_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Bytes of a password's file.
+pub const PASSWORD_LEN_MAX: u64 = 4_096;
 /// Things that are wrong in one address book and are listed; the rest is counted.
 pub const BOOK_PROBLEMS_MAX: usize = 100;
 /// Things that are wrong with a group's members and are said in one message; the rest is counted.

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use lighter_agent::address_books::book::Gathering;
 use lighter_agent::address_books::card::{CardKind, Cards};
+use lighter_agent::address_books::carddav::multistatus;
 use lighter_agent::address_books::expand::expand;
 use lighter_agent::address_books::format::parse;
-use lighter_agent::limits::{BOOK_PROBLEMS_MAX, CARD_VALUES_MAX, CARDS_MAX};
+use lighter_agent::limits::{BOOK_PROBLEMS_MAX, CARD_VALUES_MAX, CARDDAV_RESOURCES_MAX, CARDS_MAX};
 
 use crate::Target;
 
@@ -16,6 +17,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "book_vcard", run: book_vcard, seeds: vcard_seeds },
     Target { name: "book_ldif", run: book_ldif, seeds: ldif_seeds },
     Target { name: "book_csv", run: book_csv, seeds: csv_seeds },
+    Target { name: "carddav_answer", run: carddav_answer, seeds: carddav_seeds },
 ];
 
 /// A vCard file.
@@ -31,6 +33,19 @@ pub fn book_ldif(data: &[u8]) {
 /// A CSV file.
 pub fn book_csv(data: &[u8]) {
     check("a.csv", data);
+}
+
+/// A CardDAV server's answer: read or refused, and within its bounds.
+pub fn carddav_answer(data: &[u8]) {
+    let Ok(resources) = multistatus::parse(&String::from_utf8_lossy(data)) else { return };
+    assert!(resources.len() <= CARDDAV_RESOURCES_MAX);
+    // Nothing is there that was not in the answer: no entity makes more of it. What is no UTF-8 grows to three bytes.
+    let texts = resources.iter().flat_map(|resource| {
+        let texts =
+            [&resource.display_name, &resource.etag, &resource.version, &resource.card, &resource.principal];
+        texts.into_iter().flatten().chain(&resource.homes).chain([&resource.href]).map(String::len)
+    });
+    assert!(texts.sum::<usize>() <= 3 * data.len());
 }
 
 /// What is true of any file: the cards are within their bounds and on its lines, and every group expands.
@@ -92,6 +107,19 @@ fn csv_seeds() -> Vec<Vec<u8>> {
     [google, outlook, "Mail\tList\na@b.c\tF\n"].map(|text| text.as_bytes().to_vec()).into()
 }
 
+fn carddav_seeds() -> Vec<Vec<u8>> {
+    let book = "<?xml version='1.0'?><D:multistatus xmlns:D='DAV:' xmlns:c='urn:ietf:params:xml:ns:carddav' \
+        xmlns:s='http://calendarserver.org/ns/'><D:response><D:href>/a/</D:href><D:propstat><D:prop><D:resourcetype>\
+        <D:collection/><c:addressbook/></D:resourcetype><D:displayname>A &amp; B</D:displayname><s:getctag>1</s:getctag>\
+        <c:addressbook-home-set><D:href>/a/</D:href></c:addressbook-home-set></D:prop><D:status>HTTP/1.1 200 OK</D:status>\
+        </D:propstat></D:response></D:multistatus>";
+    let card = "<multistatus xmlns='DAV:'><response><href>/a/1.vcf</href><propstat><prop><getetag>\"1\"</getetag>\
+        <address-data xmlns='urn:ietf:params:xml:ns:carddav'>BEGIN:VCARD&#13;\nEND:VCARD<![CDATA[\n]]></address-data></prop>\
+        <status>HTTP/1.1 200 OK</status></propstat></response><response><href>/a/2.vcf</href>\
+        <status>HTTP/1.1 404 Not Found</status></response><sync-token>data:,1</sync-token></multistatus>";
+    [book, card].map(|text| text.as_bytes().to_vec()).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +128,9 @@ mod tests {
     fn the_seeds_have_cards() {
         for (name, seeds) in [("a.vcf", vcard_seeds()), ("a.ldif", ldif_seeds()), ("a.csv", csv_seeds())] {
             assert!(seeds.iter().all(|seed| !parse(name, seed).cards.is_empty()), "{name}");
+        }
+        for seed in carddav_seeds() {
+            assert!(!multistatus::parse(std::str::from_utf8(&seed).unwrap()).unwrap().is_empty());
         }
     }
 }

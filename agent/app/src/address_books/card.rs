@@ -105,7 +105,7 @@ pub enum Flaw {
     #[error("is no vCard, LDIF or CSV file")]
     UnknownFormat,
     /// No column of a CSV file is known to hold addresses.
-    #[error("no column of addresses: its heading should be E-mail")]
+    #[error("no column of addresses: call it E-mail")]
     NoAddressColumn,
     /// The file ends within a card, or the next one begins.
     #[error("a card that does not end: left out")]
@@ -125,6 +125,17 @@ pub enum Flaw {
     /// A change, not an entry.
     #[error("a change (changetype {0}), not an entry: left out")]
     Change(String),
+    /// A book on a server that was never fetched.
+    #[error("was not fetched yet: {0}")]
+    NotFetched(String),
+    /// A book on a server, which is the one of before.
+    #[error("is as it was {}: {why}", crate::views::when(*since))]
+    NotFetchedSince {
+        /// When it was fetched last.
+        since: lighter_protocol::UnixTime,
+        /// Why not since.
+        why: String,
+    },
     /// Two cards of one id.
     #[error("has the same id as the card at {}:{line}: group members mean that one", path.display())]
     SameId {
@@ -138,7 +149,7 @@ pub enum Flaw {
 impl Flaw {
     /// Whether cards, or parts of one, may be missing because of it.
     pub fn loses(&self) -> bool {
-        !matches!(self, Self::SameId { .. } | Self::UnknownFormat)
+        !matches!(self, Self::SameId { .. } | Self::UnknownFormat | Self::NotFetchedSince { .. })
     }
 }
 

@@ -2,35 +2,25 @@
 //! person, a column of labels puts them into groups.
 //!
 //! The splitting (RFC 4180) is the `csv` crate's; commas, semicolons (spreadsheets of many countries) and tabs are told
-//! apart by the first line.
+//! apart by the first line. What the columns hold is told by their headings, in the languages that [`headings`] knows; where no
+//! heading tells of addresses, the column that holds nothing else does.
 
-use csv::{ReaderBuilder, StringRecord};
+mod headings;
 
+use csv::{Reader, ReaderBuilder, StringRecord};
+use lighter_protocol::Mailbox;
+
+use self::headings::{Column, column};
 use super::card::{Card, CardKind, Cards, Flaw};
-use crate::limits::CARD_VALUES_MAX;
+use crate::limits::{CARD_VALUES_MAX, CSV_COLUMNS_MAX, CSV_ROWS_TRIED};
 
 /// Between two values of one field: Google's.
 const VALUE_SEPARATOR: &str = ":::";
 
-/// What a column holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Column {
-    /// An address: of two, the one of the lower number is preferred.
-    Address(u8),
-    Name,
-    GivenName,
-    FamilyName,
-    Labels,
-}
-
 /// The people of a file.
 pub(super) fn parse(text: &str) -> Cards {
     let mut cards = Cards::default();
-    let mut reader = ReaderBuilder::new()
-        .delimiter(delimiter(text))
-        .flexible(true)
-        .has_headers(false)
-        .from_reader(text.as_bytes());
+    let mut reader = reader(text);
     let mut columns: Option<Vec<(usize, Column)>> = None;
     let mut record = StringRecord::new();
     loop {
@@ -44,7 +34,7 @@ pub(super) fn parse(text: &str) -> Cards {
             }
         }
         let Some(columns) = &columns else {
-            columns = Some(headings(&record));
+            columns = Some(columns_of(&record, text));
             continue;
         };
         if !columns.iter().any(|(_, column)| matches!(column, Column::Address(_))) {
@@ -80,28 +70,55 @@ fn delimiter(text: &str) -> u8 {
     *b"\t;,".iter().max_by_key(|delimiter| count(delimiter)).unwrap_or(&b',')
 }
 
-fn headings(record: &StringRecord) -> Vec<(usize, Column)> {
-    record.iter().enumerate().filter_map(|(at, heading)| Some((at, column(heading)?))).collect()
+fn reader(text: &str) -> Reader<&[u8]> {
+    ReaderBuilder::new()
+        .delimiter(delimiter(text))
+        .flexible(true)
+        .has_headers(false)
+        .from_reader(text.as_bytes())
 }
 
-/// The columns' names in Thunderbird's, Outlook's and Google's exports (Google's of before and after 2024).
-fn column(heading: &str) -> Option<Column> {
-    let heading = heading.trim().to_lowercase().replace("e-mail", "email");
-    match heading.as_str() {
-        "email" | "mail" | "email address" | "primary email" => return Some(Column::Address(1)),
-        "secondary email" => return Some(Column::Address(2)),
-        "display name" | "name" | "full name" => return Some(Column::Name),
-        "first name" | "given name" => return Some(Column::GivenName),
-        "last name" | "family name" | "surname" => return Some(Column::FamilyName),
-        "labels" | "label" | "group membership" | "categories" | "category" | "groups" | "group"
-        | "lists" | "list" => return Some(Column::Labels),
-        _ => {}
+/// What the columns hold, by their headings, or else by what is in them.
+fn columns_of(headings: &StringRecord, text: &str) -> Vec<(usize, Column)> {
+    let headings = headings.iter().take(CSV_COLUMNS_MAX).enumerate();
+    let mut columns: Vec<_> = headings.filter_map(|(at, heading)| Some((at, column(heading)?))).collect();
+    if !columns.iter().any(|(_, column)| matches!(column, Column::Address(_))) {
+        let found = columns_of_addresses(text);
+        columns.retain(|(at, _)| !found.contains(at));
+        columns.extend(found.into_iter().zip((1..=u8::MAX).map(Column::Address)));
     }
-    // `E-mail 1 - Value` (Google), `E-mail 2 Address` (Outlook), `Email 3`.
-    let rest = heading.strip_prefix("email ")?;
-    let (number, kind) = rest.split_once(' ').unwrap_or((rest, ""));
-    let number = number.parse().ok()?;
-    matches!(kind, "" | "address" | "- value").then_some(Column::Address(number))
+    columns
+}
+
+/// The columns that hold addresses and nothing else, as far as the first rows show; their headings may be in any language.
+fn columns_of_addresses(text: &str) -> Vec<usize> {
+    let mut reader = reader(text);
+    let mut record = StringRecord::new();
+    // For each column, whether it has held an address, and nothing else.
+    let mut are_addresses: Vec<Option<bool>> = Vec::new();
+    // The first row is the headings.
+    for row in 0..=CSV_ROWS_TRIED {
+        if !matches!(reader.read_record(&mut record), Ok(true)) {
+            break;
+        }
+        if row == 0 {
+            continue;
+        }
+        for (at, field) in record.iter().take(CSV_COLUMNS_MAX).enumerate() {
+            if are_addresses.len() == at {
+                are_addresses.push(None);
+            }
+            let field = field.trim();
+            if !field.is_empty()
+                && let Some(so_far) = are_addresses.get_mut(at)
+            {
+                let is_address = field.contains('@') && field.parse::<Mailbox>().is_ok();
+                *so_far = Some(so_far.unwrap_or(true) && is_address);
+            }
+        }
+    }
+    let found = are_addresses.into_iter().enumerate().filter(|(_, are)| *are == Some(true));
+    found.map(|(at, _)| at).collect()
 }
 
 /// The person in a row; none in an empty one.

@@ -1,16 +1,16 @@
-//! The address books' files: the only place here that touches the disk.
+//! The address books' files, and the copies of those on CardDAV servers.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::book::{Book, Gathering};
 use super::card::{Cards, Flaw};
-use super::format;
+use super::{carddav, format};
 use crate::config::{Config, Paths};
 use crate::limits::{BOOK_FILE_LEN_MAX, BOOK_FILES_MAX, BOOKS_LEN_MAX, BOOKS_MAX};
 
-/// Reads the address books: each file and folder in `DATA/address-books`, and each path that the configuration names.
-/// What is wrong is in the books; blocks on the disk.
+/// Reads the address books: each file and folder in `DATA/address-books`, each path that the configuration names, and what
+/// was fetched from the CardDAV servers that it names. What is wrong is in the books; blocks on the disk.
 pub fn read(config: &Config, paths: &Paths) -> Vec<Book> {
     let mut reader = Reader { books: Vec::new(), room: BOOKS_LEN_MAX };
     let folder = paths.address_books();
@@ -27,10 +27,11 @@ pub fn read(config: &Config, paths: &Paths) -> Vec<Book> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => reader.failed(&folder, Flaw::Io(error.to_string())),
     }
-    let beside = paths.config.parent().unwrap_or(Path::new(""));
     for path in &config.address_books.paths {
-        reader.book(&beside.join(path));
+        reader.book(&paths.beside_config(path));
     }
+    let on_servers = carddav::books(config, paths, &mut reader.room);
+    reader.books.extend(on_servers);
     reader.books
 }
 

@@ -181,6 +181,20 @@ fn csv_of_google_outlook_thunderbird_and_by_hand_has_people_and_groups() {
             "hand.csv",
             "Name;E-Mail;Group\r\nAnn Example;ann@example.org;Family\r\nBen;ben@example.org;Family\r\n",
         ),
+        (
+            "outlook-de.csv",
+            "Anrede;Vorname;Nachname;E-Mail-Adresse;E-Mail: Angezeigter Name;E-Mail 2: Adresse;Kategorien\r\n\
+             Frau;Ann;Example;ann@example.org;Ann (ann@example.org);;Family\r\n;Ben;;;;ben@example.org;Family\r\n",
+        ),
+        (
+            "outlook-fr.csv",
+            "Prénom,Nom,Adresse de messagerie,Adresse de messagerie 2,Catégories\nAnn,Example,ann@example.org,,Family\nBen,,,ben@example.org,Family\n",
+        ),
+        // In a language that is not known: the first column of addresses is preferred, whatever it is called.
+        (
+            "hungarian.csv",
+            "Megnevezés,Villámposta,Másik,Web,Group\nAnn,ann@example.org,x@example.org,@ann,Family\nBen,,ben@example.org,,Family\n",
+        ),
         ("tabs.tsv", "Mail\tList\nann@example.org\tFamily\nben@example.org\tFamily\n"),
     ];
     for file in files {
@@ -195,7 +209,8 @@ fn csv_of_google_outlook_thunderbird_and_by_hand_has_people_and_groups() {
 
 #[test]
 fn a_csv_file_without_addresses_says_what_is_missing() {
-    for text in ["", "Name,Phone\nAnn,1\n"] {
+    // Of a column that holds something else as well, nobody knows what it is.
+    for text in ["", "Name,Phone\nAnn,1\n", "Ki,Posta\nAnn,ann@example.org\nBen,otthon\n"] {
         assert_eq!(parse("a.csv", text.as_bytes()).flaws, [(1, Flaw::NoAddressColumn)], "{text}");
     }
     let book = book("a", &[("a.csv", "Name,Email,Group\nAnn,,Family\nBen,ben at home,Family\n")]);
