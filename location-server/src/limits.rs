@@ -14,7 +14,7 @@ pub const STORES_PER_MAILBOX_MAX: usize = 16;
 /// Stores altogether: ten times what DESIGN §11 measures. Some 500 bytes of memory each.
 pub const STORES_MAX: usize = 10_000_000;
 /// Hosted stores (SPEC A29): those of a large mail service, each with up to
-/// [`HOSTED_MAILBOXES_MAX`](lighter_transport::location::limits::HOSTED_MAILBOXES_MAX) mailboxes.
+/// [`HOSTED_MAILBOXES_MAX`] mailboxes.
 pub const HOSTED_STORES_MAX: usize = 256;
 /// Files that name mailboxes, for each of them.
 pub const HOSTED_FILES_MAX: usize = 16;

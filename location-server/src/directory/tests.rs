@@ -203,7 +203,7 @@ impl Rows {
 /// What can be told apart from outside, in a defined order.
 fn shown(directory: &Directory) -> Vec<String> {
     let store = |(_, store): (StoreId, &Store)| {
-        let Store { key, primary, enrolled, confirmed, place, sealing_key: _ } = store;
+        let Store { key, primary, enrolled, confirmed, place, sealing_key: _, hosted: _ } = store;
         let place = place.as_ref().map(|place| (place.sequence, &place.addresses));
         format!("{key:?} {primary} {enrolled} {confirmed} {place:?}")
     };

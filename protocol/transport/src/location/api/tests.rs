@@ -64,7 +64,7 @@ fn signed_statements_travel_as_base64url_and_still_verify() {
 
 #[test]
 fn a_missing_attestation_is_null() {
-    let answer = PingAnswer { attestation: None };
+    let answer = PingAnswer { attestation: None, hosting: None };
     assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"attestation":null}"#);
     assert_eq!(serde_json::from_str::<PingAnswer>(r#"{"attestation":null}"#).unwrap(), answer);
 }
