@@ -128,6 +128,11 @@ pub struct SendConfig {
     /// Whether the location server's word that a store is online is enough; otherwise the store itself is pinged first
     /// (SPEC A4).
     pub trust_presence: bool,
+    /// Whether attachments are pushed to stores that take that, instead of waiting to be asked for them (SPEC A6).
+    pub push: bool,
+    /// MiB of a message's attachments up to which they are pushed; absent: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push_mib_max: Option<u64>,
     /// What happens to attachments whose recipient has a store that cannot be reached now (SPEC A7, A8).
     pub unreachable: Unreachable,
     /// How many hours such attachments wait here; then the message goes whole by mail. At most [`RETRY_HOURS_MAX`].
@@ -146,6 +151,8 @@ impl Default for SendConfig {
         Self {
             size_bytes_min: lighter_message::Policy::default().min_size,
             trust_presence: false,
+            push: false,
+            push_mib_max: None,
             unreachable: Unreachable::default(),
             retry_hours: RETRY_HOURS_DEFAULT,
             retry_bytes_max: None,
@@ -155,6 +162,11 @@ impl Default for SendConfig {
 }
 
 impl SendConfig {
+    /// Bytes of a delivery up to which it is pushed; none: nothing is.
+    pub fn push_bytes_max(&self) -> Option<u64> {
+        self.push.then(|| self.push_mib_max.map_or(u64::MAX, |mib| mib.saturating_mul(MIB)))
+    }
+
     /// What it says of recipients whose store cannot be reached.
     pub fn rules(&self) -> Rules<'_> {
         Rules {
@@ -378,7 +390,7 @@ pub enum SmtpTls {
 }
 
 /// What is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
     /// MiB that attachments may take; absent: as much as the disk has.
@@ -390,6 +402,14 @@ pub struct StoreConfig {
     /// MiB of the largest attachment that is taken; absent: 1 TiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blob_mib_max: Option<u64>,
+    /// Whether holders that would push may. What they push is what would be pulled from them, and only then.
+    pub accept_push: bool,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { quota_mib: None, retention_days: None, blob_mib_max: None, accept_push: true }
+    }
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -613,7 +633,7 @@ mod tests {
                 folder: Some("/srv/outbox".into()),
                 ..OutboxConfig::default()
             },
-            store: StoreConfig { quota_mib: Some(100), retention_days: Some(30), blob_mib_max: None },
+            store: StoreConfig { quota_mib: Some(100), retention_days: Some(30), ..StoreConfig::default() },
             address_books: toml::from_str(
                 "paths = ['contacts.vcf']\n\
                  [[carddav]]\nname = 'office'\nurl = 'https://dav.example.org'\nusername = 'alice'\nrefresh_minutes = 5\n\

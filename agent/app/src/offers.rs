@@ -3,6 +3,7 @@
 //! runs next goes on with them.
 
 mod driver;
+mod push;
 mod whole;
 
 use std::collections::HashMap;
@@ -220,7 +221,7 @@ pub async fn receipted(shared: &Handle, receipt: &Signed<Receipt>, peer: &PeerId
     }
 }
 
-/// Tells a delivery's task that it is being pulled.
+/// Tells a delivery's task that it is being pulled, or pushed.
 #[derive(Debug)]
 pub struct Progress<'a> {
     shared: &'a Handle,
@@ -240,9 +241,14 @@ impl<'a> Progress<'a> {
             [] => size,
             ranges => ranges.iter().map(|(start, end)| end.min(&size).saturating_sub(*start)).sum(),
         };
+        self.sent(get.blob, len, size);
+    }
+
+    /// So many bytes of a blob of `size` bytes were sent, asked for or pushed.
+    pub fn sent(&self, blob: BlobId, len: u64, size: u64) {
         if let Some(running) = self.shared.offers.lock().get(&self.delivery) {
             running.progress.send_modify(|stage| {
-                let served = stage.served.entry(get.blob).or_default();
+                let served = stage.served.entry(blob).or_default();
                 *served = served.saturating_add(len).min(size);
             });
         }

@@ -1,16 +1,20 @@
 //! Deliveries being pulled: who may offer is asked at the door, then each delivery is a task of its own that drives the
-//! machine of `lighter_protocol::pull` with streams, disk and receipts (`driver`).
+//! machine of `lighter_protocol::pull` with streams, disk and receipts (`driver`); what a holder pushes comes to it there
+//! (`push`).
 
+mod begin;
 mod driver;
 mod finisher;
 mod known;
+mod links;
+mod push;
 mod settle;
 mod sink;
 mod streams;
 pub mod waits;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lighter_protocol::pull::{NotAdmitted, Own, SourceView, Standing};
@@ -26,6 +30,7 @@ use crate::limits::{
 };
 use crate::shared::{Handle, now};
 use driver::{Event, Offered};
+pub use push::pushed;
 use waits::{Wait, Waits};
 
 /// Seconds after which somebody whom this agent cannot answer now is asked to come back.
@@ -39,6 +44,8 @@ pub struct Pulls {
     held: AtomicUsize,
     /// Deliveries that wait with whoever holds them.
     pub waits: Waits,
+    /// Whether holders may push, as the configuration says now.
+    pub takes_pushes: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -49,6 +56,11 @@ struct Running {
 }
 
 impl Pulls {
+    /// None yet.
+    pub fn new(takes_pushes: bool) -> Self {
+        Self { takes_pushes: AtomicBool::new(takes_pushes), ..Self::default() }
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.lock().len()
@@ -97,8 +109,9 @@ impl Pulls {
     }
 }
 
-/// An offer came: asks the door, and hands it to the delivery's task, a new one if need be.
-pub async fn offered(shared: &Handle, offer: Offer, responder: Responder) {
+/// An offer came: asks the door, and hands it to the delivery's task, a new one if need be. `pushes`: its holder would
+/// push.
+pub async fn offered(shared: &Handle, offer: Offer, pushes: bool, responder: Responder) {
     let peer = responder.peer();
     let refusal = match admit(shared, &offer, &peer) {
         Ok(_) if shared.guest.down.allowance().holds(Class::First) => {
@@ -108,7 +121,7 @@ pub async fn offered(shared: &Handle, offer: Offer, responder: Responder) {
         }
         Ok(standing) => {
             let delivery = offer.delivery;
-            let offered = Offered { offer, standing, responder };
+            let offered = Offered { offer, pushes, standing, responder };
             match hand_over(shared, delivery, offered) {
                 Ok(()) => return,
                 Err(offered) => {
@@ -119,9 +132,7 @@ pub async fn offered(shared: &Handle, offer: Offer, responder: Responder) {
         }
         Err(refusal) => refusal,
     };
-    // Whatever was wrong, the peer hears the same (bad input 34); the log says more.
-    tracing::info!(%peer, delivery = %offer.delivery, reason = %refusal, "offer refused");
-    let _ = responder.respond(&Response::Refused).await;
+    links::refuse(refusal, responder).await;
 }
 
 fn admit(shared: &Handle, offer: &Offer, peer: &PeerId) -> Result<Standing, NotAdmitted> {

@@ -10,13 +10,13 @@ use bao_tree::io::outboard::PreOrderOutboard;
 use lighter_protocol::blob;
 use lighter_protocol::offer::Delivery;
 use lighter_protocol::wire::{Get, Have, Request, Response};
-use lighter_protocol::{PeerId, UnixTime};
+use lighter_protocol::{BlobId, PeerId, UnixTime};
 use lighter_store::{BlobFiles, StoreError};
 use lighter_transport::limiter::{Rate, Transfer, Turns};
 use lighter_transport::limits::SERVED_RATE_MIN;
 use lighter_transport::serve::{FileSlices, ServeError};
 use lighter_transport::{Connection, IncomingRequest, Responder};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
 use crate::guest;
@@ -66,7 +66,9 @@ pub async fn connection(shared: Handle, connection: Connection) {
 async fn answer(shared: &Handle, request: Request, responder: Responder) {
     let peer = responder.peer();
     let response = match request {
-        Request::Offer(offer) => return pulls::offered(shared, offer, responder).await,
+        Request::Offer(offer) => return pulls::offered(shared, offer, false, responder).await,
+        Request::PushOffer(offer) => return pulls::offered(shared, offer, true, responder).await,
+        Request::Push(push) => return pulls::pushed(shared, push, responder).await,
         Request::Get(get) => return serve(shared, get, responder).await,
         Request::Have(have) => self::have(shared, have, &peer).await,
         Request::Receipt(receipt) => offers::receipted(shared, &receipt, &peer).await,
@@ -135,9 +137,7 @@ async fn serve(shared: &Handle, get: Get, responder: Responder) {
         let _ = responder.respond(&Response::Later(HELD_LATER_S)).await;
         return;
     }
-    let served = serves_max(shared).saturating_sub(shared.serves.available_permits());
-    let permit = shared.serves.try_acquire().ok().filter(|_| served < served_max(shared));
-    let Some(_permit) = permit else {
+    let Some(_permit) = place(shared) else {
         let _ = responder.respond(&Response::Later(LATER_S)).await;
         return;
     };
@@ -159,6 +159,12 @@ async fn serve(shared: &Handle, get: Get, responder: Responder) {
             }
         }
     }
+}
+
+/// A place among the streams that are served, if one is free.
+pub(crate) fn place(shared: &Handle) -> Option<SemaphorePermit<'_>> {
+    let served = serves_max(shared).saturating_sub(shared.serves.available_permits());
+    shared.serves.try_acquire().ok().filter(|_| served < served_max(shared))
 }
 
 /// How many streams may be served at a time.
@@ -227,6 +233,15 @@ enum Served {
 }
 
 async fn stream(get: &Get, files: &BlobFiles, responder: Responder, turns: &Turns) -> Result<u64, Served> {
+    let (data, outboard) = open(get.blob, files).await.map_err(Served::Open)?;
+    responder.serve_in_turns(get, files.size, data, outboard, Some(turns)).await.map_err(Served::Stream)
+}
+
+/// A blob's bytes and proofs, to be sent.
+pub(crate) async fn open(
+    blob: BlobId,
+    files: &BlobFiles,
+) -> std::io::Result<(FileSlices, PreOrderOutboard<FileSlices>)> {
     let BlobFiles { size, data, outboard } = files.clone();
     let open = move || -> std::io::Result<_> {
         let data = Arc::new(File::open(data)?);
@@ -236,12 +251,11 @@ async fn stream(get: &Get, files: &BlobFiles, responder: Responder, turns: &Turn
         Ok((data, outboard))
     };
     let opened = tokio::task::spawn_blocking(open).await.map_err(std::io::Error::other);
-    let (data, outboard) = opened.and_then(|opened| opened).map_err(Served::Open)?;
+    let (data, outboard) = opened.and_then(|opened| opened)?;
     let outboard = PreOrderOutboard {
-        root: get.blob.hash(),
+        root: blob.hash(),
         tree: blob::tree(size),
         data: FileSlices::of_outboard(outboard, size),
     };
-    let data = FileSlices::of_blob(data, size);
-    responder.serve_in_turns(get, size, data, outboard, Some(turns)).await.map_err(Served::Stream)
+    Ok((FileSlices::of_blob(data, size), outboard))
 }

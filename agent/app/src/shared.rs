@@ -123,6 +123,7 @@ impl Shared {
         let serves = serves_max(&config);
         let hosted = Hosted::new(config.hosted.clone());
         let door = if hosted.is_on() { Door::of_many() } else { Door::new() };
+        let pulls = Pulls::new(config.store.accept_push);
         Arc::new(Self {
             location_key: RwLock::new(config.location.peer),
             finder,
@@ -140,7 +141,7 @@ impl Shared {
             carriers,
             port_mapping: watch::Sender::default(),
             ways: Ways::default(),
-            pulls: Pulls::default(),
+            pulls,
             offers: Offers::default(),
             drops: Drops::default(),
             outbox: watch::Sender::default(),

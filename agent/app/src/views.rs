@@ -159,6 +159,9 @@ pub struct PullSource {
     /// `asked`; `resting`: it asked for a pause; `stalled`: nothing comes, and others are asked; `wrong`: what it sent did
     /// not verify, and it is not asked again; `gone`.
     pub state: String,
+    /// Whether it pushes: it was told what is missing, and sends that without being asked.
+    #[serde(default)]
+    pub pushes: bool,
     /// Bytes that it brought, verified, since this pull began.
     pub bytes: u64,
     /// Bytes a second lately; measured while there are several sources.
@@ -186,6 +189,7 @@ impl PullSource {
             peer: view.peer,
             kind: kind.to_owned(),
             state: state.to_owned(),
+            pushes: view.pushes,
             bytes: view.bytes,
             bytes_per_second: view.speed,
         }

@@ -8,7 +8,8 @@
 //! forged; [`registration`], [`attestation`], [`introduction`],
 //! [`sealing_key`] and [`receipt`] are those statements; [`wire`] holds
 //! the messages that peers exchange and the bounded codec they travel in; [`blob`] says which bytes are verified and which
-//! are missing. Two machines take a delivery from offer to receipt: [`offer`] for the holder, [`pull`] for the store.
+//! are missing. Two machines take a delivery from offer to receipt: [`offer`] for the holder, [`pull`] for the store; a
+//! holder that pushes has [`push`] beside it.
 //! [`ticket`] is the other way to an attachment, over HTTP.
 
 pub mod attestation;
@@ -20,6 +21,7 @@ pub mod limits;
 pub mod mailbox;
 pub mod offer;
 pub mod pull;
+pub mod push;
 pub mod receipt;
 pub mod registration;
 pub mod sealing_key;

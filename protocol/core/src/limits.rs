@@ -25,6 +25,12 @@ pub const SEALING_KEYS_MAX: usize = 16;
 /// Ranges in one `Get`: an interrupted pull asks for what is missing; more gaps are asked for in a further `Get`.
 pub const GET_RANGES_MAX: usize = 256;
 
+/// Parts of one `Push`: so many small attachments come on one stream, without a round trip for each.
+pub const PUSH_PARTS_MAX: usize = 256;
+/// Ranges in a `PushAnswer`, of all blobs together: one for each blob of the largest offer, and gaps of what was
+/// interrupted. What does not fit the store asks for.
+pub const PUSH_ANSWER_RANGES_MAX: usize = 4_096;
+
 /// Bytes of one encoded message on the wire, its length prefix left out: an offer with the most blobs and names fits.
 pub const WIRE_MESSAGE_LEN_MAX: usize = 1024 * 1024;
 
@@ -47,6 +53,11 @@ pub const MEETING_MESSAGE_LEN_MAX: usize = STATEMENT_MESSAGE_LEN_MAX + 64;
 pub const GET_MESSAGE_LEN_MAX: usize = GET_RANGES_MAX * 12 + STATEMENT_MESSAGE_LEN_MAX + 64;
 /// Bytes of an encoded `Answer`: two for each blob.
 pub const ANSWER_MESSAGE_LEN_MAX: usize = OFFER_BLOBS_MAX * 2 + 8;
+/// Bytes of an encoded `Push`: its parts' ids and counts, its ranges, the delivery.
+pub const PUSH_MESSAGE_LEN_MAX: usize = PUSH_PARTS_MAX * 34 + GET_RANGES_MAX * 12 + 64;
+/// Bytes of an encoded `PushAnswer`: an `Answer`, and a part for each blob and the manifest.
+pub const PUSH_ANSWER_MESSAGE_LEN_MAX: usize =
+    ANSWER_MESSAGE_LEN_MAX + (OFFER_BLOBS_MAX + 1) * 34 + PUSH_ANSWER_RANGES_MAX * 12 + 8;
 /// Bytes of an encoded `Drop`: an id and a size for each blob, the recipient and an introduction.
 pub const DROP_MESSAGE_LEN_MAX: usize =
     (OFFER_BLOBS_MAX + 1) * 40 + STATEMENT_MESSAGE_LEN_MAX + LOCAL_PART_LEN_MAX + DOMAIN_LEN_MAX + 64;
@@ -107,6 +118,11 @@ pub const STALL_TIME: Duration = Duration::from_secs(5);
 pub const OVERTAKE_TIME_MIN: Duration = Duration::from_millis(500);
 /// How long a stream is given to begin, before all that it was asked for goes to somebody else.
 pub const OVERTAKE_OPEN_MIN: Duration = Duration::from_secs(2);
+/// How long a store waits for the next push of what it told a holder to push, before it asks for it: longer than a lost
+/// packet, a few round trips or a busy disk take.
+pub const PUSH_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Pushes of one delivery that a holder has open at a time, as a store that pulls has streams.
+pub const PUSH_STREAMS_MAX: usize = PULL_STREAMS_MAX;
 /// Peers that one delivery is pulled from.
 pub const PULL_SOURCES_MAX: usize = SOURCES_MAX + 1;
 /// Introductions that a store remembers until they expire, to count what was offered with each.
@@ -127,5 +143,9 @@ const _: () = assert!(RELAYS_MAX * (ADDRESSES_MAX * 20 + RETRIEVAL_URL_LEN_MAX +
 const _: () =
     assert!(GET_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX && ANSWER_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX);
 const _: () = assert!(DROP_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX);
+const _: () = assert!(
+    PUSH_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX && PUSH_ANSWER_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX
+);
+const _: () = assert!(OFFER_BLOBS_MAX < PUSH_ANSWER_RANGES_MAX && PUSH_PARTS_MAX <= GET_RANGES_MAX);
 const _: () = assert!(INTRODUCTION_CLOCK_GRACE.as_secs() < INTRODUCTION_LIFE_MAX.as_secs());
 const _: () = assert!(PORTIONS_MAX * crate::blob::PORTION_LEN == BLOB_SIZE_MAX);

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::backoff::backoff;
 use crate::limits::{ANSWER_TIME_MAX, PULL_IDLE_MAX};
 use crate::receipt::{Expected, ReceiptError, Releaser, VerifiedReceipt};
-use crate::wire::{Answer, Get, NoReason, Offer, OfferedBlob, Response};
+use crate::wire::{Answer, Get, NoReason, Offer, OfferedBlob, PushAnswer, Response};
 use crate::{Attestation, BlobId, DeliveryId, Introduction, Mailbox, Now, PeerId, Receipt, Signed, UnixTime};
 
 /// What is to be delivered: the facts that do not change.
@@ -219,7 +219,10 @@ impl Offering {
             return Command::Nothing; // late: the offer it answers was given up, or answered before
         }
         match response {
-            Response::Answer(answers) if answers.len() == self.delivery.blobs.len() => {
+            // Who pushes does so beside this machine ([`crate::push`]); what counts here is that the store takes it.
+            Response::Answer(answers) | Response::PushAnswer(PushAnswer { answers, .. })
+                if answers.len() == self.delivery.blobs.len() =>
+            {
                 self.answered(answers, now)
             }
             Response::Later(seconds) => self.fail(Duration::from_secs(u64::from(*seconds)), now),
@@ -235,8 +238,8 @@ impl Offering {
         }
     }
 
-    /// The store pulls something of the delivery: to be told for each [`Get`] that is served, and now and then while a
-    /// long one is.
+    /// The store pulls something of the delivery, or is being pushed it: to be told for each [`Get`] that is served and
+    /// each push, and now and then while a long one is.
     pub fn handle_progress(&mut self, now: Now) -> Command {
         match self.state {
             State::Waiting | State::Backoff { .. } | State::Offered { .. } | State::Pulling { .. } => {

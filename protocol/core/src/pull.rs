@@ -15,7 +15,11 @@
 //! [`Pull::handle_reread`] (read back from disk, and hashed). That the last group of a blob was verified proves its
 //! size: a source that gives another size is dropped. Who is asked for what, where there are several sources, is
 //! `sharing`'s.
+//!
+//! A holder that would push is told in the answer what is missing ([`Pull::begin_pushed`]), and is not asked for that as
+//! long as it pushes; whatever becomes of the pushing, the pull goes on with what has not come (SPEC A6, A19).
 
+mod command;
 mod door;
 mod plan;
 mod sharing;
@@ -26,123 +30,16 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Instant;
 
+pub use command::{Command, NotTaken, PushedStream, Stop, StreamEnd, StreamId};
 pub use door::{Door, NotAdmitted, Own, Standing};
 pub use sources::{Role, SourceState, SourceView};
 pub use space::{Held, Room};
 
-use crate::blob::RangeSet;
-use crate::wire::{Answer, Offer};
-use crate::{BlobId, DeliveryId, Mailbox, Now, PeerId, Receipt, Signed};
+use crate::wire::{Answer, Offer, PushPart};
+use crate::{BlobId, Now, PeerId, Receipt, Signed};
 use plan::BlobPlan;
 use sharing::Sharing;
 use sources::Sources;
-
-/// A range stream of this pull, numbered as they are opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub u64);
-
-/// What the shell is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Answer the offer that `to` made.
-    Answer {
-        /// Who offered.
-        to: PeerId,
-        /// One for each of the offer's blobs.
-        answers: Vec<Answer>,
-    },
-    /// Read this blob again from disk and hash it, then call [`Pull::handle_reread`].
-    Reread {
-        /// Which.
-        blob: BlobId,
-        /// Its size, as offered: another one on disk is a failure.
-        size: u64,
-    },
-    /// Open a stream and ask for these ranges. Verify what comes against the blob's id and `size`, write it, and call
-    /// [`Pull::handle_verified`]; at its end [`Pull::handle_end`].
-    Get {
-        /// The stream's name from here on.
-        stream: StreamId,
-        /// Whom to ask.
-        from: PeerId,
-        /// Which blob.
-        blob: BlobId,
-        /// Its size, as offered: a [`crate::wire::Response::Data`] that says another is [`StreamEnd::Wrong`].
-        size: u64,
-        /// What to ask for: at most [`crate::limits::GET_RANGES_MAX`] ranges, whole groups.
-        ranges: RangeSet,
-    },
-    /// Stop this stream, and call [`Pull::handle_end`] with [`StreamEnd::Left`] once all that it brought was told.
-    Leave {
-        /// Which.
-        stream: StreamId,
-    },
-    /// All that this stream is still wanted for is here: stop it, whatever is on its way, and call
-    /// [`Pull::handle_end`] with [`StreamEnd::Left`].
-    Enough {
-        /// Which.
-        stream: StreamId,
-    },
-    /// Call [`Pull::handle_time`] then.
-    Wait(Instant),
-    /// All blobs are whole: sync data, index and directories; then sign the receipt, keep it durably, and call
-    /// [`Pull::handle_receipted`].
-    SyncThenReceipt {
-        /// For the receipt.
-        delivery: DeliveryId,
-        /// For the receipt.
-        mailbox: Mailbox,
-        /// For the receipt.
-        manifest: BlobId,
-    },
-    /// Send the receipt to this holder, and hand its answer to [`Pull::handle_released`] or [`Pull::handle_lost`].
-    SendReceipt {
-        /// Who holds the blobs.
-        to: PeerId,
-        /// What to send.
-        receipt: Box<Signed<Receipt>>,
-    },
-    /// The pull is over: forget it.
-    Stop(Stop),
-}
-
-/// Why a pull is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Stop {
-    /// Every holder has let go.
-    #[error("receipted and released")]
-    Done,
-    /// Nothing of it is pulled: see the answers.
-    #[error("nothing is pulled")]
-    Declined,
-    /// All sources are gone; the next offer goes on where this one stopped.
-    #[error("no source is left")]
-    NoSource,
-    /// What was to be pulled is here; the rest was answered `Later`.
-    #[error("a part is here, the rest is for later")]
-    Part,
-    /// The receipt is on disk; the holder did not hear of it, and will offer again.
-    #[error("receipted, but the holder does not know")]
-    Unheard,
-}
-
-/// How a range stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StreamEnd {
-    /// As it should, or broken: what it brought counts.
-    Over,
-    /// Given up here: its rest is asked for elsewhere, or on another connection where the source offers now. What it
-    /// brought counts, and that it brought nothing does not.
-    Left,
-    /// The source said [`crate::wire::Response::Refused`].
-    Refused,
-    /// The source said [`crate::wire::Response::Later`], after so many seconds.
-    Later(u32),
-    /// Next to nothing came for too long: other sources are asked, and this one again only when nobody else is left.
-    Slow,
-    /// Bytes that do not verify, a size that is not the offer's, too many bytes: the source is not asked again.
-    Wrong,
-}
 
 /// One delivery being pulled.
 #[derive(Clone, Debug, Hash)]
@@ -176,19 +73,43 @@ impl Pull {
         held: impl Fn(&BlobId) -> Held,
         now: Now,
     ) -> (Self, Vec<Command>) {
+        Self::start(offer, from, standing, room, held, false, now)
+    }
+
+    /// As [`Pull::begin`], where the offer's holder would push, and may: it is told what is missing.
+    pub fn begin_pushed(
+        offer: Offer,
+        from: PeerId,
+        standing: &Standing,
+        room: &Room,
+        held: impl Fn(&BlobId) -> Held,
+        now: Now,
+    ) -> (Self, Vec<Command>) {
+        Self::start(offer, from, standing, room, held, true, now)
+    }
+
+    fn start(
+        offer: Offer,
+        from: PeerId,
+        standing: &Standing,
+        room: &Room,
+        held: impl Fn(&BlobId) -> Held,
+        pushes: bool,
+        now: Now,
+    ) -> (Self, Vec<Command>) {
         let answers = space::answers(&offer, standing, room, &held);
-        let mut commands = vec![Command::Answer { to: from, answers: answers.clone() }];
         let mut pull = Self {
             sharing: Sharing::new(plans(&offer, &answers, held), Sources::of(from)),
-            answers,
+            answers: answers.clone(),
             offer,
             state: State::Pulling,
         };
         let no = pull.answers.iter().any(|answer| matches!(answer, Answer::No(_)));
         if no || (pull.sharing.plans.len() == 1 && !pull.offer.blobs.is_empty()) {
-            commands.push(pull.stop(Stop::Declined));
-            return (pull, commands);
+            let stop = pull.stop(Stop::Declined);
+            return (pull, vec![Command::Answer { to: from, answers }, stop]);
         }
+        let mut commands = vec![pull.answer(from, answers, pushes, now)];
         commands.extend(pull.rereads());
         commands.extend(pull.advance(now));
         (pull, commands)
@@ -234,6 +155,32 @@ impl Pull {
         standing: &Standing,
         now: Now,
     ) -> Result<Vec<Command>, NotAdmitted> {
+        self.join(offer, from, standing, false, now)
+    }
+
+    /// As [`Pull::handle_offer`], where this holder would push, and may: it is told what is missing, unless others can
+    /// be asked for it.
+    ///
+    /// # Errors
+    /// As [`Pull::handle_offer`].
+    pub fn handle_push_offer(
+        &mut self,
+        offer: &Offer,
+        from: PeerId,
+        standing: &Standing,
+        now: Now,
+    ) -> Result<Vec<Command>, NotAdmitted> {
+        self.join(offer, from, standing, true, now)
+    }
+
+    fn join(
+        &mut self,
+        offer: &Offer,
+        from: PeerId,
+        standing: &Standing,
+        pushes: bool,
+        now: Now,
+    ) -> Result<Vec<Command>, NotAdmitted> {
         let known = &self.offer;
         let ids =
             |offer: &Offer| offer.blobs.iter().map(|offered| (offered.id, offered.size)).collect::<Vec<_>>();
@@ -244,8 +191,8 @@ impl Pull {
             return Err(NotAdmitted::OtherContents);
         }
         let answers = self.answers.iter().map(|answer| standing.hears(*answer)).collect();
-        let mut commands = vec![Command::Answer { to: from, answers }];
         self.sharing.sources.add(from, Role::Holder);
+        let mut commands = vec![self.answer(from, answers, pushes, now)];
         match &mut self.state {
             State::Pulling => commands.extend(self.advance(now)),
             State::Syncing | State::Over => {}
@@ -255,6 +202,47 @@ impl Pull {
             }
         }
         Ok(commands)
+    }
+
+    /// The answer to who offers: with what is to be pushed, where it is to push.
+    fn answer(&mut self, to: PeerId, answers: Vec<Answer>, pushes: bool, now: Now) -> Command {
+        let pushes = pushes && self.state == State::Pulling;
+        let wanted = if pushes { self.sharing.promise(to, now) } else { Vec::new() };
+        if wanted.is_empty() {
+            return Command::Answer { to, answers };
+        }
+        Command::PushAnswer { to, answers, wanted }
+    }
+
+    /// `from` opened a stream that pushes these parts. It is taken, with a name for each part, or refused; what is to be
+    /// done follows either way.
+    pub fn handle_push(
+        &mut self,
+        from: PeerId,
+        parts: &[PushPart],
+        now: Now,
+    ) -> (Result<Vec<PushedStream>, NotTaken>, Vec<Command>) {
+        if self.state != State::Pulling {
+            return (Err(NotTaken::Over), Vec::new());
+        }
+        let taken = self.sharing.begin_pushed(from, parts, now).ok_or(NotTaken::NotPromised);
+        (taken, self.advance(now))
+    }
+
+    /// Nothing may be pushed from now on, whatever was said before: limits of this side hold, that only who asks can
+    /// keep to. What has not begun is asked for.
+    pub fn handle_pull_only(&mut self, now: Now) -> Vec<Command> {
+        self.sharing.pull_instead();
+        self.advance(now)
+    }
+
+    /// Streams that the shell has ended, of a connection that `from` has left for another one: what they did not bring is
+    /// missing again. To be told before the offer that came on the new connection, so that it is in the answer to that.
+    pub fn handle_left(&mut self, streams: &[StreamId], now: Now) {
+        for stream in streams {
+            // Nobody is stopped by a stream that was left.
+            self.sharing.ended(*stream, StreamEnd::Left, now);
+        }
     }
 
     /// A peer that did not offer the delivery may have it, too, and can be asked from now on. Who it is, and that it may
@@ -269,7 +257,7 @@ impl Pull {
 
     /// The sources, in the order in which they came.
     pub fn sources(&self) -> Vec<SourceView> {
-        self.sharing.sources.views().collect()
+        self.sharing.sources.views(|peer| self.sharing.pushes(peer)).collect()
     }
 
     /// When [`Pull::handle_look`] is to be called; none while there is only one source.
@@ -399,12 +387,16 @@ impl Pull {
             return vec![self.whole()];
         }
         let mut commands = self.sharing.fill(now);
+        let push = self.sharing.awaits_push();
         if self.sharing.is_idle() && !self.sharing.plans.iter().any(BlobPlan::is_rereading) {
             // Something is missing, and nobody can be asked for it now.
-            commands.push(match self.sharing.sources.next_awake(now.instant) {
+            let awake = self.sharing.sources.next_awake(now.instant);
+            commands.push(match awake.into_iter().chain(push).min() {
                 Some(until) => Command::Wait(until),
                 None => self.stop(Stop::NoSource),
             });
+        } else {
+            commands.extend(push.map(Command::Wait));
         }
         commands
     }

@@ -2,7 +2,8 @@
 //!
 //! Every request opens a bidirectional stream of its own: the asker writes one [`Request`] and finishes its side; the
 //! other writes one [`Response`] and, after [`Response::Data`], the verified stream. Either side of a connection may
-//! ask: a relay offers on the connection that the agent opened, and the agent pulls on it.
+//! ask: a relay offers on the connection that the agent opened, and the agent pulls on it. Behind [`Request::Push`] the
+//! asker's side goes on: verified streams, then its end.
 //!
 //! `codec` puts messages into bytes and takes them out again, in pieces of any size; `check` holds what a message
 //! must be besides well-formed: counts, lengths and ranges within [`crate::limits`]. What [`Decoder`] and [`decode`]
@@ -52,6 +53,11 @@ pub enum Request {
     Drop(NewDrop),
     /// What has become of what I dropped? Answered to its sender only.
     DropState(DeliveryId),
+    /// I hold these blobs for you, and would push them. Answered by [`Response::PushAnswer`], or as an
+    /// [`Request::Offer`] where the store pulls.
+    PushOffer(Offer),
+    /// Here are these ranges: the verified stream of each part follows at once, one behind the other.
+    Push(Push),
 }
 
 /// What the other side answers.
@@ -86,6 +92,10 @@ pub enum Response {
     Dropped(DropAnswer),
     /// To [`Request::DropState`].
     DropState(DropState),
+    /// To [`Request::PushOffer`]: the answers, and what is to be pushed.
+    PushAnswer(PushAnswer),
+    /// To [`Request::Push`]: all of it has come, verified. That it is durable only a receipt says.
+    Pushed,
 }
 
 /// Names a delivery or a blob that the store may have.
@@ -178,6 +188,35 @@ pub struct Get {
     pub ranges: Vec<(u64, u64)>,
     /// For an asker that is not the one who was offered it (a user's further device): its attestation.
     pub attestation: Option<Signed<Attestation>>,
+}
+
+/// What a store answers to a holder that would push.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushAnswer {
+    /// As in [`Response::Answer`].
+    pub answers: Vec<Answer>,
+    /// What is missing, and to be pushed: the manifest first. At most
+    /// [`crate::limits::PUSH_ANSWER_RANGES_MAX`] ranges in all; what is not named here the store asks for.
+    pub wanted: Vec<PushPart>,
+}
+
+/// Ranges of one blob.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PushPart {
+    /// Which.
+    pub blob: BlobId,
+    /// Byte ranges `[start, end)` as in [`Get::ranges`], but at least one, and whole groups.
+    pub ranges: Vec<(u64, u64)>,
+}
+
+/// Here are these ranges: what a holder says in front of the verified streams that nobody asked for one by one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Push {
+    /// The delivery that was offered, by this peer, with [`Request::PushOffer`].
+    pub delivery: DeliveryId,
+    /// What follows, in this order. At least one part, at most [`crate::limits::PUSH_PARTS_MAX`], and at most
+    /// [`crate::limits::GET_RANGES_MAX`] ranges in all.
+    pub parts: Vec<PushPart>,
 }
 
 /// I am online; is anything waiting? (DESIGN §6)

@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use lighter_protocol::PeerId;
-use lighter_protocol::wire::{Request, Response};
+use lighter_protocol::wire::{PushAnswer, Request, Response};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
@@ -32,6 +32,7 @@ use crate::limits::{
 };
 use crate::message;
 use crate::progress::Pace;
+use crate::push::{Pushed, Pushes};
 
 /// How long things on a connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -62,11 +63,15 @@ struct Inner {
     carrier: Carrier,
     first_address: SocketAddr,
     patience: Patience,
-    requests: Mutex<mpsc::Receiver<(Request, SendStream)>>,
+    requests: Mutex<mpsc::Receiver<Asked>>,
     reader: JoinHandle<()>,
     /// How many pulls are under way: the window is opened for them.
     pulls: std::sync::Mutex<u32>,
+    pushes: Pushes,
 }
+
+/// A request that came, and the way back; what follows on the stream, where something does.
+type Asked = (Request, SendStream, Option<Pushed>);
 
 impl Drop for Inner {
     fn drop(&mut self) {
@@ -97,9 +102,9 @@ impl Connection {
         let (sender, receiver) = mpsc::channel(STREAMS_MAX as usize);
         let reader = RequestReader { quic: quic.clone(), peer, patience, large, sender, _permit: permit };
         let reader = tokio::spawn(reader.run());
-        let (requests, pulls) = (Mutex::new(receiver), Default::default());
+        let (requests, pulls, pushes) = (Mutex::new(receiver), Default::default(), Pushes::default());
         let first_address = canonical(quic.remote_address());
-        let inner = Inner { quic, peer, carrier, first_address, patience, requests, reader, pulls };
+        let inner = Inner { quic, peer, carrier, first_address, patience, requests, reader, pulls, pushes };
         Self { inner: Arc::new(inner) }
     }
 
@@ -185,9 +190,9 @@ impl Connection {
 
     /// What the other side asks next; `None` when the connection is closed. It may be called by several tasks.
     pub async fn accept_request(&self) -> Option<IncomingRequest> {
-        let (request, send) = self.inner.requests.lock().await.recv().await?;
+        let (request, send, pushed) = self.inner.requests.lock().await.recv().await?;
         let stream = AnswerStream { send, ended: false };
-        let responder = Responder { connection: self.clone(), stream };
+        let responder = Responder { connection: self.clone(), stream, pushed };
         Some(IncomingRequest { request, responder })
     }
 
@@ -213,6 +218,10 @@ impl Connection {
     pub(crate) fn patience(&self) -> Patience {
         self.inner.patience
     }
+
+    pub(crate) fn pushes(&self) -> &Pushes {
+        &self.inner.pushes
+    }
 }
 
 impl std::fmt::Debug for Connection {
@@ -228,8 +237,10 @@ impl std::fmt::Debug for Connection {
 /// Takes the answer to one request. Dropped without one, it tells the other side that there is none.
 #[derive(Debug)]
 pub struct Responder {
-    connection: Connection,
-    stream: AnswerStream,
+    pub(crate) connection: Connection,
+    pub(crate) stream: AnswerStream,
+    /// What follows on the asker's side, behind a `Push`. Dropped, it is stopped.
+    pub(crate) pushed: Option<Pushed>,
 }
 
 impl Responder {
@@ -306,7 +317,10 @@ pub(crate) fn probe(quic: &quinn::Connection) {
 /// Whether `response` is of a kind that answers `request`.
 fn answers(request: &Request, response: &Response) -> bool {
     match (request, response) {
-        (Request::Offer(offer), Response::Answer(answers)) => answers.len() == offer.blobs.len(),
+        (Request::Offer(offer) | Request::PushOffer(offer), Response::Answer(answers))
+        | (Request::PushOffer(offer), Response::PushAnswer(PushAnswer { answers, .. })) => {
+            answers.len() == offer.blobs.len()
+        }
         (Request::Ping, Response::Pong)
         | (Request::Have(_), Response::Have(_))
         | (Request::Get(_), Response::Data { .. })
@@ -342,7 +356,7 @@ struct RequestReader {
     peer: PeerId,
     patience: Patience,
     large: Arc<Semaphore>,
-    sender: mpsc::Sender<(Request, SendStream)>,
+    sender: mpsc::Sender<Asked>,
     /// The connection's place among those that are allowed: given back when it has ended.
     _permit: Option<Permit>,
 }
@@ -383,22 +397,23 @@ impl RequestReader {
 async fn read_request(
     mut send: SendStream,
     mut recv: RecvStream,
-    sender: mpsc::Sender<(Request, SendStream)>,
+    sender: mpsc::Sender<Asked>,
     large: Arc<Semaphore>,
     limit: Duration,
 ) -> Result<(), PeerError> {
-    let reading = timeout(limit, message::read_last(&mut recv, &large)).await;
+    let reading = timeout(limit, message::read_request(&mut recv, &large)).await;
     let error = match reading {
-        Ok(Ok(Request::Ping)) => {
+        Ok(Ok((Request::Ping, _))) => {
             let pong = timeout(limit, message::write_last(&mut send, &Response::Pong)).await;
             return match pong {
                 Ok(Err(ExchangeError::Peer(error))) => Err(error),
                 _ => Ok(()),
             };
         }
-        Ok(Ok(request)) => {
+        Ok(Ok((request, rest))) => {
+            let pushed = rest.map(|rest| Pushed { recv, rest });
             // Without a receiver the connection is closing: nobody is left to tell.
-            let _ = sender.send((request, send)).await;
+            let _ = sender.send((request, send, pushed)).await;
             return Ok(());
         }
         Ok(Err(error)) => error,
@@ -417,20 +432,21 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// Opens the connection's window for a pull, as long as it lives.
-pub(crate) struct PullWindow<'a> {
-    connection: &'a Connection,
+pub(crate) struct PullWindow {
+    connection: Connection,
 }
 
-impl<'a> PullWindow<'a> {
-    pub(crate) fn open(connection: &'a Connection) -> Self {
+impl PullWindow {
+    pub(crate) fn open(connection: &Connection) -> Self {
         let mut pulls = connection.inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
         *pulls += 1;
         connection.inner.quic.set_receive_window(VarInt::from_u32(PULL_WINDOW));
-        Self { connection }
+        drop(pulls);
+        Self { connection: connection.clone() }
     }
 }
 
-impl Drop for PullWindow<'_> {
+impl Drop for PullWindow {
     fn drop(&mut self) {
         let mut pulls = self.connection.inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
         *pulls -= 1;

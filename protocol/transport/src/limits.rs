@@ -116,6 +116,13 @@ pub const LARGE_REQUESTS_MAX: usize = 64;
 pub const PULL_STREAMS_MAX: usize = 4;
 /// Bytes that are worth a stream of their own.
 pub const PULL_STREAM_LEN_MIN: u64 = 4 * 1024 * 1024;
+/// Pushes that are open on one connection in each direction: half of its streams, so that requests find one.
+pub const PUSHES_PER_CONNECTION_MAX: usize = STREAMS_MAX as usize / 2;
+/// Time without a single byte after which a push is given up, and its bytes are asked for: that costs less than waiting.
+pub const PUSH_SILENCE_MAX: Duration = Duration::from_secs(15);
+/// From the last byte of a push until the other side has said that all of it came: what is on its way may take long on
+/// a slow line, and nothing waits for it but the next push.
+pub const PUSHED_TIME_MAX: Duration = lighter_protocol::limits::PULL_IDLE_MAX;
 /// Verified bytes that are handed on at once, the last piece excepted.
 pub const PIECE_LEN: usize = 1024 * 1024;
 /// Bytes gathered before they are given to a stream that sends.
@@ -221,6 +228,10 @@ const _: () = assert!(DATAGRAM_LEN_INTERNET_MAX <= DATAGRAM_LEN_MAX);
 const _: () = assert!(STREAM_WINDOW <= 2 * 1024 * 1024 && STREAM_WINDOW <= PULL_WINDOW);
 const _: () = assert!(CONNECTION_WINDOW < PULL_WINDOW);
 const _: () = assert!(PULL_STREAMS_MAX < STREAMS_MAX as usize);
+const _: () = assert!(lighter_protocol::limits::PUSH_STREAMS_MAX <= PUSHES_PER_CONNECTION_MAX);
+const _: () = assert!(PUSHES_PER_CONNECTION_MAX < STREAMS_MAX as usize);
+const _: () = assert!(PUSH_SILENCE_MAX.as_secs() <= SILENCE_TIME_MAX.as_secs());
+const _: () = assert!(TURN_LEN_MIN / SERVED_RATE_MIN * 3 <= PUSH_SILENCE_MAX.as_secs());
 const _: () = assert!(PULL_STREAMS_MAX <= GET_RANGES_MAX);
 const _: () = assert!((PIECE_LEN as u64).is_multiple_of(GROUP_LEN) && PIECE_LEN as u64 == PORTION_LEN);
 const _: () = assert!((READ_AHEAD_LEN as u64).is_multiple_of(GROUP_LEN));

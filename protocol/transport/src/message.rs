@@ -1,7 +1,7 @@
 //! Messages on streams: one request or one response, read whole within a length and a number of bytes in memory.
 
 use bytes::{Buf, Bytes};
-use lighter_protocol::wire::{self, Decoder, Message, WireError};
+use lighter_protocol::wire::{self, Decoder, Message, Request, WireError};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::Semaphore;
 
@@ -36,6 +36,22 @@ pub(crate) async fn read_last<M: Message>(
     stream: &mut RecvStream,
     large: &Semaphore,
 ) -> Result<M, PeerError> {
+    read(stream, large, |_| false).await.map(|(message, _)| message)
+}
+
+/// Reads a request: the end of the stream right behind it, or, where verified streams follow, what of them came with it.
+pub(crate) async fn read_request(
+    stream: &mut RecvStream,
+    large: &Semaphore,
+) -> Result<(Request, Option<Bytes>), PeerError> {
+    read(stream, large, |request| matches!(request, Request::Push(_))).await
+}
+
+async fn read<M: Message>(
+    stream: &mut RecvStream,
+    large: &Semaphore,
+    goes_on: impl Fn(&M) -> bool,
+) -> Result<(M, Option<Bytes>), PeerError> {
     let mut decoder = Decoder::new();
     let mut message = None;
     let mut len = 0;
@@ -49,11 +65,14 @@ pub(crate) async fn read_last<M: Message>(
         if message.is_none() {
             message = decoder.feed(&mut input)?;
         }
+        if let Some(message) = message.take_if(|message| goes_on(message)) {
+            return Ok((message, Some(chunk.bytes.slice_ref(input))));
+        }
         if !input.is_empty() {
             return Err(WireError::LeftOver(input.len()).into());
         }
     }
-    message.ok_or_else(|| WireError::CutOff.into())
+    message.map(|message| (message, None)).ok_or_else(|| WireError::CutOff.into())
 }
 
 /// Reads a message off the front of a stream, and gives the bytes that came behind it.

@@ -26,7 +26,8 @@
 //! # Ok(()) }
 //! ```
 
-mod input;
+pub(crate) mod input;
+pub(crate) mod receiving;
 pub mod verifier;
 
 use std::future::Future;
@@ -36,8 +37,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bao_tree::TreeNode;
-use bytes::{Bytes, BytesMut};
-use lighter_protocol::blob::{self, PAIR_LEN, RangeSet};
+use bytes::Bytes;
+use lighter_protocol::blob::{self, RangeSet};
 use lighter_protocol::limits::GET_RANGES_MAX;
 use lighter_protocol::wire::{Get, Request, Response, WireError};
 use lighter_protocol::{Attestation, BlobId, DeliveryId, Signed};
@@ -48,10 +49,11 @@ use tokio::time::timeout;
 use crate::connection::{Connection, PullWindow};
 use crate::error::{ExchangeError, GiveUp, Misbehaviour, PeerError};
 use crate::limiter::Turns;
-use crate::limits::{PIECE_LEN, PULL_STREAM_LEN_MIN, PULL_STREAMS_MAX};
+use crate::limits::{PULL_STREAM_LEN_MIN, PULL_STREAMS_MAX};
 use crate::message;
 use input::Input;
-use verifier::{Next, Verifier};
+use receiving::Receiving;
+use verifier::Verifier;
 
 /// Takes verified pieces of one blob. Several streams call it at once.
 pub trait VerifiedSink: Send + Sync + 'static {
@@ -64,7 +66,7 @@ pub trait VerifiedSink: Send + Sync + 'static {
 pub struct Piece {
     /// Where in the blob: at the start of a group.
     pub offset: u64,
-    /// Whole groups, but for the blob's last one. At most [`PIECE_LEN`].
+    /// Whole groups, but for the blob's last one. At most [`crate::limits::PIECE_LEN`].
     pub bytes: Bytes,
     /// The nodes above these groups that had not come with an earlier piece of the same stream: what an outboard keeps.
     pub parents: Vec<Parent>,
@@ -119,6 +121,11 @@ impl Gauge {
         self.waited.store(true, Ordering::Relaxed);
         let _waits = Waits(&self.waiting);
         turns.take(wanted).await
+    }
+
+    /// Turns true when somebody wants the pull to end.
+    pub(crate) fn to_stop(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
     }
 
     /// Waits until somebody wants the pull to end.
@@ -212,6 +219,18 @@ pub enum PullError {
     /// The sink failed.
     #[error("cannot keep what was pulled")]
     Sink(#[source] io::Error),
+}
+
+impl PullError {
+    /// What the other side is told of it.
+    pub(crate) fn told(&self) -> GiveUp {
+        match self {
+            Self::Peer(PeerError::Misbehaved(Misbehaviour::TooSlow) | PeerError::TimedOut) => GiveUp::TooSlow,
+            Self::Peer(PeerError::GaveUp(GiveUp::Cancelled)) => GiveUp::Cancelled,
+            Self::Peer(_) => GiveUp::Unverified,
+            _ => GiveUp::Cancelled,
+        }
+    }
 }
 
 impl From<ExchangeError> for PullError {
@@ -355,83 +374,14 @@ impl<S: VerifiedSink> Stream<S> {
 
         let gauge = self.pull.gauge.clone();
         let mut input = Input::new(self.connection.quic().clone(), recv, rest, patience.pace, gauge);
-        let mut gathering = Gathering::new(asked);
-        let mut received = self.receive(&mut input, &mut verifier, &mut gathering).await;
-        // Whatever happened, what was verified is kept.
-        if !matches!(received, Err(PullError::Sink(_))) {
-            let flushed = self.flush(&mut gathering).await;
-            received = received.and(flushed);
-        }
+        let mut receiving = Receiving::new(Arc::clone(&self.sink), self.stopped.clone(), asked);
+        let received = receiving.receive(&mut input, &mut verifier, true).await;
+        self.pulled.verified += receiving.verified();
         self.pulled.received += input.received();
         if let Err(error) = &received {
-            input.stop(match error {
-                PullError::Peer(PeerError::Misbehaved(Misbehaviour::TooSlow) | PeerError::TimedOut) => {
-                    GiveUp::TooSlow
-                }
-                PullError::Peer(_) => GiveUp::Unverified,
-                _ => GiveUp::Cancelled,
-            });
+            input.stop(error.told());
         }
         received
-    }
-
-    async fn receive(
-        &mut self,
-        input: &mut Input,
-        verifier: &mut Verifier,
-        gathering: &mut Gathering,
-    ) -> Result<(), PullError> {
-        while let Some(next) = verifier.poll_next() {
-            match next {
-                Next::Pair(node) => {
-                    let mut pair = [0; PAIR_LEN];
-                    self.unless_stopped(input.read_exact(&mut pair)).await?;
-                    if !verifier.take_pair(&pair) {
-                        let offset = node.mid().to_bytes();
-                        return Err(PeerError::from(Misbehaviour::WrongBytes { offset }).into());
-                    }
-                    let (left, right) = verifier::halves(&pair);
-                    gathering.parents.push(Parent { node, pair: (left.into(), right.into()) });
-                }
-                Next::Group { offset, len } => {
-                    if !gathering.fits(offset) {
-                        self.flush(gathering).await?;
-                    }
-                    let group = gathering.room(offset, len);
-                    self.unless_stopped(input.read_exact(group)).await?;
-                    if !verifier.take_group(group) {
-                        return Err(PeerError::from(Misbehaviour::WrongBytes { offset }).into());
-                    }
-                    gathering.keep(len);
-                    if gathering.is_full() {
-                        self.flush(gathering).await?;
-                    }
-                }
-            }
-        }
-        self.unless_stopped(input.expect_end()).await
-    }
-
-    /// Waits for the peer, unless another stream of this pull has failed, or it was ended.
-    async fn unless_stopped(
-        &mut self,
-        reading: impl Future<Output = Result<(), PeerError>>,
-    ) -> Result<(), PullError> {
-        tokio::select! {
-            biased;
-            read = reading => Ok(read?),
-            // An error would say that the pull is dropped: it takes this task along.
-            _ = self.stopped.wait_for(|stop| *stop) => Err(PeerError::GaveUp(GiveUp::Cancelled).into()),
-        }
-    }
-
-    async fn flush(&mut self, gathering: &mut Gathering) -> Result<(), PullError> {
-        if let Some(piece) = gathering.take() {
-            let len = piece.bytes.len() as u64;
-            self.sink.write(piece).await.map_err(PullError::Sink)?;
-            self.pulled.verified += len;
-        }
-        Ok(())
     }
 }
 
@@ -446,58 +396,5 @@ async fn ask(
     Ok((recv, response, rest))
 }
 
-/// Verified groups on their way to the sink, one behind the other.
-struct Gathering {
-    offset: u64,
-    /// Verified up to `verified`; behind that, the group that is being read.
-    bytes: BytesMut,
-    verified: usize,
-    parents: Vec<Parent>,
-    piece_len: usize,
-}
-
-impl Gathering {
-    /// For `len` bytes in all.
-    fn new(len: u64) -> Self {
-        let piece_len = usize::try_from(len).unwrap_or(PIECE_LEN).min(PIECE_LEN);
-        Self { offset: 0, bytes: BytesMut::new(), verified: 0, parents: Vec::new(), piece_len }
-    }
-
-    /// Whether the group at `offset` follows on what is here.
-    fn fits(&self, offset: u64) -> bool {
-        self.verified == 0 || self.offset + self.verified as u64 == offset
-    }
-
-    /// Room for the group at `offset`, which fits.
-    fn room(&mut self, offset: u64, len: usize) -> &mut [u8] {
-        if self.verified == 0 {
-            self.offset = offset;
-            self.bytes.clear();
-            self.bytes.reserve(self.piece_len);
-        }
-        self.bytes.resize(self.verified + len, 0);
-        &mut self.bytes[self.verified..]
-    }
-
-    /// The group in the room is verified.
-    fn keep(&mut self, len: usize) {
-        self.verified += len;
-    }
-
-    /// Whether it is a whole piece: at the edges of portions, so that pieces are the same whoever asked for what.
-    fn is_full(&self) -> bool {
-        (self.offset + self.verified as u64).is_multiple_of(PIECE_LEN as u64)
-    }
-
-    fn take(&mut self) -> Option<Piece> {
-        if self.verified == 0 {
-            return None;
-        }
-        let bytes = self.bytes.split_to(self.verified).freeze();
-        self.verified = 0;
-        Some(Piece { offset: self.offset, bytes, parents: std::mem::take(&mut self.parents) })
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

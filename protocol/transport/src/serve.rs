@@ -109,32 +109,48 @@ impl Responder {
             }
             Err(_) => return Err(PeerError::TimedOut.into()),
         }
-        let mut output = Output::new(&mut stream.send, patience.pace, turns);
-        let ranges = chunk_ranges(&get.ranges, size);
-        let mut encoded = encode_ranges_validated(data, outboard, &ranges, &mut output).await;
-        if encoded.is_ok() {
-            encoded = output.flush().await.map_err(EncodeError::Io);
-        }
-        let (sent, failed) = (output.sent, output.failed.take());
-        match (failed, encoded) {
-            (None, Ok(())) => {
+        match encode(&mut stream.send, patience.pace, &get.ranges, size, (data, outboard), turns).await {
+            Ok(sent) => {
                 stream.send.finish().map_err(|_| PeerError::Gone)?;
                 stream.ended = true;
                 Ok(sent)
             }
-            (Some(ServeError::Held), _) => {
-                stream.give_up(GiveUp::Cancelled);
-                Err(ServeError::Held)
-            }
-            (Some(error), _) => {
-                stream.give_up(GiveUp::TooSlow);
+            Err(error) => {
+                stream.give_up(told(&error));
                 Err(error)
             }
-            (None, Err(error)) => {
-                stream.give_up(GiveUp::Damaged);
-                Err(serve_error(error))
-            }
         }
+    }
+}
+
+/// Writes the verified stream of these ranges; gives its bytes.
+pub(crate) async fn encode<D: AsyncSliceReader, O: Outboard>(
+    stream: &mut SendStream,
+    pace: Pace,
+    ranges: &[(u64, u64)],
+    size: u64,
+    (data, outboard): (D, O),
+    turns: Option<&Turns>,
+) -> Result<u64, ServeError> {
+    let mut output = Output::new(stream, pace, turns);
+    let ranges = chunk_ranges(ranges, size);
+    let mut encoded = encode_ranges_validated(data, outboard, &ranges, &mut output).await;
+    if encoded.is_ok() {
+        encoded = output.flush().await.map_err(EncodeError::Io);
+    }
+    match (output.failed.take(), encoded) {
+        (Some(error), _) => Err(error),
+        (None, Ok(())) => Ok(output.sent),
+        (None, Err(error)) => Err(serve_error(error)),
+    }
+}
+
+/// What the other side is told where the stream ends early.
+pub(crate) fn told(error: &ServeError) -> GiveUp {
+    match error {
+        ServeError::Held => GiveUp::Cancelled,
+        ServeError::Peer(_) => GiveUp::TooSlow,
+        ServeError::Read(_) | ServeError::Damaged { .. } => GiveUp::Damaged,
     }
 }
 

@@ -268,11 +268,22 @@ pub struct QueueConfig {
     pub ping_interval_s: u64,
     /// Hours after which a message that the next hop does not take goes back to its sender (RFC 5321 §4.5.4.1: 4 to 5 days).
     pub give_up_hours: u64,
+    /// Whether attachments are pushed to stores that take that, instead of waiting to be asked for them (SPEC A19).
+    pub push: bool,
+    /// MiB of a delivery's attachments up to which they are pushed. None: any.
+    pub push_mib_max: Option<u64>,
+}
+
+impl QueueConfig {
+    /// Bytes of a delivery up to which it is pushed. None: nothing is.
+    pub fn push_bytes_max(&self) -> Option<u64> {
+        self.push.then(|| self.push_mib_max.map_or(u64::MAX, |mib| mib.saturating_mul(1024 * 1024)))
+    }
 }
 
 impl Default for QueueConfig {
     fn default() -> Self {
-        Self { ping_interval_s: 300, give_up_hours: 120 }
+        Self { ping_interval_s: 300, give_up_hours: 120, push: false, push_mib_max: None }
     }
 }
 

@@ -4,6 +4,7 @@
 //! work, each kind in a file of its own:
 //! - `peer`: one connection: who is at the other end, and what they ask;
 //! - `pull`: the bytes of a delivery, for who has a right to them;
+//! - `push`: the same, without being asked for them, where that is set (SPEC A19);
 //! - `drops`: what senders leave for stores that are not there;
 //! - `receipt`: the word of a store, recorded durably before it is answered;
 //! - `meeting`: senders who want to find a store that has a session here;
@@ -25,6 +26,7 @@ mod peer;
 mod presence;
 mod probe;
 mod pull;
+mod push;
 mod receipt;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -42,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::DropsConfig;
 use crate::ingest::Ingest;
-use crate::limits::{DELIVERY_EVENTS_MAX, LOCATION_ANSWER_TIME_MAX, PROBES_AT_ONCE_MAX};
+use crate::limits::{DELIVERY_EVENTS_MAX, LOCATION_ANSWER_TIME_MAX, PROBES_AT_ONCE_MAX, PUSHES_AT_ONCE_MAX};
 use driver::{Driver, Event};
 use location_key::LocationKey;
 use meeting::Meetings;
@@ -65,6 +67,8 @@ pub struct DeliveryParts {
     pub keep_after_receipt: Duration,
     /// How often stores are pinged whose presence is not known. None: every five minutes.
     pub ping_interval: Option<Duration>,
+    /// Bytes of a delivery up to which it is pushed to stores that take that. None: stores ask for everything.
+    pub push_bytes_max: Option<u64>,
     /// Takes in the notices that the relay writes itself.
     pub ingest: Ingest,
     /// From which the links in notices are made.
@@ -214,6 +218,7 @@ struct Shared {
     events: mpsc::Sender<Event>,
     wake: Arc<Wake>,
     probes: Semaphore,
+    pushes: Semaphore,
     dialling: probe::Dialling,
     stop: CancellationToken,
 }
@@ -226,6 +231,12 @@ impl Shared {
             answer.ok().and_then(Result::ok).map(|domain| domain.location)
         };
         self.location_key.get(ask).await
+    }
+
+    /// Tells the driver that a store pulls, or is pushed to.
+    fn progress(&self, delivery: DeliveryId) {
+        // Where the driver is behind, the next piece tells it.
+        let _ = self.events.try_send(Event::Progress(delivery));
     }
 
     /// Tells the driver. Waits while it is behind; gives up when the relay stops.
@@ -257,6 +268,7 @@ pub async fn run(
         events,
         wake: inbox.wake,
         probes: Semaphore::new(PROBES_AT_ONCE_MAX),
+        pushes: Semaphore::new(PUSHES_AT_ONCE_MAX),
         dialling: probe::Dialling::default(),
         stop,
     });

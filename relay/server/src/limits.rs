@@ -95,6 +95,8 @@ pub const LOOKED_UP_COUNTS: Duration = Duration::from_secs(3600);
 pub const PROBES_AT_ONCE_MAX: usize = 64;
 /// Until a store that is looked for has answered.
 pub const STORE_CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Pushes that are sent at once, to all stores together; each has a portion or two in memory. Beyond, stores ask.
+pub const PUSHES_AT_ONCE_MAX: usize = 64;
 /// Mailboxes that the location server is asked about at once: as many as one look-up takes.
 pub const SURVEY_PAGE_LEN: usize = lighter_transport::location::limits::LOOKUP_NAMES_MAX;
 /// Mailboxes that one connection acts for: those of a hosted store (SPEC A29), and its own. The domain's location server has

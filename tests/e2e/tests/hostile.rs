@@ -10,7 +10,9 @@ use lighter_harness::mail::TestMessage;
 use lighter_harness::watch::{wait_for_mail, wait_for_receipts};
 use lighter_harness::{Process, World};
 use lighter_protocol::limits::OFFER_BLOBS_MAX;
-use lighter_protocol::wire::{Get, Offer, OfferedBlob, Request, Response, Waiting, decode, encode};
+use lighter_protocol::wire::{
+    Get, Offer, OfferedBlob, Push, PushPart, Request, Response, Waiting, decode, encode,
+};
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Mailbox, Receipt, Signed, Statement, UnixTime,
 };
@@ -143,6 +145,7 @@ impl Attacker {
                 .await?;
             self.is_refused(&Request::Get(get.clone()), "a get").await?;
             self.is_refused(&Request::Offer(self.offer(1)?), "an introduction").await?;
+            self.is_refused(&Request::PushOffer(self.offer(1)?), "an introduction").await?;
         }
         Ok(())
     }
@@ -211,6 +214,33 @@ impl Attacker {
         Ok(())
     }
 
+    /// Pushes that nobody waits for, without end, on as many streams as there may be.
+    async fn pushes(self) -> Result<()> {
+        let connection = self.connect().await?;
+        let part = PushPart { blob: BlobId([1; 32]), ranges: vec![(0, 1 << 40)] };
+        let push = encode(&Request::Push(Push { delivery: DeliveryId([1; 16]), parts: vec![part] }))?;
+        let mut pushing = JoinSet::new();
+        for _ in 0..64 {
+            let (connection, push) = (connection.clone(), push.clone());
+            pushing.spawn(async move {
+                let pushed = async {
+                    let (mut send, _receive) = connection.open_bi().await?;
+                    send.write_all(&push).await?;
+                    for _ in 0..64 {
+                        send.write_all(&[0x55; 64 * 1024]).await?;
+                    }
+                    Ok::<_, anyhow::Error>(())
+                };
+                ensure!(timeout(PATIENCE, pushed).await?.is_err(), "4 MiB were taken of a push");
+                Ok(())
+            });
+        }
+        while let Some(ended) = pushing.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
+
     /// The beginning of a request on as many streams as there may be, and then nothing; until it is told to end.
     async fn dawdles(self) -> Result<()> {
         let connection = self.connect().await?;
@@ -255,6 +285,7 @@ fn attack(all: &mut JoinSet<Result<()>>, first: u8, target: SocketAddr, mailbox:
     all.spawn(attacker(4)?.drones());
     all.spawn(attacker(5)?.dawdles());
     all.spawn(attacker(6)?.keeps_silent());
+    all.spawn(attacker(7)?.pushes());
     Ok(())
 }
 

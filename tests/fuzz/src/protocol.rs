@@ -4,7 +4,7 @@ use lighter_protocol::blob::RangeSet;
 use lighter_protocol::limits::BLOB_SIZE_MAX;
 use lighter_protocol::wire::{
     Answer, Decoder, DropAnswer, DropState, Get, Have, Knock, LaterReason, Meet, Message, NewDrop, Offer,
-    OfferedBlob, Request, Response, SealedBlob, Waiting, decode, encode,
+    OfferedBlob, Push, PushAnswer, PushPart, Request, Response, SealedBlob, Waiting, decode, encode,
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Keypair, Mailbox, PeerId, Receipt, Registration,
@@ -228,6 +228,12 @@ fn frame<M: Message>(message: &M) -> Vec<u8> {
     encode(message).expect("a seed is within its limits")
 }
 
+fn push_parts() -> Vec<PushPart> {
+    let part =
+        |number: u8, ranges: &[(u64, u64)]| PushPart { blob: BlobId([number; 32]), ranges: ranges.to_vec() };
+    vec![part(4, &[(0, 5_000)]), part(5, &[(0, 16_384), (1 << 20, 1 << 21)])]
+}
+
 fn request_seeds() -> Vec<Vec<u8>> {
     let offered = |number: u8| OfferedBlob {
         id: BlobId([number; 32]),
@@ -263,7 +269,9 @@ fn request_seeds() -> Vec<Vec<u8>> {
         Request::Ping,
         Request::Have(Have::Delivery(DeliveryId([3; 16]))),
         Request::Have(Have::Blob(BlobId([5; 32]))),
-        Request::Offer(offer),
+        Request::Offer(offer.clone()),
+        Request::PushOffer(offer),
+        Request::Push(Push { delivery: DeliveryId([3; 16]), parts: push_parts() }),
         Request::Get(get),
         Request::Receipt(signed(&receipt())),
         Request::Waiting(Waiting { attestation: signed(&attestation()) }),
@@ -288,7 +296,9 @@ fn response_seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<_> = [
         Response::Pong,
         Response::Have(true),
-        Response::Answer(answers),
+        Response::Answer(answers.clone()),
+        Response::PushAnswer(PushAnswer { answers, wanted: push_parts() }),
+        Response::Pushed,
         Response::Data { size: 25_000_000 },
         Response::Released,
         Response::Waiting(7),

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
@@ -47,6 +48,7 @@ fn apply(shared: &Handle, config: Config) {
         shared.store.change_settings(now);
         shared.guest.there_is_room();
     }
+    shared.pulls.takes_pushes.store(config.store.accept_push, Ordering::Relaxed);
     if config.hosted.is_some() {
         shared.hosted.configure(config.hosted);
         shared.guest.there_is_room();

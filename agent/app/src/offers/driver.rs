@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use lighter_protocol::offer::{Command, GiveUp, Offering, State};
-use lighter_protocol::wire::{NoReason, Offer, Request, Response};
+use lighter_protocol::wire::{NoReason, Offer, Response};
 use lighter_protocol::{PeerId, UnixTime};
 use lighter_store::{Outgoing, OutgoingState, StoreError};
 use lighter_transport::Connection;
@@ -13,8 +13,9 @@ use rand::RngExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{Event, Stage, facts, whole};
+use super::{Event, Stage, facts, push, whole};
 use crate::finding;
 use crate::limits::{QUIET_LOOK_INTERVAL, SILENCE_LOOK_INTERVAL};
 use crate::serve;
@@ -64,8 +65,16 @@ pub(super) async fn run(
     progress: watch::Sender<Stage>,
 ) {
     let machine = Offering::new(facts(&outgoing), outgoing.introduction.clone(), rand::rng().random());
-    let mut driver =
-        Driver { shared, outgoing, machine, progress, link: None, deadline: None, refused: None };
+    let mut driver = Driver {
+        shared,
+        outgoing,
+        machine,
+        progress,
+        link: None,
+        pushing: None,
+        deadline: None,
+        refused: None,
+    };
     let mut look_again = LOOK_AGAIN_MIN;
     loop {
         let mut wakes = shared.wakes.subscribe();
@@ -135,6 +144,8 @@ struct Driver<'a> {
     progress: watch::Sender<Stage>,
     /// The connection to the store, and the task that answers what it asks on it.
     link: Option<Link>,
+    /// What is pushed on it.
+    pushing: Option<AbortOnDropHandle<()>>,
     deadline: Option<Instant>,
     /// The store said that it will never take it.
     refused: Option<NoReason>,
@@ -225,7 +236,11 @@ impl Driver<'_> {
                 Command::SendOffer { to, offer, until } => {
                     let answer = self.ask(to, *offer, until).await;
                     let command = match answer {
-                        Some(response) => self.machine.handle_response(&response, now()),
+                        Some(response) => {
+                            let command = self.machine.handle_response(&response, now());
+                            self.push(&connection, response);
+                            command
+                        }
                         None => self.machine.handle_lost(now()),
                     };
                     match self.machine.state() {
@@ -244,7 +259,7 @@ impl Driver<'_> {
                     if let GiveUp::No(reason) = reason {
                         self.refused = Some(reason);
                     }
-                    self.link = None;
+                    (self.link, self.pushing) = (None, None);
                     return Outcome::GivenUp;
                 }
                 Command::Wait(until) => {
@@ -299,7 +314,7 @@ impl Driver<'_> {
 
     /// How it stands when nothing more comes of this connection.
     fn end(&mut self, events: &mut mpsc::Receiver<Event>) -> Outcome {
-        self.deadline = None;
+        (self.deadline, self.pushing) = (None, None);
         // The receipt may have come just before the connection went.
         while let Ok(event) = events.try_recv() {
             if matches!(event, Event::Released) {
@@ -320,12 +335,24 @@ impl Driver<'_> {
     async fn ask(&self, to: PeerId, offer: Offer, until: Instant) -> Option<Response> {
         let connection = self.link.as_ref().map(|link| &link.connection).filter(|link| link.peer() == to)?;
         let limit = until.saturating_duration_since(Instant::now());
-        match connection.request_within(&Request::Offer(offer), limit).await {
+        let pushes = push::is_wanted(self.shared, &self.outgoing);
+        match connection.offer(offer, pushes, limit).await {
             Ok(response) => Some(response),
             Err(error) => {
                 tracing::debug!(store = %to, %error, "an offer was not answered");
                 None
             }
+        }
+    }
+
+    /// Pushes what the store said that it wants, beside whatever it asks for.
+    fn push(&mut self, connection: &Connection, response: Response) {
+        let is_taken = matches!(self.machine.state(), State::Pulling { .. });
+        let Response::PushAnswer(answer) = response else { return };
+        if is_taken {
+            let facts = facts(&self.outgoing);
+            let pushing = push::run(self.shared.clone(), connection.clone(), facts, answer.wanted);
+            self.pushing = Some(AbortOnDropHandle::new(tokio::spawn(pushing)));
         }
     }
 

@@ -7,32 +7,31 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use lighter_protocol::limits::OFFER_BLOBS_MAX;
-use lighter_protocol::pull::{
-    Command, Held, NotAdmitted, Pull, Role, SourceView, Standing, Stop, StreamEnd, StreamId,
-};
-use lighter_protocol::wire::{Answer, LaterReason, Offer, OfferedBlob, Request, Response};
-use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Signed, UnixTime};
-use lighter_store::{Admission, Partial, StoreError};
+use lighter_protocol::pull::{Command, Pull, SourceView, Standing, StreamEnd, StreamId};
+use lighter_protocol::wire::{Offer, PushAnswer, Request, Response};
+use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Signed};
+use lighter_store::{Partial, StoreError};
 use lighter_transport::limiter::{Allowance, Turns};
 use lighter_transport::{Connection, Responder};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::finisher::{Finisher, FinisherQueue};
-use super::known::{Known, look_as};
+use super::begin;
+use super::finisher::FinisherQueue;
+use super::push::Arrived;
 use super::settle::settle;
 use super::streams::Stream;
 use crate::guest::{self, decide::Verdict};
-use crate::limits::PULL_EVENTS_MAX;
 use crate::shared::{Handle, now};
-use crate::sources::{self, Found};
+use crate::sources::Found;
 
 /// An offer that the door let in.
 #[derive(Debug)]
 pub(super) struct Offered {
     pub(super) offer: Offer,
+    /// The holder would push.
+    pub(super) pushes: bool,
     pub(super) standing: Standing,
     pub(super) responder: Responder,
 }
@@ -42,6 +41,8 @@ pub(super) struct Offered {
 pub(super) enum Event {
     /// It is offered, again or by somebody else.
     Offer(Box<Offered>),
+    /// A holder pushes.
+    Push(Box<Arrived>),
     /// These bytes are verified and written.
     Verified { stream: StreamId, range: Range<u64> },
     /// A stream ended.
@@ -71,7 +72,7 @@ pub(super) async fn run(
     let mut next = Some(first);
     loop {
         if let Some(offered) = next.take()
-            && let Err(error) = pull(&shared, offered, &events, &mut receiver).await
+            && let Err(error) = begin::pull(&shared, offered, &events, &mut receiver).await
         {
             tracing::warn!(%delivery, %error, "a pull ended");
         }
@@ -86,111 +87,6 @@ pub(super) async fn run(
             return;
         }
     }
-}
-
-async fn pull(
-    shared: &Handle,
-    offered: Offered,
-    events: &mpsc::Sender<Event>,
-    receiver: &mut mpsc::Receiver<Event>,
-) -> Result<(), StoreError> {
-    let Offered { offer, standing, responder } = offered;
-    let from = responder.peer();
-    let refuse = |reason: NotAdmitted, responder: Responder| async move {
-        tracing::info!(peer = %responder.peer(), %reason, "offer refused");
-        let _ = responder.respond(&Response::Refused).await;
-    };
-    let asked = offer.clone();
-    let closed = shared.guest.is_held().then_some(LaterReason::Paused);
-    // A stranger must not learn from what is asked for what another user of a hosted store has.
-    let hides = shared.hosted.is_on() && matches!(standing, Standing::Introduced(_));
-    let handle = shared.clone();
-    let known = match shared.blocking(move |store| look_as(&handle, store, &asked, closed, hides)).await {
-        Ok(known) => known,
-        Err(error) => {
-            let _ = responder.respond(&Response::Later(super::LATER_S)).await;
-            return Err(error);
-        }
-    };
-    let mut room_left = None;
-    let begun = match known {
-        Known::OtherContents => {
-            refuse(NotAdmitted::OtherContents, responder).await;
-            return Ok(());
-        }
-        Known::Receipted(receipt) => Pull::again(offer.clone(), from, &standing, &receipt),
-        Known::Held { held, room } => {
-            let held = |blob: &BlobId| held.get(blob).cloned().unwrap_or(Held::Some(Default::default()));
-            room_left = Some((room, missing(&offer, held)));
-            Ok(Pull::begin(offer.clone(), from, &standing, &room, held, now()))
-        }
-    };
-    let (machine, commands) = match begun {
-        Ok(begun) => begun,
-        Err(reason) => {
-            refuse(reason, responder).await;
-            return Ok(());
-        }
-    };
-    shared.pulls.waits.answered(&offer, from, &commands, room_left);
-    if commands.iter().any(|command| matches!(command, Command::Stop(Stop::Declined))) {
-        shared.hosted.unreserve(&offer);
-    }
-    // On record before the first byte is pulled: files that no delivery refers to are removed at the next start.
-    if !commands.iter().any(|command| matches!(command, Command::Stop(Stop::Declined))) {
-        let recorded = offer.clone();
-        let admitted = shared.blocking(move |store| store.admit(&recorded, from, UnixTime::now())).await;
-        match admitted {
-            Ok(Admission::New(_) | Admission::Known(_)) => {}
-            Ok(Admission::Conflict) => {
-                refuse(NotAdmitted::OtherContents, responder).await;
-                return Ok(());
-            }
-            Err(error) => {
-                // Without an attachment there is no answer that could say `Later`.
-                let response = match offer.blobs.len().min(OFFER_BLOBS_MAX) {
-                    0 => Response::Later(super::LATER_S),
-                    count => Response::Answer(vec![Answer::Later(LaterReason::Disk); count]),
-                };
-                let _ = responder.respond(&response).await;
-                return Err(error);
-            }
-        }
-    }
-    let finisher = Finisher::start(shared);
-    let mut driver = Driver {
-        shared,
-        machine,
-        events: events.clone(),
-        work: JoinSet::new(),
-        answering: JoinSet::new(),
-        streams: HashMap::new(),
-        watched: JoinSet::new(),
-        responders: HashMap::from([(from, responder)]),
-        holders: HashMap::new(),
-        dialled: Vec::new(),
-        partials: HashMap::new(),
-        finisher: finisher.queue(),
-        deadline: None,
-        guest: shared.guest.verdict(),
-        went_free: true,
-        hides,
-        hidden: BTreeSet::new(),
-    };
-    driver.went_free = driver.goes_free();
-    driver.hold(from);
-    driver.find_sources(from);
-    driver.run(commands, receiver).await;
-    Ok(())
-}
-
-/// Bytes of the attachments that are missing.
-fn missing(offer: &Offer, held: impl Fn(&BlobId) -> Held) -> u64 {
-    let missing = |part: &OfferedBlob| match held(&part.id) {
-        Held::Whole => 0,
-        Held::Some(ranges) => part.size.saturating_sub(ranges.len()),
-    };
-    offer.blobs.iter().fold(0, |sum, part| sum.saturating_add(missing(part)))
 }
 
 pub(super) struct Driver<'a> {
@@ -226,7 +122,7 @@ pub(super) struct Driver<'a> {
 }
 
 impl Driver<'_> {
-    async fn run(&mut self, first: Vec<Command>, receiver: &mut mpsc::Receiver<Event>) {
+    pub(super) async fn run(&mut self, first: Vec<Command>, receiver: &mut mpsc::Receiver<Event>) {
         let mut commands = VecDeque::from(first);
         loop {
             while let Some(command) = commands.pop_front() {
@@ -259,7 +155,7 @@ impl Driver<'_> {
     }
 
     /// Whether what comes has no limit now.
-    fn goes_free(&self) -> bool {
+    pub(super) fn goes_free(&self) -> bool {
         self.shared.guest.down.allowance() == Allowance::default()
     }
 
@@ -273,6 +169,8 @@ impl Driver<'_> {
                 open.is_left = true;
                 open.gauge.stop();
             }
+            // Only who asks can keep to a limit.
+            return self.machine.handle_pull_only(now());
         }
         Vec::new()
     }
@@ -297,6 +195,7 @@ impl Driver<'_> {
     async fn handle(&mut self, event: Event) -> Vec<Command> {
         match event {
             Event::Offer(offered) => self.offered_again(*offered).await,
+            Event::Push(arrived) => self.pushed(*arrived).await,
             Event::Verified { stream, range } => self.machine.handle_verified(stream, range, now()),
             Event::Ended { stream, end } => self.ended(stream, end).await,
             Event::Lost(peer) => {
@@ -322,102 +221,11 @@ impl Driver<'_> {
         }
     }
 
-    async fn offered_again(&mut self, offered: Offered) -> Vec<Command> {
-        let from = offered.responder.peer();
-        match self.machine.handle_offer(&offered.offer, from, &offered.standing, now()) {
-            Ok(mut commands) => {
-                let connection = offered.responder.connection().clone();
-                self.holders.insert(from, connection.clone());
-                self.watch(from);
-                self.responders.insert(from, offered.responder);
-                commands.extend(self.leave_older(from, &connection).await);
-                commands
-            }
-            Err(reason) => {
-                tracing::info!(peer = %from, %reason, "offer refused");
-                let _ = offered.responder.respond(&Response::Refused).await;
-                Vec::new()
-            }
-        }
-    }
-
-    /// A holder offers on a new connection: the one before is dead, though nobody here knows yet (the holder was killed
-    /// and came back, or changed networks), or a worse way. Its streams go on over there.
-    async fn leave_older(&mut self, from: PeerId, newest: &Connection) -> Vec<Command> {
-        let is_left = |(stream, open): (&StreamId, &Stream)| {
-            (open.connection.peer() == from && !open.connection.is_same(newest)).then_some(*stream)
-        };
-        let left: Vec<_> = self.streams.iter().filter_map(is_left).collect();
-        let mut commands = Vec::new();
-        for stream in left {
-            commands.extend(self.abort(stream).await);
-        }
-        commands
-    }
-
-    /// Ends a stream, whatever is on its way.
-    async fn abort(&mut self, stream: StreamId) -> Vec<Command> {
-        if let Some(open) = self.streams.remove(&stream) {
-            open.task.abort();
-        }
-        self.ended(stream, StreamEnd::Left).await
-    }
-
-    /// Looks for others that have it, too, beside the pull.
-    fn find_sources(&mut self, from: PeerId) {
-        let (here, all) = self.machine.progress();
-        let missing = all.saturating_sub(here);
-        if !sources::is_worth(self.machine.offer(), missing) {
-            return;
-        }
-        let (shared, events) = (self.shared.clone(), self.events.clone());
-        let offer = self.machine.offer().clone();
-        let (sender, mut found) = mpsc::channel(PULL_EVENTS_MAX);
-        self.work.spawn(sources::find(shared, offer, from, missing, sender));
-        self.work.spawn(async move {
-            while let Some(found) = found.recv().await {
-                let _ = events.send(Event::Source(found)).await;
-            }
-        });
-    }
-
-    fn found(&mut self, found: Found) -> Vec<Command> {
-        let Found { role, connection } = found;
-        let peer = connection.peer();
-        tracing::info!(delivery = %self.machine.offer().delivery, source = %peer, ?role, "a further source");
-        if role == Role::Device {
-            self.dialled.push(connection.clone());
-        }
-        self.holders.insert(peer, connection);
-        self.watch(peer);
-        self.machine.handle_source(peer, role, now())
-    }
-
-    /// A stream is over. A blob that is whole now goes to its final place.
-    async fn ended(&mut self, stream: StreamId, end: StreamEnd) -> Vec<Command> {
-        let is_left = self.streams.remove(&stream).is_some_and(|open| open.is_left);
-        let has_stopped = matches!(end, StreamEnd::Over | StreamEnd::Later(_));
-        let end = if is_left && has_stopped { StreamEnd::Left } else { end };
-        let whole = self.machine.blob_of(stream).and_then(|blob| match self.partials.get(&blob) {
-            Some((partial, _)) if partial.is_complete() => Some(blob),
-            _ => None,
-        });
-        if let Some((partial, _)) = whole.and_then(|blob| self.partials.remove(&blob)) {
-            self.finisher.finish(partial).await;
-        }
-        self.machine.handle_end(stream, end, now())
-    }
-
     async fn execute(&mut self, command: Command) -> Vec<Command> {
         match command {
-            Command::Answer { to, answers } => {
-                if let Some(responder) = self.responders.remove(&to) {
-                    self.answering.spawn(async move {
-                        if let Err(error) = responder.respond(&Response::Answer(answers)).await {
-                            tracing::debug!(peer = %to, %error, "could not answer an offer");
-                        }
-                    });
-                }
+            Command::Answer { to, answers } => self.answer(to, Response::Answer(answers)),
+            Command::PushAnswer { to, answers, wanted } => {
+                self.answer(to, Response::PushAnswer(PushAnswer { answers, wanted }));
             }
             Command::Reread { blob, size } => self.reread(blob, size),
             Command::Get { stream, from, blob, size, ranges } => {
@@ -447,7 +255,16 @@ impl Driver<'_> {
         Vec::new()
     }
 
-    fn turns(&self, blob: BlobId) -> Turns {
+    fn answer(&mut self, to: PeerId, response: Response) {
+        let Some(responder) = self.responders.remove(&to) else { return };
+        self.answering.spawn(async move {
+            if let Err(error) = responder.respond(&response).await {
+                tracing::debug!(peer = %to, %error, "could not answer an offer");
+            }
+        });
+    }
+
+    pub(super) fn turns(&self, blob: BlobId) -> Turns {
         let Offer { delivery, manifest, blobs, .. } = self.machine.offer();
         self.shared.guest.down.transfer(guest::transfer(*delivery, manifest.id == blob, blobs))
     }
@@ -510,24 +327,6 @@ impl Driver<'_> {
                 None => false,
             };
             let _ = events.send(Event::Heard { by: to, released }).await;
-        });
-    }
-
-    /// Notes the connection that an offer came on.
-    fn hold(&mut self, peer: PeerId) {
-        if let Some(responder) = self.responders.get(&peer) {
-            self.holders.insert(peer, responder.connection().clone());
-            self.watch(peer);
-        }
-    }
-
-    /// Tells this task when that connection is gone.
-    fn watch(&mut self, peer: PeerId) {
-        let Some(connection) = self.holders.get(&peer).cloned() else { return };
-        let events = self.events.clone();
-        self.watched.spawn(async move {
-            connection.closed().await;
-            let _ = events.send(Event::Lost(peer)).await;
         });
     }
 }

@@ -1,9 +1,10 @@
-//! The range streams of a pull: each a task that asks one source for some of one blob, and says what came of it.
+//! The range streams of a pull: each a task that asks one source for some of one blob, and says what came of it; and the
+//! end of any stream, asked for or pushed.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use lighter_protocol::pull::{Role, SourceView, StreamEnd, StreamId};
+use lighter_protocol::pull::{Command, Role, SourceView, StreamEnd, StreamId};
 use lighter_protocol::{Attestation, BlobId, PeerId, Signed, UnixTime};
 use lighter_store::{Partial, Wanted};
 use lighter_transport::Connection;
@@ -13,9 +14,10 @@ use tokio::task::AbortHandle;
 
 use super::driver::{Driver, Event};
 use super::sink::{Discard, Sink};
+use crate::shared::now;
 
 /// Where a stream writes to.
-enum Target {
+pub(super) enum Target {
     Partial(Arc<Partial>, Arc<AtomicBool>),
     /// The blob is here already.
     Held,
@@ -84,8 +86,52 @@ impl Driver<'_> {
         }
     }
 
+    /// A stream is over. A blob that is whole now goes to its final place.
+    pub(super) async fn ended(&mut self, stream: StreamId, end: StreamEnd) -> Vec<Command> {
+        let is_left = self.streams.remove(&stream).is_some_and(|open| open.is_left);
+        let has_stopped = matches!(end, StreamEnd::Over | StreamEnd::Later(_));
+        let end = if is_left && has_stopped { StreamEnd::Left } else { end };
+        self.place(stream).await;
+        self.machine.handle_end(stream, end, now())
+    }
+
+    /// Ends a stream, whatever is on its way; with it those that come behind it, where it is part of a push.
+    pub(super) async fn abort(&mut self, stream: StreamId) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for stream in self.drop_stream(stream).await {
+            commands.extend(self.machine.handle_end(stream, StreamEnd::Left, now()));
+        }
+        commands
+    }
+
+    /// The same, without telling the machine: which streams have ended.
+    pub(super) async fn drop_stream(&mut self, stream: StreamId) -> Vec<StreamId> {
+        let mut ended = vec![stream];
+        if let Some(open) = self.streams.remove(&stream) {
+            open.task.abort();
+            let task = open.task.id();
+            let mates = self.streams.extract_if(|_, other| other.task.id() == task);
+            ended.extend(mates.map(|(mate, _)| mate));
+        }
+        for stream in &ended {
+            self.place(*stream).await;
+        }
+        ended
+    }
+
+    /// Gives a stream's blob its final place, if it is whole.
+    async fn place(&mut self, stream: StreamId) {
+        let whole = self.machine.blob_of(stream).and_then(|blob| match self.partials.get(&blob) {
+            Some((partial, _)) if partial.is_complete() => Some(blob),
+            _ => None,
+        });
+        if let Some((partial, _)) = whole.and_then(|blob| self.partials.remove(&blob)) {
+            self.finisher.finish(partial).await;
+        }
+    }
+
     /// Where a stream writes to.
-    async fn target(&mut self, blob: BlobId, size: u64) -> Target {
+    pub(super) async fn target(&mut self, blob: BlobId, size: u64) -> Target {
         if let Some((partial, checkpointing)) = self.partials.get(&blob)
             && !partial.is_given_up()
         {
@@ -111,7 +157,7 @@ impl Driver<'_> {
 }
 
 /// What the end of a transport's pull is to the machine.
-fn stream_end(ended: Result<(), PullError>, blob: BlobId, source: PeerId) -> StreamEnd {
+pub(super) fn stream_end(ended: Result<(), PullError>, blob: BlobId, source: PeerId) -> StreamEnd {
     let Err(error) = ended else { return StreamEnd::Over };
     tracing::debug!(%blob, %source, %error, "a stream ended early");
     match error {

@@ -127,10 +127,12 @@ impl Waits {
         room: Option<(Room, u64)>,
     ) {
         let later = commands.iter().find_map(|command| match command {
-            Command::Answer { answers, .. } => answers.iter().find_map(|answer| match answer {
-                Answer::Later(reason) => Some(*reason),
-                _ => None,
-            }),
+            Command::Answer { answers, .. } | Command::PushAnswer { answers, .. } => {
+                answers.iter().find_map(|answer| match answer {
+                    Answer::Later(reason) => Some(*reason),
+                    _ => None,
+                })
+            }
             _ => None,
         });
         match later {

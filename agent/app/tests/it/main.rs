@@ -12,6 +12,7 @@ mod hostile;
 mod outbox;
 mod outgoing;
 mod pulls;
+mod pushes;
 mod sends;
 mod sources;
 mod submissions;

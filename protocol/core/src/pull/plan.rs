@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::BlobId;
-use crate::blob::{PORTION_LEN, RangeSet};
+use crate::blob::{GROUP_LEN, PORTION_LEN, RangeSet};
 use crate::limits::GET_RANGES_MAX;
 
 use super::StreamId;
@@ -18,13 +18,16 @@ pub(super) struct BlobPlan {
     have: RangeSet,
     /// What is asked for, by stream. Invariant: apart from each other, and from `have` but for what has come since.
     asked: BTreeMap<StreamId, RangeSet>,
+    /// What somebody is to push, and has not begun to. Invariant: apart from `have` and from all that is asked for.
+    promised: RangeSet,
     /// All is in the index, but not read again yet.
     rereading: bool,
 }
 
 impl BlobPlan {
     pub(super) fn new(id: BlobId, size: u64, have: RangeSet) -> Self {
-        Self { id, size, have, asked: BTreeMap::new(), rereading: false }
+        let (asked, promised) = (BTreeMap::new(), RangeSet::new());
+        Self { id, size, have, asked, promised, rereading: false }
     }
 
     /// A blob that the store has, and reads again.
@@ -60,19 +63,57 @@ impl BlobPlan {
 
     /// The next piece for `stream`: as long as `len` says of what is left; `None` where all is had or asked for.
     pub(super) fn ask(&mut self, stream: StreamId, len: impl FnOnce(u64) -> u64) -> Option<RangeSet> {
-        if self.rereading || self.is_done() {
-            return None;
-        }
-        let mut missing = self.have.missing(self.size);
-        for asked in self.asked.values() {
-            missing.subtract(asked);
-        }
+        let mut missing = self.free();
+        missing.subtract(&self.promised);
         let piece = missing.take(len(missing.len()), GET_RANGES_MAX);
         if piece.is_empty() {
             return None;
         }
         self.asked.insert(stream, piece.clone());
         Some(piece)
+    }
+
+    /// What is missing, and asked for nowhere.
+    fn free(&self) -> RangeSet {
+        if self.rereading || self.is_done() {
+            return RangeSet::new();
+        }
+        let mut missing = self.have.missing(self.size);
+        for asked in self.asked.values() {
+            missing.subtract(asked);
+        }
+        missing
+    }
+
+    /// What is free is to be pushed, in at most so many ranges: which.
+    pub(super) fn promise(&mut self, ranges_max: usize) -> &RangeSet {
+        self.promised = self.free().take(u64::MAX >> 1, ranges_max);
+        &self.promised
+    }
+
+    /// Nothing is to be pushed any more.
+    pub(super) fn release(&mut self) {
+        self.promised = RangeSet::new();
+    }
+
+    pub(super) fn is_promised(&self) -> bool {
+        !self.promised.is_empty()
+    }
+
+    /// `stream` pushes these ranges, if they are groups that it was to push.
+    pub(super) fn begin_pushed(&mut self, stream: StreamId, ranges: &RangeSet) -> bool {
+        let is_whole = |at: u64| at.is_multiple_of(GROUP_LEN) || at == self.size;
+        let mut others = ranges.clone();
+        others.subtract(&self.promised);
+        if ranges.is_empty() || !others.is_empty() {
+            return false;
+        }
+        if !ranges.iter().all(|range| is_whole(range.start) && is_whole(range.end)) {
+            return false;
+        }
+        self.promised.subtract(ranges);
+        self.asked.insert(stream, ranges.clone());
+        true
     }
 
     /// Bytes that `stream` has still to bring.

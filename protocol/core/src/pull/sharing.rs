@@ -6,8 +6,12 @@
 //! be cut, all of it, if it brings it much sooner. So whoever is fast has something to do until the end, nobody waits for
 //! the slow, and any single source that goes on is enough.
 //!
+//! Where somebody pushes, what it was told to push is asked for nowhere: [`pushing`].
+//!
 //! Sound because nothing is asked for that is verified, or asked for at another source ([`BlobPlan`]); that the streams of
 //! a source that went end before their rest is asked for elsewhere is what keeps it so.
+
+mod pushing;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -23,6 +27,7 @@ use crate::limits::{
     PIECE_TIME, PULL_SMALL_STREAMS_MAX,
 };
 use crate::{BlobId, Now, PeerId};
+use pushing::Pusher;
 
 /// What there is to fetch, whom to ask for it, and what is asked for.
 #[derive(Clone, Debug, Hash)]
@@ -34,6 +39,8 @@ pub(super) struct Sharing {
     next_stream: u64,
     /// When it was last looked how fast the sources are; none while there is only one.
     looked: Option<Instant>,
+    /// Who is to push, as long as somebody is.
+    pusher: Option<Pusher>,
 }
 
 /// A stream that is open.
@@ -61,11 +68,13 @@ struct Open {
     is_left: bool,
     /// It waited on this side since the last look.
     is_held: bool,
+    /// Its source opened it.
+    is_pushed: bool,
 }
 
 impl Sharing {
     pub(super) fn new(plans: Vec<BlobPlan>, sources: Sources) -> Self {
-        Self { plans, sources, streams: BTreeMap::new(), next_stream: 0, looked: None }
+        Self { plans, sources, streams: BTreeMap::new(), next_stream: 0, looked: None, pusher: None }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -89,10 +98,12 @@ impl Sharing {
     pub(super) fn clear(&mut self) {
         self.streams.clear();
         self.looked = None;
+        self.pull_instead();
     }
 
     /// Opens as many streams as may be, and gives a source that has nothing to do a part of another's.
     pub(super) fn fill(&mut self, now: Now) -> Vec<Command> {
+        self.settle_pusher(now);
         let mut commands = self.open_all(now);
         if self.streams.is_empty() && self.sources.recall() {
             commands.extend(self.open_all(now));
@@ -136,11 +147,16 @@ impl Sharing {
     pub(super) fn ended(&mut self, stream: StreamId, end: StreamEnd, now: Now) -> Vec<Command> {
         let Some(open) = self.streams.remove(&stream) else { return Vec::new() };
         let Open { from, plan, .. } = open;
+        if open.is_pushed {
+            self.push_ended(self.plans[plan].rest_len(stream) == 0 && end == StreamEnd::Over, now);
+        }
         self.plans[plan].ended(stream);
         self.sources.moved(&from, open.received.max(open.brought).saturating_sub(open.counted));
         match end {
             StreamEnd::Left => {}
             StreamEnd::Over if open.new > 0 => {}
+            // It is asked for what it did not push, and judged by what comes of that.
+            StreamEnd::Over | StreamEnd::Slow if open.is_pushed => {}
             StreamEnd::Over => self.sources.fruitless(&from),
             StreamEnd::Refused => self.sources.refused(&from, plan),
             StreamEnd::Later(seconds) => {
@@ -259,11 +275,18 @@ impl Sharing {
         ranges: crate::blob::RangeSet,
         now: Now,
     ) -> Command {
+        self.note(stream, from, plan, ranges.len(), now);
+        let BlobPlan { id: blob, size, .. } = self.plans[plan];
+        Command::Get { stream, from, blob, size, ranges }
+    }
+
+    /// A stream is open.
+    fn note(&mut self, stream: StreamId, from: PeerId, plan: usize, asked: u64, now: Now) {
         self.next_stream += 1;
         let open = Open {
             from,
             plan,
-            asked: ranges.len(),
+            asked,
             since: now.instant,
             brought: 0,
             new: 0,
@@ -273,11 +296,10 @@ impl Sharing {
             is_cut: false,
             is_left: false,
             is_held: false,
+            is_pushed: false,
         };
         self.streams.insert(stream, open);
         self.sources.asked(&from, now.instant);
-        let BlobPlan { id: blob, size, .. } = self.plans[plan];
-        Command::Get { stream, from, blob, size, ranges }
     }
 
     /// `idle` has nothing to do, and nothing is left to be asked for: it takes a part of what the stream has still to bring

@@ -50,6 +50,8 @@ pub struct SourceView {
     pub bytes: u64,
     /// Bytes a second, where that was measured: while there are several.
     pub speed: Option<u64>,
+    /// It pushes, or is to: it is not asked for what it was told to push.
+    pub pushes: bool,
 }
 
 /// The sources of one delivery, in the order in which they came. At most [`PULL_SOURCES_MAX`], those that are not asked
@@ -132,14 +134,21 @@ impl Sources {
     }
 
     /// All of them.
-    pub(super) fn views(&self) -> impl Iterator<Item = SourceView> + '_ {
-        self.0.iter().map(|source| SourceView {
+    pub(super) fn views(&self, pushes: impl Fn(&PeerId) -> bool) -> impl Iterator<Item = SourceView> {
+        self.0.iter().map(move |source| SourceView {
             peer: source.peer,
             role: source.role,
             state: source.state,
             bytes: source.brought,
             speed: source.speed,
+            pushes: pushes(&source.peer),
         })
+    }
+
+    /// Whether this one can be asked now, and no other.
+    pub(super) fn is_only(&self, peer: &PeerId, now: Instant) -> bool {
+        let mut awake = self.0.iter().filter(|source| source.is_awake(now));
+        awake.next().is_some_and(|source| source.peer == *peer) && awake.next().is_none()
     }
 
     /// Who hears of the receipt: the holders that are left, or where there is none, the relays.

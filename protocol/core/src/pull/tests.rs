@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::blob::RangeSet;
 use crate::fixtures::{
     LOCATION, MALLORY, RELAY, SENDER, STORE, attestation, blob, bob, carol, hours, introduction, now, offer,
     peer, receipt, signed,
@@ -9,7 +10,9 @@ use crate::limits::{
     INTRODUCTION_DELIVERIES_MAX, INTRODUCTIONS_MAX, PULL_SMALL_STREAMS_MAX, PULL_STREAMS_MAX,
 };
 use crate::wire::{LaterReason, NoReason};
-use crate::{Attestation, AttestationError, Introduction, IntroductionError, SignedError, UnixTime};
+use crate::{
+    Attestation, AttestationError, DeliveryId, Introduction, IntroductionError, SignedError, UnixTime,
+};
 
 const ROOMY: Room = Room {
     blob_size_max: 1 << 40,

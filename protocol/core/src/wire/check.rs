@@ -5,11 +5,11 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::{DropState, Get, NewDrop, Offer, OfferedBlob, Request, Response};
+use super::{DropState, Get, NewDrop, Offer, OfferedBlob, Push, PushAnswer, PushPart, Request, Response};
 use crate::BlobId;
 use crate::limits::{
-    BLOB_SIZE_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, SIGNATURE_LEN, SOURCES_MAX,
-    STATEMENT_LEN_MAX,
+    BLOB_SIZE_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, PUSH_ANSWER_RANGES_MAX, PUSH_PARTS_MAX,
+    SIGNATURE_LEN, SOURCES_MAX, STATEMENT_LEN_MAX,
 };
 use crate::signed::Signed;
 
@@ -39,6 +39,9 @@ pub enum InvalidKind {
     /// A list has more entries than allowed.
     #[error("too many entries")]
     TooMany,
+    /// A list has fewer entries than it must.
+    #[error("too few entries")]
+    TooFew,
     /// A text or a statement is longer than allowed.
     #[error("too long")]
     TooLong,
@@ -77,7 +80,8 @@ impl Check for Request {
     fn check(&self) -> Result<(), Invalid> {
         match self {
             Self::Ping | Self::Have(_) | Self::Here(_) | Self::DropState(_) => Ok(()),
-            Self::Offer(offer) => offer.check(),
+            Self::Offer(offer) | Self::PushOffer(offer) => offer.check(),
+            Self::Push(push) => push.check(),
             Self::Get(get) => get.check(),
             Self::Receipt(receipt) => signed(receipt, "receipt"),
             Self::Waiting(waiting) => signed(&waiting.attestation, "waiting.attestation"),
@@ -94,7 +98,9 @@ impl Check for Response {
             Self::Answer(answers) => count(answers.len(), OFFER_BLOBS_MAX, "answer"),
             Self::Data { size } => within(*size, "data.size", 0),
             Self::DropState(DropState::Receipted(receipt)) => signed(receipt, "drop-state.receipt"),
+            Self::PushAnswer(answer) => answer.check(),
             Self::Pong
+            | Self::Pushed
             | Self::Have(_)
             | Self::Released
             | Self::Waiting(_)
@@ -142,22 +148,59 @@ impl Check for NewDrop {
 impl Check for Get {
     fn check(&self) -> Result<(), Invalid> {
         count(self.ranges.len(), GET_RANGES_MAX, "get.ranges")?;
-        let mut end_before = 0;
-        for (index, &(start, end)) in self.ranges.iter().enumerate() {
-            let fault = if start >= end {
-                InvalidKind::EmptyRange
-            } else if start < end_before {
-                InvalidKind::RangeOrder
-            } else if end > BLOB_SIZE_MAX {
-                InvalidKind::RangeBeyond
-            } else {
-                end_before = end;
-                continue;
-            };
-            return Err(Invalid::new(fault, "get.ranges", index));
-        }
+        ranges(&self.ranges, "get.ranges")?;
         self.attestation.as_ref().map_or(Ok(()), |statement| signed(statement, "get.attestation"))
     }
+}
+
+impl Check for PushAnswer {
+    fn check(&self) -> Result<(), Invalid> {
+        count(self.answers.len(), OFFER_BLOBS_MAX, "push-answer.answers")?;
+        count(self.wanted.len(), OFFER_BLOBS_MAX + 1, "push-answer.wanted")?;
+        parts(&self.wanted, PUSH_ANSWER_RANGES_MAX, "push-answer.wanted")
+    }
+}
+
+impl Check for Push {
+    fn check(&self) -> Result<(), Invalid> {
+        if self.parts.is_empty() {
+            return Err(Invalid::new(InvalidKind::TooFew, "push.parts", 0));
+        }
+        count(self.parts.len(), PUSH_PARTS_MAX, "push.parts")?;
+        parts(&self.parts, GET_RANGES_MAX, "push.parts")
+    }
+}
+
+/// Parts of a push: some ranges of each, so many in all.
+fn parts(parts: &[PushPart], ranges_max: usize, field: &'static str) -> Result<(), Invalid> {
+    let mut left = ranges_max;
+    for (index, part) in parts.iter().enumerate() {
+        if part.ranges.is_empty() {
+            return Err(Invalid::new(InvalidKind::EmptyRange, field, index));
+        }
+        left = left.checked_sub(part.ranges.len()).ok_or(Invalid::new(InvalidKind::TooMany, field, index))?;
+        ranges(&part.ranges, field)?;
+    }
+    Ok(())
+}
+
+/// Ranges that ascend, none empty, none beyond the largest blob.
+fn ranges(ranges: &[(u64, u64)], field: &'static str) -> Result<(), Invalid> {
+    let mut end_before = 0;
+    for (index, &(start, end)) in ranges.iter().enumerate() {
+        let fault = if start >= end {
+            InvalidKind::EmptyRange
+        } else if start < end_before {
+            InvalidKind::RangeOrder
+        } else if end > BLOB_SIZE_MAX {
+            InvalidKind::RangeBeyond
+        } else {
+            end_before = end;
+            continue;
+        };
+        return Err(Invalid::new(fault, field, index));
+    }
+    Ok(())
 }
 
 fn blob(blob: &OfferedBlob, field: &'static str, index: usize) -> Result<(), Invalid> {

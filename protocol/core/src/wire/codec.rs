@@ -18,7 +18,8 @@ use super::check::{Check, Invalid};
 use super::{Request, Response};
 use crate::limits::{
     ANSWER_MESSAGE_LEN_MAX, DROP_MESSAGE_LEN_MAX, GET_MESSAGE_LEN_MAX, MEETING_MESSAGE_LEN_MAX,
-    OFFER_MESSAGE_LEN_MAX, SMALL_MESSAGE_LEN_MAX, STATEMENT_MESSAGE_LEN_MAX, WIRE_MESSAGE_LEN_MAX,
+    OFFER_MESSAGE_LEN_MAX, PUSH_ANSWER_MESSAGE_LEN_MAX, PUSH_MESSAGE_LEN_MAX, SMALL_MESSAGE_LEN_MAX,
+    STATEMENT_MESSAGE_LEN_MAX, WIRE_MESSAGE_LEN_MAX,
 };
 
 /// Bytes of the length in front of each message.
@@ -39,6 +40,8 @@ impl Message for Request {
             4 | 5 => STATEMENT_MESSAGE_LEN_MAX,
             6 | 7 => MEETING_MESSAGE_LEN_MAX,
             9 => DROP_MESSAGE_LEN_MAX,
+            11 => OFFER_MESSAGE_LEN_MAX,
+            12 => PUSH_MESSAGE_LEN_MAX,
             _ => return None,
         })
     }
@@ -48,8 +51,9 @@ impl Message for Response {
     fn len_max(tag: u8) -> Option<usize> {
         Some(match tag {
             2 => ANSWER_MESSAGE_LEN_MAX,
-            0 | 1 | 3..=10 => SMALL_MESSAGE_LEN_MAX,
+            0 | 1 | 3..=10 | 13 => SMALL_MESSAGE_LEN_MAX,
             11 => STATEMENT_MESSAGE_LEN_MAX,
+            12 => PUSH_ANSWER_MESSAGE_LEN_MAX,
             _ => return None,
         })
     }

@@ -36,6 +36,7 @@ impl World {
                     let payload = encode(&Response::Answer(answers)).unwrap()[4..].to_vec();
                     self.send(Message::ToHolder { to: self.holder(&to), payload, of: Reply::Offer });
                 }
+                pull::Command::PushAnswer { .. } => unreachable!("nobody would push here"),
                 pull::Command::Reread { blob, size } => {
                     let whole = self.store.written.get(&blob).is_some_and(|ranges| ranges.is_whole(size))
                         || size == 0;

@@ -291,6 +291,30 @@ fn golden_drop_state() {
 }
 
 #[test]
+fn golden_push() {
+    let introduction = within(INTRODUCTION_SIGNATURE, &introduction_payload());
+    let message = encode(&Request::PushOffer(offer())).unwrap();
+    let mut as_offer = encode(&Request::Offer(offer())).unwrap();
+    as_offer[4] = 0x0b; // kind 11; the rest is an offer's
+    assert_eq!(message, as_offer);
+    assert!(message.ends_with(&introduction));
+    let parts = bytes(&[
+        "02",              // parts: two
+        MANIFEST,          //   blob
+        "01 00 8827",      //   ranges: one, from 0 to 5,000
+        BLOB,              //   blob
+        "02",              //   ranges: two
+        "00 808001",       //     from 0 to 16,384
+        "808040 c0f0f50b", // from 1,048,576 to 25,000,000
+    ]);
+    let answer = [bytes(&["0c", "01 01"]), parts.clone()].concat(); // kind 12; answers: one, Pull; what is wanted
+    check_message(&Response::PushAnswer(push_answer()), &answer);
+    let push = [bytes(&["0c", DELIVERY]), parts].concat(); // kind 12; delivery; parts
+    check_message(&Request::Push(samples::push()), &push);
+    check_message(&Response::Pushed, &bytes(&["0d"])); // kind 13
+}
+
+#[test]
 fn golden_refusals() {
     check_message(&Response::Refused, &bytes(&["06"])); // kind 6
     check_message(&Response::Later(300), &bytes(&["07", "ac02"])); // kind 7; seconds

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use lighter_protocol::wire::{
-    Answer, DropAnswer, Get, Have, Knock, LaterReason, Meet, NewDrop, NoReason, Offer, OfferedBlob,
-    SealedBlob, Waiting,
+    Answer, DropAnswer, Get, Have, Knock, LaterReason, Meet, NewDrop, NoReason, Offer, OfferedBlob, Push,
+    PushAnswer, PushPart, SealedBlob, Waiting,
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Keypair, Mailbox, PeerId, Receipt, Registration,
@@ -104,6 +104,16 @@ pub(crate) fn get() -> Get {
         ranges: vec![(0, 16_384), (1_048_576, 25_000_000)],
         attestation: Some(signed(&attestation(), LOCATION)),
     }
+}
+
+pub(crate) fn push() -> Push {
+    let part = |id: u8, ranges: &[(u64, u64)]| PushPart { blob: BlobId([id; 32]), ranges: ranges.to_vec() };
+    let parts = vec![part(0xaa, &[(0, 5_000)]), part(0xbb, &[(0, 16_384), (1_048_576, 25_000_000)])];
+    Push { delivery: DeliveryId([0xdd; 16]), parts }
+}
+
+pub(crate) fn push_answer() -> PushAnswer {
+    PushAnswer { answers: vec![Answer::Pull], wanted: push().parts }
 }
 
 pub(crate) fn waiting() -> Waiting {

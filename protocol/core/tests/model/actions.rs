@@ -23,6 +23,9 @@ pub(crate) enum Action {
     Asked(StreamId),
     Brings(StreamId),
     Ends(StreamId),
+    /// A holder opens the next stream of what it pushes, and it comes; or never does.
+    Push(usize),
+    LosePush(usize),
     /// It breaks; brings a wrong byte; stands still; its holder says `Later`.
     Breaks(StreamId),
     Lies(StreamId),
@@ -88,6 +91,9 @@ impl World {
             if holder.recording == Some(Recording::Asked) {
                 faults(&mut all, &[Action::NotRecorded(at)]);
             }
+            if holder.has_more_to_push() {
+                faults(&mut all, &[Action::LosePush(at)]);
+            }
             if *holder.machine.state() != State::Waiting {
                 faults(&mut all, &[Action::HolderCrash(at), Action::Offline(at), Action::Cut(at)]);
             }
@@ -124,6 +130,7 @@ impl World {
                 Recording::Asked => Action::Recorded(at),
                 Recording::Durable => Action::RecordTold(at),
             }));
+            all.extend(holder.has_more_to_push().then_some(Action::Push(at)));
             // Presence is said again until it was heard.
             all.extend((*holder.machine.state() == State::Waiting).then_some(Action::Online(at)));
         }

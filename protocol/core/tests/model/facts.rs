@@ -18,6 +18,8 @@ pub(crate) struct Facts {
     /// The first is a relay of the store's domain, the second a sender's agent.
     pub(crate) holders: Vec<PeerId>,
     pub(crate) delivery: Delivery,
+    /// The first holder would push.
+    pub(crate) pushes: bool,
     /// As every holder makes it.
     pub(crate) offer: Offer,
     pub(crate) introduction: Introduction,
@@ -87,6 +89,7 @@ impl Facts {
             location,
             store,
             holders,
+            pushes: false,
             offer,
             introduction,
             receipt: sign(&said, &store_key),

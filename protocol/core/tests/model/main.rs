@@ -62,6 +62,31 @@ fn a_delivery_that_a_relay_and_a_sender_hold_is_received_once_and_both_let_go_of
     ends_well(2, &[100, 200], 1);
 }
 
+// SPEC: A6
+// SPEC: A19
+#[test]
+fn a_delivery_that_is_pushed_is_received_once_whatever_becomes_of_the_pushes() {
+    pushed(1, &[100, 200], 2);
+}
+
+// SPEC: A6
+#[test]
+fn a_delivery_that_one_pushes_and_another_holds_is_received_once_and_both_let_go_of_it() {
+    pushed(2, &[PORTION_LEN + 100], 1);
+}
+
+fn pushed(holders: u8, blobs: &[u64], faults_max: usize) {
+    let further: usize = std::env::var("LIGHTER_MODEL_FURTHER").map_or(0, |further| further.parse().unwrap());
+    let facts = Facts { pushes: true, ..Facts::new(holders, blobs) };
+    match Explorer::new(&facts, None).run(faults_max + further) {
+        Ok(Explored { states, transitions }) => {
+            println!("{states} states, {transitions} transitions");
+            assert!(states > 10_000);
+        }
+        Err(wrong) => panic!("{wrong}"),
+    }
+}
+
 #[test]
 fn a_shell_that_breaks_its_promises_is_found() {
     let expected = [

@@ -2,9 +2,12 @@
 
 use lighter_protocol::blob::RangeSet;
 use lighter_protocol::limits::{GET_RANGES_MAX, LOOK_INTERVAL};
-use lighter_protocol::offer::{self, Offering};
-use lighter_protocol::pull::{self, Door, Held, Own, Pull, Room, StreamEnd, StreamId};
-use lighter_protocol::wire::{Get, LaterReason, Response};
+use lighter_protocol::offer::{self, Offering, State};
+use lighter_protocol::pull::{
+    self, Door, Held, NotTaken, Own, Pull, PushedStream, Room, StreamEnd, StreamId,
+};
+use lighter_protocol::push::Pushing;
+use lighter_protocol::wire::{Get, LaterReason, PushAnswer, Response};
 
 use super::actions::Action;
 use super::facts::Facts;
@@ -63,6 +66,14 @@ impl Step<'_> {
                 Ok(())
             }
             Action::Asked(id) => self.asked(id),
+            Action::Push(at) => self.push(at),
+            Action::LosePush(at) => {
+                if let Some(pushing) = &mut self.world.holders[at].pushing {
+                    pushing.poll();
+                    pushing.handle_end(true);
+                }
+                Ok(())
+            }
             Action::Brings(id) => self.brings(id),
             Action::Ends(id) => self.ends(id),
             Action::Breaks(id) => self.ending(id, StreamEnd::Over),
@@ -121,6 +132,16 @@ impl Step<'_> {
             Message::Offer(at) => self.offered(at, room),
             Message::Answer(at, answers) => {
                 self.holder(at, |machine| machine.handle_response(&Response::Answer(answers), now))
+            }
+            Message::PushAnswer(at, answers, wanted) => {
+                let answer = Response::PushAnswer(PushAnswer { answers, wanted: wanted.clone() });
+                let is_waiting = matches!(self.world.holders[at].machine.state(), State::Offered { .. });
+                self.holder(at, |machine| machine.handle_response(&answer, now))?;
+                let holder = &mut self.world.holders[at];
+                if is_waiting && matches!(holder.machine.state(), State::Pulling { .. }) {
+                    holder.pushing = Some(Pushing::new(&self.facts.delivery, &wanted));
+                }
+                Ok(())
             }
             Message::LateGet(at) if self.world.holders[at].let_go => Ok(()),
             Message::LateGet(at) => self.holder(at, |machine| machine.handle_progress(now)),
@@ -210,13 +231,14 @@ impl Step<'_> {
         } else {
             Offering::new(delivery, None, at as u64)
         };
-        holder.recording = None;
+        (holder.recording, holder.pushing) = (None, None);
         self.cut(at);
         Ok(())
     }
 
     /// Streams end, and whoever waits for an answer hears that none comes.
     fn cut(&mut self, at: usize) {
+        self.world.holders[at].pushing = None;
         for stream in self.world.store.open.values_mut().filter(|stream| stream.from == at) {
             if !matches!(stream.phase, Phase::Ending(_)) {
                 stream.phase = Phase::Ending(StreamEnd::Over);
@@ -239,6 +261,9 @@ impl Step<'_> {
             match command {
                 pull::Command::Answer { to, answers } => {
                     self.world.send(Message::Answer(self.facts.at(&to), answers));
+                }
+                pull::Command::PushAnswer { to, answers, wanted } => {
+                    self.world.send(Message::PushAnswer(self.facts.at(&to), answers, wanted));
                 }
                 pull::Command::Reread { blob, .. } => {
                     self.world.store.rereads.insert(blob);
@@ -283,6 +308,23 @@ impl Step<'_> {
         size: u64,
         ranges: RangeSet,
     ) -> Done {
+        let manifest = &self.facts.delivery.manifest;
+        if blob != manifest.id && !self.world.has(&manifest.id, manifest.size) {
+            return Err("attachments before the manifest".to_owned());
+        }
+        self.open(id, from, blob, size, ranges, Phase::Asked)
+    }
+
+    /// A stream, asked for or pushed.
+    fn open(
+        &mut self,
+        id: StreamId,
+        from: usize,
+        blob: lighter_protocol::BlobId,
+        size: u64,
+        ranges: RangeSet,
+        phase: Phase,
+    ) -> Done {
         if self.world.store.receipted {
             return Err("a receipted delivery is received once more".to_owned());
         }
@@ -301,16 +343,34 @@ impl Step<'_> {
                 return Err(format!("asks holder {from} twice for the same of {blob}"));
             }
         }
-        let manifest = &self.facts.delivery.manifest;
-        if blob != manifest.id && !self.world.has(&manifest.id, manifest.size) {
-            return Err("attachments before the manifest".to_owned());
-        }
         if size != self.facts.size_of(&blob) || ranges.iter().len() > GET_RANGES_MAX {
             return Err("a request that is not in order".to_owned());
         }
-        let stream = Stream { from, blob, asked: ranges, phase: Phase::Asked, brought: 0 };
+        let stream = Stream { from, blob, asked: ranges, phase, brought: 0 };
         self.world.store.open.insert(id, stream);
         Ok(())
+    }
+
+    /// A holder opens a stream with the next of what it was told to push. It does not wait for what becomes of the one
+    /// before.
+    fn push(&mut self, at: usize) -> Done {
+        let now = self.world.now(self.facts);
+        let Some(pushing) = &mut self.world.holders[at].pushing else { return Ok(()) };
+        let Some(push) = pushing.poll() else { return Ok(()) };
+        let from = self.facts.holders[at];
+        let taken = match &mut self.world.store.pull {
+            Some(pull) if !self.world.holders[at].let_go => Some(pull.handle_push(from, &push.parts, now)),
+            _ => None,
+        };
+        let (taken, commands) = taken.unwrap_or((Err(NotTaken::Over), Vec::new()));
+        if let Some(pushing) = &mut self.world.holders[at].pushing {
+            pushing.handle_end(taken.is_ok());
+        }
+        for PushedStream { stream, blob, size, ranges } in taken.unwrap_or_default() {
+            self.open(stream, at, blob, size, ranges, Phase::Serving)?;
+        }
+        self.store_does(commands)?;
+        self.holder(at, |machine| machine.handle_progress(now))
     }
 
     /// A request has come to its holder.
@@ -395,9 +455,10 @@ impl Step<'_> {
         } else {
             facts.introduced()
         };
+        let pushes = facts.pushes && at == 0;
         if let Some(pull) = &mut self.world.store.pull {
-            let commands =
-                pull.handle_offer(&offer, from, &standing, now).map_err(|error| error.to_string())?;
+            let join = if pushes { Pull::handle_push_offer } else { Pull::handle_offer };
+            let commands = join(pull, &offer, from, &standing, now).map_err(|error| error.to_string())?;
             return self.store_does(commands);
         }
         let (pull, commands) = if self.world.store.receipted {
@@ -408,7 +469,8 @@ impl Step<'_> {
                 Some(ranges) => Held::Some(ranges.clone()),
                 None => Held::Some(RangeSet::new()),
             };
-            Pull::begin(offer, from, &standing, room, held, now)
+            let begin = if pushes { Pull::begin_pushed } else { Pull::begin };
+            begin(offer, from, &standing, room, held, now)
         };
         self.world.store.pull = Some(pull);
         self.store_does(commands)

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use lighter_protocol::blob::RangeSet;
 use lighter_protocol::offer::{Offering, State};
 use lighter_protocol::pull::{Pull, StreamEnd, StreamId};
-use lighter_protocol::wire::Answer;
+use lighter_protocol::push::Pushing;
+use lighter_protocol::wire::{Answer, PushPart};
 use lighter_protocol::{BlobId, Now};
 
 use super::facts::Facts;
@@ -34,10 +35,18 @@ pub(crate) enum Flaw {
 pub(crate) struct Holder {
     pub(crate) machine: Offering,
     pub(crate) recording: Option<Recording>,
+    /// What it is told to push, and has not.
+    pub(crate) pushing: Option<Pushing>,
     /// On its disk: the receipt was recorded.
     pub(crate) recorded: bool,
     /// The blobs are gone from its disk.
     pub(crate) let_go: bool,
+}
+
+impl Holder {
+    pub(crate) fn has_more_to_push(&self) -> bool {
+        self.pushing.clone().is_some_and(|mut pushing| pushing.poll().is_some())
+    }
 }
 
 /// How far the recording of a receipt is.
@@ -90,6 +99,7 @@ pub(crate) enum Phase {
 pub(crate) enum Message {
     Offer(usize),
     Answer(usize, Vec<Answer>),
+    PushAnswer(usize, Vec<Answer>, Vec<PushPart>),
     /// A request for ranges by a pull that is over: nobody waits for the answer.
     LateGet(usize),
     Receipt(usize),
@@ -110,6 +120,7 @@ impl Message {
         match self {
             Self::Offer(at)
             | Self::Answer(at, _)
+            | Self::PushAnswer(at, ..)
             | Self::LateGet(at)
             | Self::Receipt(at)
             | Self::Released(at)
@@ -136,6 +147,7 @@ impl World {
         let holder = |(seed, _)| Holder {
             machine: Offering::new(facts.delivery.clone(), None, seed),
             recording: None,
+            pushing: None,
             recorded: false,
             let_go: false,
         };
@@ -182,7 +194,7 @@ impl World {
             && self.store.open.is_empty()
             && self.store.rereads.is_empty()
             && !self.store.syncing
-            && self.holders.iter().all(|holder| holder.recording.is_none())
+            && self.holders.iter().all(|holder| holder.recording.is_none() && !holder.has_more_to_push())
     }
 
     /// Whether all is as it is to be in the end.

@@ -36,11 +36,21 @@ pub(crate) struct Line {
     pub(crate) lacks: Option<BlobId>,
     pub(crate) is_there: bool,
     pub(crate) is_banned: bool,
+    /// It was told to push, and does not.
+    pub(crate) is_silent: bool,
 }
 
 impl Line {
     pub(crate) fn steady(rate: u64) -> Self {
-        Self { rate, begins: Duration::ZERO, fault: None, lacks: None, is_there: false, is_banned: false }
+        Self {
+            rate,
+            begins: Duration::ZERO,
+            fault: None,
+            lacks: None,
+            is_there: false,
+            is_banned: false,
+            is_silent: false,
+        }
     }
 
     pub(crate) fn random(rng: &mut StdRng, number: usize, is_good: bool) -> Self {
@@ -73,6 +83,11 @@ impl Line {
     /// Whether it is gone before it came.
     pub(crate) fn is_over(&self, passed: Duration) -> bool {
         self.fault_at(passed) == Some(Fault::Dies)
+    }
+
+    /// Whether it pushes what it is told to.
+    pub(crate) fn pushes_at(&self, passed: Duration) -> bool {
+        !self.is_silent && !self.is_banned && self.begins <= passed && self.fault_at(passed).is_none()
     }
 
     /// Bytes that come in the step that ends when so much has passed.

@@ -8,14 +8,16 @@
 
 mod line;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use lighter_protocol::blob::{PORTION_LEN, RangeSet};
-use lighter_protocol::limits::{LOOK_INTERVAL, PULL_SOURCES_ASKED_MAX};
+use lighter_protocol::limits::{LOOK_INTERVAL, PULL_SOURCES_ASKED_MAX, PUSH_WAIT_MAX};
+use lighter_protocol::offer::Delivery;
 use lighter_protocol::pull::{
-    Command, Held, Pull, Role, Room, SourceState, Standing, Stop, StreamEnd, StreamId,
+    Command, Held, Pull, PushedStream, Role, Room, SourceState, Standing, Stop, StreamEnd, StreamId,
 };
+use lighter_protocol::push::Pushing;
 use lighter_protocol::wire::{Offer, OfferedBlob};
 use lighter_protocol::{BlobId, DeliveryId, Keypair, Now, PeerId, UnixTime};
 use line::{Fault, Line, Sending};
@@ -34,11 +36,15 @@ struct World {
     began: Instant,
     lines: BTreeMap<PeerId, Line>,
     open: BTreeMap<StreamId, Sending>,
+    /// What line 0 pushes, where it does, and its pushes that are open: their parts.
+    pushing: Option<Pushing>,
+    pushes: Vec<BTreeSet<StreamId>>,
     have: BTreeMap<BlobId, RangeSet>,
     /// Verified bytes that came, and how many of them were here already.
     came: u64,
     twice: u64,
     gets: usize,
+    pushed: usize,
     stop: Option<Stop>,
     synced: bool,
 }
@@ -69,6 +75,15 @@ fn offer(sizes: &[u64]) -> Offer {
 impl World {
     /// Line 0 offers; the others join when they begin.
     fn new(sizes: &[u64], lines: Vec<Line>) -> Self {
+        Self::begin(sizes, lines, false)
+    }
+
+    /// The same, where line 0 would push.
+    fn pushed(sizes: &[u64], lines: Vec<Line>) -> Self {
+        Self::begin(sizes, lines, true)
+    }
+
+    fn begin(sizes: &[u64], lines: Vec<Line>, pushes: bool) -> Self {
         let offer = offer(sizes);
         let began = Instant::now();
         let now = Now { wall: UnixTime(1_000), instant: began };
@@ -80,7 +95,8 @@ impl World {
             closed: None,
         };
         let nothing = |_: &BlobId| Held::Some(RangeSet::new());
-        let (pull, commands) = Pull::begin(offer.clone(), peer(0), &Standing::OwnRelay, &room, nothing, now);
+        let begin = if pushes { Pull::begin_pushed } else { Pull::begin };
+        let (pull, commands) = begin(offer.clone(), peer(0), &Standing::OwnRelay, &room, nothing, now);
         let lines = lines.into_iter().zip(0..).map(|(line, number)| (peer(number), line)).collect();
         let mut world = Self {
             pull,
@@ -89,10 +105,13 @@ impl World {
             began,
             lines,
             open: BTreeMap::new(),
+            pushing: None,
+            pushes: Vec::new(),
             have: BTreeMap::new(),
             came: 0,
             twice: 0,
             gets: 0,
+            pushed: 0,
             stop: None,
             synced: false,
         };
@@ -110,22 +129,13 @@ impl World {
                 Command::Get { stream, from, blob, size, ranges } => {
                     self.gets += 1;
                     assert!(!self.lines[&from].is_banned, "a source that lied is asked again");
-                    let mut free = ranges.clone();
-                    free.subtract(&self.have.get(&blob).cloned().unwrap_or_default());
-                    assert_eq!(free, ranges, "asks for what is verified");
-                    for other in self.open.values().filter(|other| other.blob == blob) {
-                        free.subtract(&other.wanted);
-                    }
-                    // The end that was taken from another stream is no longer wanted of it.
-                    let mut taken = ranges.clone();
-                    taken.subtract(&free);
-                    let cut = self.open.values_mut().filter(|other| other.blob == blob);
-                    for other in cut {
-                        let before = other.wanted.clone();
-                        other.wanted.subtract(&taken);
-                        assert!(before == other.wanted || other.from != from, "taken from itself");
-                    }
-                    self.open.insert(stream, Sending::new(from, blob, size, ranges));
+                    self.open_stream(stream, from, blob, size, ranges);
+                }
+                Command::PushAnswer { wanted, .. } => {
+                    let Offer { delivery, mailbox, manifest, blobs, sources, expires, .. } =
+                        self.offer.clone();
+                    let facts = Delivery { id: delivery, mailbox, manifest, blobs, sources, expires };
+                    self.pushing = Some(Pushing::new(&facts, &wanted));
                 }
                 Command::Leave { stream } => self.end(stream, StreamEnd::Left),
                 Command::Enough { stream } => {
@@ -139,6 +149,50 @@ impl World {
                 Command::SendReceipt { .. } => panic!("nothing was receipted"),
             }
         }
+    }
+
+    /// A stream, asked for or pushed.
+    fn open_stream(&mut self, stream: StreamId, from: PeerId, blob: BlobId, size: u64, ranges: RangeSet) {
+        let mut free = ranges.clone();
+        free.subtract(&self.have.get(&blob).cloned().unwrap_or_default());
+        assert_eq!(free, ranges, "asks for what is verified");
+        for other in self.open.values().filter(|other| other.blob == blob) {
+            free.subtract(&other.wanted);
+        }
+        // The end that was taken from another stream is no longer wanted of it.
+        let mut taken = ranges.clone();
+        taken.subtract(&free);
+        let cut = self.open.values_mut().filter(|other| other.blob == blob);
+        for other in cut {
+            let before = other.wanted.clone();
+            other.wanted.subtract(&taken);
+            assert!(before == other.wanted || other.from != from, "taken from itself");
+        }
+        self.open.insert(stream, Sending::new(from, blob, size, ranges));
+    }
+
+    /// Line 0 opens the streams that it may, and hears of those that ended.
+    fn push(&mut self) {
+        let Some(mut pushing) = self.pushing.take() else { return };
+        let open = &self.open;
+        let before = self.pushes.len();
+        self.pushes.retain(|parts| parts.iter().any(|part| open.contains_key(part)));
+        (self.pushes.len()..before).for_each(|_| pushing.handle_end(true));
+        while let Some(push) = pushing.poll() {
+            let (taken, commands) = self.pull.handle_push(peer(0), &push.parts, self.now);
+            match taken {
+                Ok(parts) => {
+                    self.pushed += 1;
+                    self.pushes.push(parts.iter().map(|part| part.stream).collect());
+                    for PushedStream { stream, blob, size, ranges } in parts {
+                        self.open_stream(stream, peer(0), blob, size, ranges);
+                    }
+                }
+                Err(_) => pushing.handle_end(false),
+            }
+            self.obey(commands);
+        }
+        self.pushing = Some(pushing);
     }
 
     fn end(&mut self, stream: StreamId, end: StreamEnd) {
@@ -182,6 +236,9 @@ impl World {
                     self.pull.handle_source(peer, Role::Relay, self.now)
                 };
                 self.obey(commands);
+            }
+            if peer == self::peer(0) && self.lines[&peer].pushes_at(passed) {
+                self.push();
             }
             self.send(peer);
         }
@@ -259,6 +316,10 @@ impl World {
                 free.subtract(&open.wanted);
             }
             for source in self.pull.sources() {
+                // What it was told to push comes when it does.
+                if source.pushes {
+                    continue;
+                }
                 let can = source.state == SourceState::Asked
                     && loads(&source.peer) == 0
                     && self.lines[&source.peer].lacks != Some(blob.id);
@@ -282,7 +343,7 @@ impl World {
     }
 }
 
-fn random(seed: u64) {
+fn random(seed: u64, pushes: bool) {
     let mut rng = StdRng::seed_from_u64(seed);
     let count = rng.random_range(1..=6);
     let sizes: Vec<u64> =
@@ -292,7 +353,7 @@ fn random(seed: u64) {
     let lines: Vec<_> = (0..count).map(|number| Line::random(&mut rng, number, number == good)).collect();
     let slowest = lines[good].rate;
     let total: u64 = sizes.iter().sum();
-    let mut world = World::new(&sizes, lines);
+    let mut world = World::begin(&sizes, lines, pushes);
     if good > 0 {
         // Where who offered is gone before it comes, there is no pull for it to join.
         let commands = world.pull.handle_source(peer(u8::try_from(good).unwrap()), Role::Relay, world.now);
@@ -310,7 +371,7 @@ fn random(seed: u64) {
     let (have, all) = world.pull.progress();
     assert!(brought <= all && have == all);
     assert!(
-        world.twice <= PORTION_LEN * u64::try_from(world.gets).unwrap() / 4,
+        world.twice <= PORTION_LEN * u64::try_from(world.gets + world.pushed).unwrap() / 4,
         "seed {seed}: {} of {} bytes came twice",
         world.twice,
         world.came
@@ -324,8 +385,58 @@ proptest! {
     // SPEC: D3
     #[test]
     fn with_one_good_source_left_the_pull_is_done_whatever_the_others_do(seed in any::<u64>()) {
-        random(seed);
+        random(seed, false);
     }
+
+    // SPEC: A6
+    // SPEC: A19
+    #[test]
+    fn with_one_good_source_left_what_one_pushes_is_done_whatever_becomes_of_that(seed in any::<u64>()) {
+        random(seed, true);
+    }
+}
+
+// SPEC: A6
+#[test]
+fn what_a_lone_holder_pushes_is_not_asked_for_and_comes_once() {
+    let mut world = World::pushed(&[100 * MIB, 5_000, 0, 200 * MIB], vec![Line::steady(50 * MIB)]);
+    world.run(Duration::from_secs(20));
+    assert_eq!((world.gets, world.twice, world.synced), (0, 0, true));
+    assert!(world.pushed >= 4, "{}", world.pushed);
+}
+
+// SPEC: A6
+#[test]
+fn what_is_not_pushed_in_time_is_asked_for_of_the_same_holder() {
+    let silent = Line { is_silent: true, ..Line::steady(50 * MIB) };
+    let mut world = World::pushed(&[100 * MIB], vec![silent]);
+    let took = world.run(Duration::from_secs(20));
+    assert!((PUSH_WAIT_MAX..PUSH_WAIT_MAX * 2).contains(&took), "{took:?}");
+    assert_eq!((world.pushed, world.twice, world.synced), (0, 0, true));
+}
+
+// SPEC: D3
+#[test]
+fn where_a_second_source_comes_both_are_asked_and_what_was_pushed_comes_once() {
+    let late = Line { begins: Duration::from_secs(1), ..Line::steady(20 * MIB) };
+    let mut world = World::pushed(&[400 * MIB], vec![Line::steady(20 * MIB), late]);
+    let took = world.run(Duration::from_mins(1));
+    assert!(world.pushed > 0 && world.gets > 0 && world.synced);
+    assert!(took < Duration::from_secs(14), "{took:?}: 10.5 s with both");
+    assert_eq!(world.twice, 0);
+    let sources = world.pull.sources();
+    assert!(sources.iter().all(|source| source.bytes > 100 * MIB), "{sources:?}");
+}
+
+// SPEC: A6
+#[test]
+fn one_that_pushes_wrong_bytes_is_not_asked_and_another_brings_the_rest() {
+    let lies = Line { fault: Some((Duration::from_secs(1), Fault::Lies)), ..Line::steady(20 * MIB) };
+    let other = Line { begins: Duration::from_millis(900), ..Line::steady(20 * MIB) };
+    let mut world = World::pushed(&[100 * MIB], vec![lies, other]);
+    world.run(Duration::from_mins(1));
+    assert!(world.synced && world.twice == 0);
+    assert_eq!(world.pull.sources()[0].state, SourceState::Wrong);
 }
 
 // SPEC: D3
@@ -389,7 +500,7 @@ fn a_disk_that_stands_still_is_no_sources_fault() {
 // A stream that had brought enough was told of again by the test, after its end.
 #[test]
 fn what_a_stream_sends_after_enough_counts_for_nothing() {
-    random(6_571_964_815_953_189_888);
+    random(6_571_964_815_953_189_888, false);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::pull::Gauge;
 /// Pieces taken off the stream at once: quinn's lock is taken once for all of them.
 const CHUNKS: usize = 32;
 
-pub(super) struct Input {
+pub(crate) struct Input {
     quic: quinn::Connection,
     stream: RecvStream,
     /// Those from `next` on are still to be used.
@@ -26,7 +26,7 @@ pub(super) struct Input {
 
 impl Input {
     /// The rest of `stream`, of which `first` was read already.
-    pub(super) fn new(
+    pub(crate) fn new(
         quic: quinn::Connection,
         stream: RecvStream,
         first: Bytes,
@@ -40,13 +40,18 @@ impl Input {
         Self { quic, stream, chunks, next: CHUNKS - 1, progress: Progress::new(pace), received, gauge }
     }
 
+    /// From now on, what comes is counted here.
+    pub(crate) fn follow(&mut self, gauge: Gauge) {
+        self.gauge = gauge;
+    }
+
     /// Bytes that came so far.
-    pub(super) fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received
     }
 
     /// Fills `out`.
-    pub(super) async fn read_exact(&mut self, mut out: &mut [u8]) -> Result<(), PeerError> {
+    pub(crate) async fn read_exact(&mut self, mut out: &mut [u8]) -> Result<(), PeerError> {
         while !out.is_empty() {
             let chunk = match self.chunks.get_mut(self.next) {
                 Some(chunk) if chunk.is_empty() => {
@@ -70,13 +75,13 @@ impl Input {
     }
 
     /// The stream must be at its end.
-    pub(super) async fn expect_end(&mut self) -> Result<(), PeerError> {
+    pub(crate) async fn expect_end(&mut self) -> Result<(), PeerError> {
         let left = self.chunks.iter().skip(self.next).any(|chunk| !chunk.is_empty());
         if left || self.fill().await? > 0 { Err(Misbehaviour::TooMany.into()) } else { Ok(()) }
     }
 
     /// Tells the other side that no more is wanted, and why.
-    pub(super) fn stop(&mut self, why: GiveUp) {
+    pub(crate) fn stop(&mut self, why: GiveUp) {
         // An error would say that the stream is at its end already.
         let _ = self.stream.stop(why.code());
     }

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bao_tree::io::outboard::PreOrderOutboard;
 use bao_tree::io::sync::CreateOutboard;
 use lighter_protocol::blob::{
-    BlobHasher, GROUP, GROUP_LEN, HashedPortion, PORTION_LEN, Portion, PortionBlob, PortionSource,
+    BlobHasher, GROUP, GROUP_LEN, HashedPortion, PAIR_LEN, PORTION_LEN, Portion, PortionBlob, PortionSource,
 };
 
 use super::*;
 use crate::connection::{AnswerStream, Patience};
 use crate::endpoint::{Endpoint, EndpointConfig};
 use crate::identity::Identity;
+use crate::limits::PIECE_LEN;
 use crate::progress::Pace;
 use crate::serve::{FileSlices, ServeError};
 
@@ -25,41 +26,47 @@ const DELIVERY: DeliveryId = DeliveryId([9; 16]);
 const LONG: Duration = Duration::from_secs(20);
 
 /// A blob on disk, as an agent has it.
-struct OnDisk {
-    bytes: Vec<u8>,
+pub(crate) struct OnDisk {
+    pub(crate) bytes: Vec<u8>,
     outboard: Vec<u8>,
-    id: BlobId,
+    pub(crate) id: BlobId,
     data_file: Arc<File>,
     outboard_file: Arc<File>,
 }
 
 impl OnDisk {
-    fn new(bytes: Vec<u8>) -> Self {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
         let outboard = PreOrderOutboard::<Vec<u8>>::create(io::Cursor::new(&bytes), GROUP).unwrap();
         let id = BlobId::from(outboard.root);
         let (data_file, outboard_file) = (file_of(&bytes), file_of(&outboard.data));
         Self { bytes, outboard: outboard.data, id, data_file, outboard_file }
     }
 
-    fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.bytes.len() as u64
     }
 
     /// The same, with other bytes in the file than there should be.
-    fn damaged_at(mut self, at: usize) -> Self {
+    pub(crate) fn damaged_at(mut self, at: usize) -> Self {
         let mut bytes = self.bytes.clone();
         bytes[at] ^= 1;
         self.data_file = file_of(&bytes);
         self
     }
 
-    async fn answer(&self, responder: crate::Responder, get: &Get) -> Result<u64, ServeError> {
+    /// As it is sent.
+    pub(crate) fn slices(&self) -> (FileSlices, PreOrderOutboard<FileSlices>) {
         let data = FileSlices::of_blob(Arc::clone(&self.data_file), self.size());
         let outboard = PreOrderOutboard {
             root: self.id.hash(),
             tree: blob::tree(self.size()),
             data: FileSlices::of_outboard(Arc::clone(&self.outboard_file), self.size()),
         };
+        (data, outboard)
+    }
+
+    async fn answer(&self, responder: crate::Responder, get: &Get) -> Result<u64, ServeError> {
+        let (data, outboard) = self.slices();
         responder.serve(get, self.size(), data, outboard).await
     }
 }
@@ -70,27 +77,27 @@ fn file_of(bytes: &[u8]) -> Arc<File> {
     Arc::new(file)
 }
 
-fn bytes(len: usize) -> Vec<u8> {
+pub(crate) fn bytes(len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40).to_le_bytes()[0]).collect()
 }
 
 /// A store in memory that refuses to be given anything twice.
 #[derive(Default)]
-struct Memory {
-    state: Mutex<MemoryState>,
+pub(crate) struct Memory {
+    pub(crate) state: Mutex<MemoryState>,
     fail_at: Option<u64>,
 }
 
 #[derive(Default)]
-struct MemoryState {
-    bytes: Vec<u8>,
-    have: RangeSet,
+pub(crate) struct MemoryState {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) have: RangeSet,
     parents: Vec<Parent>,
     longest: usize,
 }
 
 impl Memory {
-    fn missing(&self, size: u64) -> RangeSet {
+    pub(crate) fn missing(&self, size: u64) -> RangeSet {
         self.state.lock().unwrap().have.missing(size)
     }
 }
@@ -117,13 +124,13 @@ impl VerifiedSink for Memory {
 }
 
 /// Two endpoints and their connection: the puller's side and the source's.
-struct Pair {
+pub(crate) struct Pair {
     _endpoints: (Endpoint, Endpoint),
-    puller: Connection,
-    source: Connection,
+    pub(crate) puller: Connection,
+    pub(crate) source: Connection,
 }
 
-async fn pair_with(puller: Patience, source: Patience) -> Pair {
+pub(crate) async fn pair_with(puller: Patience, source: Patience) -> Pair {
     let endpoint = |patience| {
         let config = EndpointConfig { patience, ..EndpointConfig::default() };
         Endpoint::bind(&Identity::generate(), ([127, 0, 0, 1], 0).into(), config).unwrap()
@@ -135,12 +142,12 @@ async fn pair_with(puller: Patience, source: Patience) -> Pair {
     Pair { puller: ours.unwrap(), source: theirs.unwrap(), _endpoints: (client, server) }
 }
 
-async fn pair() -> Pair {
+pub(crate) async fn pair() -> Pair {
     pair_with(Patience::default(), Patience::default()).await
 }
 
 /// A patience that a test can wait for.
-fn short() -> Patience {
+pub(crate) fn short() -> Patience {
     let pace =
         Pace { silence: Duration::from_secs(2), window: Duration::from_secs(1), window_len_min: 1_000 };
     Patience { pace, ..Patience::default() }
@@ -297,7 +304,7 @@ async fn cut_answer(
 }
 
 /// The verified stream as it should be.
-fn encoded(blob: &OnDisk, get: &Get) -> Vec<u8> {
+pub(crate) fn encoded(blob: &OnDisk, get: &Get) -> Vec<u8> {
     let outboard =
         PreOrderOutboard { root: blob.id.hash(), tree: blob::tree(blob.size()), data: &blob.outboard[..] };
     let mut encoded = Vec::new();

@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use lighter_catalog::{Catalog, CatalogError, Delivery as Row, Form, Message, Position};
 use lighter_protocol::offer::Delivery;
-use lighter_protocol::wire::{NewDrop, Offer, OfferedBlob, Request, Response};
+use lighter_protocol::wire::{NewDrop, Offer, OfferedBlob, Response};
 use lighter_protocol::{DeliveryId, Mailbox, Now, PeerId, UnixTime};
 use lighter_queue::{Command, Cursor, Deliveries, Presence, Probed};
 use lighter_storage::StoredBlob;
 use lighter_transport::Connection;
+use lighter_transport::limits::RESPONSE_TIME_MAX;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{DeliveryGauges, Shared, Told, probe};
+use super::{DeliveryGauges, Shared, Told, probe, push};
 
 /// What happened, for the queue.
 pub(super) enum Event {
@@ -292,12 +293,20 @@ fn readable_until(row: &Row) -> UnixTime {
 async fn send_offer(shared: Arc<Shared>, connection: Connection, offer: Offer) {
     let delivery = offer.delivery;
     let store: PeerId = connection.peer();
-    let response = match connection.request(&Request::Offer(offer)).await {
+    let pushes = push::is_wanted(&shared, &offer);
+    let response = match connection.offer(offer, pushes, RESPONSE_TIME_MAX).await {
         Ok(response) => Some(response),
         Err(error) => {
             tracing::debug!(%delivery, %store, %error, "offer not answered");
             None
         }
     };
+    let wanted = match &response {
+        Some(Response::PushAnswer(answer)) => Some(answer.wanted.clone()),
+        _ => None,
+    };
     shared.tell(Event::Answered { delivery, response }).await;
+    if let Some(wanted) = wanted {
+        push::run(&shared, connection, delivery, wanted).await;
+    }
 }

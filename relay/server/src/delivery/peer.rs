@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lighter_protocol::limits::CLOCK_GRACE;
 use lighter_protocol::wire::{Have, Request, Response, Waiting};
-use lighter_protocol::{Attestation, DeliveryId, Mailbox, PeerId, Releaser, UnixTime};
+use lighter_protocol::{Attestation, Mailbox, PeerId, Releaser, UnixTime};
 use lighter_transport::{Connection, IncomingRequest, Responder};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -160,7 +160,12 @@ impl Peer {
                 self.shared.meetings.meet(&meet, &self.connection, location).await
             }
             // A relay pulls nothing but drops, and connects to nobody at another's word; the transport answers pings.
-            Request::Offer(_) | Request::Ping | Request::Knock(_) | Request::Here(_) => Response::Refused,
+            Request::Offer(_)
+            | Request::PushOffer(_)
+            | Request::Push(_)
+            | Request::Ping
+            | Request::Knock(_)
+            | Request::Here(_) => Response::Refused,
         };
         if response == Response::Refused {
             refuse(responder, began).await;
@@ -258,12 +263,6 @@ impl Peer {
             Ok(_) => Response::Refused,
             Err(_) => Response::Later(LATER_SECONDS),
         }
-    }
-
-    /// Tells the driver that the store pulls.
-    pub(super) fn progress(&self, delivery: DeliveryId) {
-        // Where the driver is behind, the next piece tells it.
-        let _ = self.shared.events.try_send(Event::Progress(delivery));
     }
 }
 

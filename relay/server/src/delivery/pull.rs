@@ -14,6 +14,7 @@ use lighter_storage::{BlobPortions, StoredBlob};
 use lighter_transport::{Responder, ServeError};
 use tokio::time::Instant;
 
+use super::Shared;
 use super::peer::Peer;
 use crate::limits::{LATER_SECONDS, PROGRESS_INTERVAL};
 
@@ -35,7 +36,7 @@ pub(super) async fn find(peer: &Peer, get: &Get) -> Result<Option<StoredBlob>, C
     Ok(stored.filter(|_| allowed && row.state.is_readable()))
 }
 
-fn look_up(
+pub(super) fn look_up(
     catalog: &dyn Catalog,
     delivery: &DeliveryId,
     blob: &BlobId,
@@ -59,13 +60,7 @@ pub(super) async fn send(peer: &Peer, responder: Responder, get: &Get, stored: S
             return;
         }
     };
-    peer.progress(get.delivery);
-    let source = Told {
-        peer,
-        delivery: get.delivery,
-        portions: array.portions(&stored),
-        told: Mutex::new(Instant::now()),
-    };
+    let source = Told::new(&peer.shared, get.delivery, array.portions(&stored));
     let blob = PortionBlob::new(Arc::new(tree), Arc::new(source));
     match responder.serve(get, stored.size, blob.clone(), blob).await {
         Ok(bytes) => tracing::debug!(delivery = %get.delivery, blob = %get.blob, bytes, "sent"),
@@ -78,12 +73,20 @@ pub(super) async fn send(peer: &Peer, responder: Responder, get: &Get, stored: S
     }
 }
 
-/// A blob's portions, with word to the driver that the store pulls them: a large pull is no idle one.
-struct Told<'p> {
-    peer: &'p Peer,
+/// A blob's portions, with word to the driver that the store gets them: a large pull is no idle one.
+pub(super) struct Told<'s> {
+    shared: &'s Shared,
     delivery: DeliveryId,
     portions: BlobPortions,
     told: Mutex<Instant>,
+}
+
+impl<'s> Told<'s> {
+    /// Those of a stream that begins now.
+    pub(super) fn new(shared: &'s Shared, delivery: DeliveryId, portions: BlobPortions) -> Self {
+        shared.progress(delivery);
+        Self { shared, delivery, portions, told: Mutex::new(Instant::now()) }
+    }
 }
 
 impl PortionSource for Told<'_> {
@@ -97,7 +100,7 @@ impl PortionSource for Told<'_> {
             due
         };
         if due {
-            self.peer.progress(self.delivery);
+            self.shared.progress(self.delivery);
         }
         self.portions.portion(index).await
     }

@@ -11,6 +11,7 @@ use crate::limits::REFUSAL_TIME;
 
 mod drops;
 mod one_copy;
+mod push;
 mod world;
 
 use world::{Store, World, mailbox, message, within};

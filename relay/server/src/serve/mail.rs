@@ -128,6 +128,7 @@ impl Mail {
             location_key: location.map(LocationServer::peer),
             keep_after_receipt: days(config.retention.keep_after_receipt_days),
             ping_interval: Some(Duration::from_secs(config.queue.ping_interval_s)),
+            push_bytes_max: config.queue.push_bytes_max(),
             ingest: ingest.clone(),
             tickets,
             retrieval_url,

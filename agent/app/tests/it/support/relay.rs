@@ -8,13 +8,16 @@ use std::time::Duration;
 use bao_tree::io::outboard::PreOrderMemOutboard;
 use bytes::Bytes;
 use lighter_protocol::blob::GROUP;
-use lighter_protocol::wire::{Answer, Get, Offer, OfferedBlob, Request, Response};
+use lighter_protocol::offer::Delivery;
+use lighter_protocol::push::Pushing;
+use lighter_protocol::wire::{Answer, Get, Offer, OfferedBlob, Push, PushPart, Request, Response};
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Mailbox, PeerId, Receipt, RelayRecord, Signed, UnixTime,
 };
 use lighter_transport::location::LocationClient;
 use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::World;
@@ -40,6 +43,12 @@ pub(crate) struct Held {
     pub(crate) sources: Vec<PeerId>,
     /// Bytes a second that are served, all streams together.
     pub(crate) rate: Option<u64>,
+    /// The sessions, as they came.
+    pub(crate) links: Vec<Connection>,
+    /// It would push what it holds.
+    pub(crate) pushes: bool,
+    /// What was pushed, each.
+    pub(crate) pushed: Vec<Push>,
     /// Bytes that were read to be served.
     pub(crate) served: u64,
     /// When the next byte may be served, with a rate.
@@ -187,6 +196,7 @@ async fn answer_all(
                 offers.retain(|offer| offer.mailbox == attestation.mailbox);
                 responder.respond(&Response::Waiting(offers.len() as u64)).await.unwrap();
                 held.lock().unwrap().waiting.push(attestation);
+                held.lock().unwrap().links.push(connection.clone());
                 count.send_modify(|count| *count += 1);
                 tokio::spawn(offer_all(connection.clone(), held.clone(), offers));
             }
@@ -207,10 +217,54 @@ async fn answer_all(
 
 async fn offer_all(connection: Connection, held: Arc<Mutex<Held>>, offers: Vec<Offer>) {
     for offer in offers {
-        if let Ok(Response::Answer(answers)) = connection.request(&Request::Offer(offer)).await {
-            held.lock().unwrap().answers.push(answers);
+        let pushes = held.lock().unwrap().pushes;
+        match connection.offer(offer.clone(), pushes, super::PATIENCE).await {
+            Ok(Response::Answer(answers)) => held.lock().unwrap().answers.push(answers),
+            Ok(Response::PushAnswer(answer)) => {
+                held.lock().unwrap().answers.push(answer.answers);
+                tokio::spawn(push_all(connection.clone(), held.clone(), offer, answer.wanted));
+            }
+            _ => {}
         }
     }
+}
+
+/// Pushes what is wanted of an offer, as holders do.
+async fn push_all(connection: Connection, held: Arc<Mutex<Held>>, offer: Offer, wanted: Vec<PushPart>) {
+    let Offer { delivery, mailbox, manifest, blobs, sources, expires, .. } = offer;
+    let facts = Delivery { id: delivery, mailbox, manifest, blobs, sources, expires };
+    let mut pushing = Pushing::new(&facts, &wanted);
+    let mut streams = JoinSet::new();
+    loop {
+        while let Some(push) = pushing.poll() {
+            streams.spawn(self::push(connection.clone(), held.clone(), push));
+        }
+        let Some(ended) = streams.join_next().await else { return };
+        pushing.handle_end(ended.unwrap());
+    }
+}
+
+/// One push; whether the store took it.
+async fn push(connection: Connection, held: Arc<Mutex<Held>>, push: Push) -> bool {
+    held.lock().unwrap().pushed.push(push.clone());
+    let Ok(mut out) = connection.push(&push).await else { return false };
+    for part in &push.parts {
+        let (mut bytes, stall_at, is_wrong) = {
+            let held = held.lock().unwrap();
+            (held.blobs[&part.blob].clone(), held.stall_at, held.is_wrong)
+        };
+        if let Some(first) = bytes.first_mut().filter(|_| is_wrong) {
+            *first ^= 1;
+        }
+        let outboard = PreOrderMemOutboard::create(&bytes, GROUP);
+        let size = bytes.len() as u64;
+        let stall_at = stall_at.filter(|at| *at < size);
+        let slow = Slow { bytes: bytes.into(), stall_at, held: held.clone() };
+        if out.send(&part.ranges, size, slow, outboard, None).await.is_err() {
+            return false;
+        }
+    }
+    out.finish().await.is_ok()
 }
 
 async fn serve(held: Arc<Mutex<Held>>, get: Get, responder: lighter_transport::Responder) {

@@ -55,6 +55,7 @@ pub(super) struct World {
     relay: Identity,
     array_key: [u8; 32],
     pub(super) keep_after_receipt: Duration,
+    pub(super) push_bytes_max: Option<u64>,
     /// Networks whose mail servers have answered their senders already.
     pub(super) trusted: Vec<Network>,
     pub(super) drops: DropsConfig,
@@ -102,6 +103,7 @@ impl World {
             relay,
             array_key,
             keep_after_receipt,
+            push_bytes_max: None,
             trusted,
             drops: DropsConfig::default(),
         }
@@ -128,6 +130,7 @@ impl World {
         let (relay, folder) = (self.relay.clone(), self.catalog_folder());
         let (location, token) = (self.location.client(), Secret::new("token"));
         let (array_key, keep_after_receipt) = (self.array_key, self.keep_after_receipt);
+        let push_bytes_max = self.push_bytes_max;
         let (trusted, drops) = (self.trusted.clone(), self.drops);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -171,6 +174,7 @@ impl World {
                 location_key: None,
                 keep_after_receipt,
                 ping_interval: None,
+                push_bytes_max,
                 ingest: ingest.clone(),
                 tickets,
                 retrieval_url: "http://127.0.0.1:1".into(),
@@ -370,8 +374,8 @@ impl Store {
 }
 
 #[derive(Default)]
-struct Buffer {
-    pieces: Mutex<BTreeMap<u64, Bytes>>,
+pub(super) struct Buffer {
+    pub(super) pieces: Mutex<BTreeMap<u64, Bytes>>,
 }
 
 impl VerifiedSink for Buffer {
