@@ -41,6 +41,10 @@ async fn a_changed_array_key_opens_everything_and_the_former_one_nothing() {
     assert_eq!(key_finding(&relay).await["ok"], json!(true));
     assert_eq!(relay.send(&plain("alice", 3)).await, 250);
     until("handed over", async || (relay.maildir("alice").len() == 2).then_some(())).await;
+    // A message lies in the Maildir a moment before it is on record that it does.
+    let are_recorded =
+        async || (relay.json(&["catalog", "status"]).await["hand_overs_waiting"] == json!(0)).then_some(());
+    until("on record", are_recorded).await;
     relay.kill().await;
 
     // All of it is opened with the new key, the log among it; with the former one nothing is, and nothing is touched.
