@@ -94,7 +94,7 @@ async fn an_agent_pushes_to_another_and_either_may_be_killed_in_the_middle() -> 
         })
         .await
     };
-    {
+    let (_, sent) = {
         let mailbox = alice.mailbox.clone();
         let arguments = ["send", "--to", &mailbox, file.to_str().unwrap_or_default()];
         let sending = bob.try_command(&arguments);
@@ -106,11 +106,11 @@ async fn an_agent_pushes_to_another_and_either_may_be_killed_in_the_middle() -> 
             // From here on it is on record.
             wait_for_mail(&world, &mailbox, 1).await
         };
-        tokio::select! {
-            sent = sending => anyhow::bail!("it was there at once: {sent:?}"),
-            mailed = kills => mailed?,
-        };
-    }
+        // The command says that the store went away, and leaves the rest to the agent.
+        let (sent, mailed) = tokio::join!(sending, kills);
+        (mailed?, sent?)
+    };
+    ensure!(sent.status.success(), "{sent:?}");
     bob.member.kill().await?;
     bob.member.start().await?;
     wait_for_receipts(&alice, 1).await?;
