@@ -91,7 +91,7 @@ fn bad_input_35_a_length_that_lies_is_refused_as_soon_as_it_shows() {
         Err(WireError::Length { len: 65, max: SMALL_MESSAGE_LEN_MAX }),
         "a long ping"
     );
-    assert_eq!(feed(&[1, 0, 0, 0, 11]), Err(WireError::UnknownKind(11)));
+    assert_eq!(feed(&[1, 0, 0, 0, 127]), Err(WireError::UnknownKind(127)));
     assert_eq!(feed(&[2, 0, 0, 0, 0, 0]), Err(WireError::LeftOver(1)), "a ping and a byte");
     assert_eq!(feed(&[2, 0, 0, 0, 1, 9]), Err(WireError::Malformed));
     assert_eq!(decode::<Request>(&[]), Err(WireError::CutOff));
