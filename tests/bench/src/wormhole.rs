@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
 use crate::cost::{Cost, Watch};
 use crate::measure::{Comparison, Pair, Side, Work, compare};
@@ -53,8 +54,8 @@ struct Wormhole {
     _servers: [Server; 2],
 }
 
-/// A server that ends when this is dropped.
-struct Server(Child);
+/// A server that ends when this is dropped, and its folder with it.
+struct Server(Child, #[expect(dead_code, reason = "held for its end")] TempDir);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -144,11 +145,11 @@ fn packing_time(mut output: impl BufRead) -> Duration {
 /// Starts a server on a port that was free just now.
 fn serve(twist: &Path, settings: &Settings, arguments: impl Fn(u16) -> [String; 2]) -> Result<(Server, u16)> {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    let folder = settings.temporary()?.keep();
+    let folder = settings.temporary()?;
     let mut command = Command::new(twist);
-    command.arg("--log-level=error").args(arguments(port)).current_dir(&folder);
+    command.arg("--log-level=error").args(arguments(port)).current_dir(folder.path());
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let mut server = Server(child);
+    let mut server = Server(child, folder);
     let began = Instant::now();
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
         if server.0.try_wait()?.is_some() || began.elapsed() > START_TIME_MAX {
