@@ -18,7 +18,7 @@ use lighter_protocol::pull::{
     Command, Held, Pull, PushedStream, Role, Room, SourceState, Standing, Stop, StreamEnd, StreamId,
 };
 use lighter_protocol::push::Pushing;
-use lighter_protocol::wire::{Offer, OfferedBlob};
+use lighter_protocol::wire::{Offer, OfferedBlob, PushPart};
 use lighter_protocol::{BlobId, DeliveryId, Keypair, Now, PeerId, UnixTime};
 use line::{Fault, Line, Sending};
 use proptest::prelude::*;
@@ -426,6 +426,18 @@ fn where_a_second_source_comes_both_are_asked_and_what_was_pushed_comes_once() {
     assert_eq!(world.twice, 0);
     let sources = world.pull.sources();
     assert!(sources.iter().all(|source| source.bytes > 100 * MIB), "{sources:?}");
+}
+
+// SPEC: A6
+#[test]
+fn nobody_pushes_but_who_was_told_to_and_each_range_once() {
+    let mut world = World::pushed(&[10 * MIB], vec![Line::steady(50 * MIB)]);
+    let blob = world.pull.offer().blobs[0].id;
+    let part = [PushPart { blob, ranges: vec![(0, MIB)] }];
+    let mut push = |from: u8| world.pull.handle_push(peer(from), &part, world.now).0;
+    assert!(push(1).is_err(), "somebody else");
+    assert_eq!(push(0).unwrap().len(), 1);
+    assert!(push(0).is_err(), "once more");
 }
 
 // SPEC: A6
