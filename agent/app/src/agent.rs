@@ -7,7 +7,6 @@ use lighter_store::{Store, StoreError};
 use lighter_transport::location::{Finder, LocationClient, LocationSetupError};
 use lighter_transport::proxy::NotAProxy;
 use lighter_transport::{BindError, Endpoint, EndpointConfig, Identity};
-use tokio::net::UnixListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -90,8 +89,7 @@ impl Agent {
         } else {
             Endpoint::bind(&identity, listen, EndpointConfig::default())?
         };
-        let listener: Option<UnixListener> =
-            control.map(control::listen).transpose().map_err(StartError::Control)?;
+        let listener = control.map(control::listen).transpose().map_err(StartError::Control)?;
         let shared = Shared::new(config, identity, store, endpoint, location, carriers, finder, guest);
         offers::resume(&shared).await?;
         let registration = tokio::spawn(registration::run(shared.clone()));

@@ -94,7 +94,14 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
 pub struct OsDisk {
     root: PathBuf,
     /// Held open for its lock, which ends with the process however that ends.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for OsDisk {
+    fn drop(&mut self) {
+        // Closing does not let go of it while a process that is just being started has a copy of everything that is open.
+        let _ = self.lock.unlock();
+    }
 }
 
 /// Why a folder could not be taken.
@@ -138,7 +145,7 @@ impl OsDisk {
             let path = root.join(folder);
             private_folder(&path).map_err(failed(&path))?;
         }
-        let disk = Self { root: root.to_owned(), _lock: lock };
+        let disk = Self { root: root.to_owned(), lock };
         disk.sync_folder("").map_err(failed(root))?;
         Ok(disk)
     }

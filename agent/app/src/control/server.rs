@@ -20,12 +20,24 @@ use crate::shared::Handle;
 use crate::views::{DeliveryRow, DeliveryState};
 use crate::{acceptance, get, hosted, lookup, offers, remove, send, status};
 
+/// The control socket, listening.
+#[derive(Debug)]
+pub struct Listener(UnixListener);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Closing does not end it while a process that is just being started has a copy of everything that is open: a
+        // command would be taken for an agent that is gone.
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
+    }
+}
+
 /// Listens at `path`. The store's lock says that no other agent does: a socket that is there was left by one that was
 /// killed.
 ///
 /// # Errors
 /// What the system says.
-pub fn listen(path: &Path) -> io::Result<UnixListener> {
+pub fn listen(path: &Path) -> io::Result<Listener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -33,18 +45,18 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     let short = ShortPath::of(path)?;
     let listener = UnixListener::bind(&short.path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    Ok(Listener(listener))
 }
 
 /// Answers commands until the agent stops.
-pub async fn run(shared: Handle, listener: UnixListener) {
+pub async fn run(shared: Handle, listener: Listener) {
     let room = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
     let mut commands = JoinSet::new();
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         tokio::select! {
             Some(_ended) = commands.join_next(), if !commands.is_empty() => {}
-            accepted = listener.accept() => match accepted {
+            accepted = listener.0.accept() => match accepted {
                 Ok((stream, _)) => {
                     let shared = shared.clone();
                     commands.spawn(async move {

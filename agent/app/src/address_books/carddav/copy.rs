@@ -68,7 +68,14 @@ pub(super) struct Place {
 /// As long as it lives, no other process fetches from the same server.
 #[derive(Debug)]
 pub(super) struct Turn {
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // As the store's: a process that is just being started may have a copy of it.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Place {
@@ -129,7 +136,7 @@ impl Place {
     pub(super) fn turn(&self) -> io::Result<Turn> {
         let lock = self.lock_file()?;
         lock.lock()?;
-        Ok(Turn { _lock: lock })
+        Ok(Turn { lock })
     }
 
     /// The same; none where somebody does fetch.
@@ -139,7 +146,7 @@ impl Place {
     pub(super) fn try_turn(&self) -> io::Result<Option<Turn>> {
         let lock = self.lock_file()?;
         match lock.try_lock() {
-            Ok(()) => Ok(Some(Turn { _lock: lock })),
+            Ok(()) => Ok(Some(Turn { lock })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
