@@ -41,6 +41,16 @@ struct Running {
     task: AbortHandle,
 }
 
+impl Running {
+    /// To be called with the list locked: only then is what it sees of the queue still so when it sends.
+    fn tell(&self, event: Event) {
+        // The last place is kept for the end: nothing says that again. Of the others, a full queue has enough.
+        if matches!(event, Event::Released) || self.events.capacity() > 1 {
+            let _ = self.events.try_send(event);
+        }
+    }
+}
+
 /// What happens to a delivery besides what its task does itself.
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -70,8 +80,7 @@ impl Offers {
 
     fn tell(&self, delivery: &DeliveryId, event: Event) {
         if let Some(running) = self.lock().get(delivery) {
-            // A full queue has the same event in it already, or one that says more.
-            let _ = running.events.try_send(event);
+            running.tell(event);
         }
     }
 
@@ -126,7 +135,8 @@ pub async fn resume(shared: &Handle) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Offers a delivery that is on record, until it is receipted, refused or expired.
+/// Offers a delivery that is on record, until it is receipted, refused or expired. `outgoing` may be older than the record: an
+/// earlier task may have seen it to its end in the meantime.
 pub fn begin(shared: &Handle, outgoing: Outgoing) -> watch::Receiver<Stage> {
     let mut running = shared.offers.lock();
     if let Some(already) = running.get(&outgoing.delivery) {
@@ -138,8 +148,12 @@ pub fn begin(shared: &Handle, outgoing: Outgoing) -> watch::Receiver<Stage> {
     let task = tokio::spawn({
         let (shared, progress) = (shared.clone(), progress.clone());
         async move {
-            driver::run(&shared, outgoing, receiver, progress).await;
-            shared.offers.lock().remove(&delivery);
+            driver::run(&shared, outgoing, receiver, progress.clone()).await;
+            // Unless it was cancelled just then, and another one began.
+            let mut running = shared.offers.lock();
+            if running.get(&delivery).is_some_and(|on_list| on_list.progress.same_channel(&progress)) {
+                running.remove(&delivery);
+            }
         }
     });
     // The task waits for this lock before it can take itself off the list.
@@ -162,9 +176,7 @@ pub async fn wanted(shared: &Handle, store: PeerId) -> u64 {
 
 /// Offers everything now: this side may send again what it did not.
 pub fn offer_again(shared: &Handle) {
-    for running in shared.offers.lock().values() {
-        let _ = running.events.try_send(Event::Wanted);
-    }
+    shared.offers.lock().values().for_each(|running| running.tell(Event::Wanted));
 }
 
 /// The facts of a delivery, as the machine takes them.
@@ -203,6 +215,8 @@ pub async fn receipted(shared: &Handle, receipt: &Signed<Receipt>, peer: &PeerId
         }
     };
     if matches!(outgoing.state, OutgoingState::Released(_)) {
+        // Who offered it again did not know.
+        shared.offers.tell(&delivery, Event::Released);
         return Response::Released;
     }
     let released = OutgoingState::Released(verified.signed().clone());
@@ -253,5 +267,26 @@ impl<'a> Progress<'a> {
             });
         }
         self.shared.offers.tell(&self.delivery, Event::Progress);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_is_told_however_much_was_not_looked_at_yet() {
+        let (events, mut told) = mpsc::channel(EVENTS_MAX);
+        let task = tokio::spawn(async {}).abort_handle();
+        let running = Running { events, progress: watch::Sender::default(), task };
+        for event in [Event::Progress, Event::Wanted].into_iter().cycle().take(3 * EVENTS_MAX) {
+            running.tell(event);
+        }
+        running.tell(Event::Released);
+        let mut all = Vec::new();
+        while let Ok(event) = told.try_recv() {
+            all.push(event);
+        }
+        assert!(all.len() == EVENTS_MAX && matches!(all.last(), Some(Event::Released)), "{all:?}");
     }
 }

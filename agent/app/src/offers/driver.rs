@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lighter_protocol::offer::{Command, GiveUp, Offering, State};
 use lighter_protocol::wire::{NoReason, Offer, Response};
-use lighter_protocol::{PeerId, UnixTime};
+use lighter_protocol::{DeliveryId, PeerId, UnixTime};
 use lighter_store::{Outgoing, OutgoingState, StoreError};
 use lighter_transport::Connection;
 use lighter_transport::location::Presence;
@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Event, Stage, facts, push, whole};
 use crate::finding;
 use crate::limits::{QUIET_LOOK_INTERVAL, SILENCE_LOOK_INTERVAL};
+use crate::links::close_when_silent;
 use crate::serve;
 use crate::shared::{Handle, now};
 use crate::ways::{self, NotFound, Reached};
@@ -57,13 +58,18 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_mins(10);
 const LOST_AGAIN: Duration = Duration::from_millis(500);
 const STEADY: Duration = Duration::from_secs(3);
 
-/// Offers the delivery until nothing is to be done for it any more.
+/// Offers the delivery until nothing is to be done for it any more. It is on the list of those that are told of receipts.
 pub(super) async fn run(
     shared: &Handle,
     outgoing: Outgoing,
     mut events: mpsc::Receiver<Event>,
     progress: watch::Sender<Stage>,
 ) {
+    // A receipt that came before it was on that list is on record, and no other one comes.
+    if is_released(shared, outgoing.delivery).await {
+        progress.send_modify(|stage| stage.attempt = Attempt::Released);
+        return;
+    }
     let machine = Offering::new(facts(&outgoing), outgoing.introduction.clone(), rand::rng().random());
     let mut driver = Driver {
         shared,
@@ -79,6 +85,8 @@ pub(super) async fn run(
     loop {
         let mut wakes = shared.wakes.subscribe();
         let mut membership = shared.membership.subscribe();
+        // Without a session nothing can be looked up: having one again is worth a try at once.
+        let had_session = shared.session().is_some();
         if driver.given_up(UnixTime::now()).is_none() {
             match driver.find().await {
                 Ok(reached) => {
@@ -113,8 +121,6 @@ pub(super) async fn run(
             None => pause = pause.min(driver.outgoing.expires.since(now)),
         }
         look_again = (look_again * 2).min(LOOK_AGAIN_MAX);
-        // Without a session nothing can be looked up: having one again is worth a try at once.
-        let had_session = shared.session().is_some();
         tokio::select! {
             () = sleep(pause) => {}
             _ = wakes.changed() => look_again = LOOK_AGAIN_MIN,
@@ -126,6 +132,11 @@ pub(super) async fn run(
             },
         }
     }
+}
+
+async fn is_released(shared: &Handle, delivery: DeliveryId) -> bool {
+    let known = shared.blocking(move |store| store.outgoing(delivery)).await;
+    known.is_ok_and(|known| known.is_some_and(|known| matches!(known.state, OutgoingState::Released(_))))
 }
 
 enum Outcome {
@@ -156,26 +167,6 @@ struct Link {
     connection: Connection,
     serving: JoinHandle<()>,
     watching: JoinHandle<()>,
-}
-
-/// Closes a connection that nothing comes on any more, though it is asked: the other side has moved to where nobody knows
-/// it, or was killed. (QUIC alone would notice after [`lighter_transport::limits::IDLE_TIME_MAX`].)
-async fn watch(connection: Connection, stages: watch::Receiver<Stage>, mut wakes: watch::Receiver<u64>) {
-    let mut received = connection.datagrams_received();
-    loop {
-        let pulls = stages.borrow().attempt == Attempt::Pulling;
-        let interval = if pulls { SILENCE_LOOK_INTERVAL } else { QUIET_LOOK_INTERVAL };
-        // On another network, what came a moment ago says nothing.
-        let is_elsewhere = tokio::select! {
-            () = sleep(interval) => false,
-            woken = wakes.changed() => woken.is_ok(),
-        };
-        let before = std::mem::replace(&mut received, connection.datagrams_received());
-        if (received == before || is_elsewhere) && connection.ping(SILENCE_LOOK_INTERVAL).await.is_err() {
-            tracing::info!(store = %connection.peer(), "nothing comes from there any more");
-            return connection.close();
-        }
-    }
 }
 
 impl Drop for Link {
@@ -225,8 +216,13 @@ impl Driver<'_> {
         let Reached { connection, way } = reached;
         self.progress.send_modify(|stage| stage.way = Some(way));
         let peer = connection.peer();
-        let (stages, wakes) = (self.progress.subscribe(), self.shared.wakes.subscribe());
-        let watching = tokio::spawn(watch(connection.clone(), stages, wakes));
+        let stages = self.progress.subscribe();
+        let interval = move || {
+            let pulls = stages.borrow().attempt == Attempt::Pulling;
+            if pulls { SILENCE_LOOK_INTERVAL } else { QUIET_LOOK_INTERVAL }
+        };
+        let wakes = self.shared.wakes.subscribe();
+        let watching = tokio::spawn(close_when_silent(connection.clone(), interval, wakes));
         let serving = tokio::spawn(serve::connection(self.shared.clone(), connection.clone()));
         let shared = self.shared.clone();
         self.link = Some(Link { shared, connection: connection.clone(), serving, watching });

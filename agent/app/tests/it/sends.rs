@@ -5,6 +5,7 @@ use std::path::Path;
 
 use lighter_agent::access::Access;
 use lighter_agent::config::Config;
+use lighter_agent::offers::{self, Attempt, Stage};
 use lighter_protocol::wire::OfferedBlob;
 use lighter_protocol::{BlobId, DeliveryId, UnixTime};
 use lighter_store::{Outgoing, OutgoingState};
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::mail_sink::MailSink;
 use crate::support::programs::{error_text, run, run_ok};
-use crate::support::{World, bytes, file, mailbox};
+use crate::support::{PATIENCE, World, bytes, file, mailbox};
 
 /// What `send --json` said.
 fn events(output: &std::process::Output) -> Vec<Value> {
@@ -243,6 +244,28 @@ async fn bad_input_32_what_was_mailed_is_delivered_by_the_next_process_and_what_
     assert!(!store.holds(mailed).unwrap() && !store.holds(unmailed).unwrap());
     assert!(store.outgoing(DeliveryId([2; 16])).unwrap().is_none());
     assert_eq!(alice.shared().store.all_incoming().unwrap().len(), 1);
+    sam.stop().await;
+    alice.stop().await;
+}
+
+// SPEC: D4
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_32_what_is_begun_again_just_when_its_receipt_came_is_over_at_once() {
+    let world = World::start().await;
+    let alice = world.agent("alice", None).await;
+    let paths = world.set_up("sam", None).await;
+    let store = Access::take(&Config::read(&paths.config).unwrap(), &paths).await.unwrap();
+    leave(&store, alice.shared().identity.peer(), 1, OutgoingState::Waiting);
+    // As who sends the same message again has read it, before its attachments are read.
+    let known = store.outgoing(DeliveryId([1; 16])).unwrap().unwrap();
+    drop(store);
+    let sam = crate::support::start(&paths).await;
+    let released = |stage: &Stage| stage.attempt == Attempt::Released;
+    for _ in 0..2 {
+        let mut stages = offers::begin(sam.shared(), known.clone());
+        tokio::time::timeout(PATIENCE, stages.wait_for(released)).await.expect("it is receipted").unwrap();
+        crate::support::eventually("its task to end", async || stages.has_changed().is_err()).await;
+    }
     sam.stop().await;
     alice.stop().await;
 }
