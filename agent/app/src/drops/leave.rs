@@ -16,7 +16,8 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::finding::{self, AskError};
-use crate::limits::{DROP_RETRY_MIN, DROP_TIME_MAX, DROP_TRIES_MAX};
+use crate::limits::{DROP_RETRY_MIN, DROP_TIME_MAX, DROP_TRIES_MAX, SILENCE_LOOK_INTERVAL};
+use crate::links::close_when_silent;
 use crate::shared::{Handle, Shared};
 use crate::{carriers, serve};
 
@@ -261,11 +262,13 @@ async fn new_drop(shared: &Handle, outgoing: &Outgoing, left: &LeftDrop) -> Resu
     })
 }
 
-/// A connection to a relay of another's domain, on which its requests are served; closed with it.
+/// A connection to a relay of another's domain, on which its requests are served; closed with it, and when the relay is gone:
+/// somebody waits for what is left there.
 pub(super) struct Link {
     shared: Handle,
     pub(super) connection: Connection,
     serving: JoinHandle<()>,
+    watching: JoinHandle<()>,
 }
 
 impl Link {
@@ -275,7 +278,9 @@ impl Link {
             .inspect_err(|error| tracing::info!(relay = %relay.peer, %error, "a relay cannot be reached"))
             .ok()?;
         let serving = tokio::spawn(serve::connection(shared.clone(), connection.clone()));
-        Some(Self { shared: shared.clone(), connection, serving })
+        let wakes = shared.wakes.subscribe();
+        let watching = tokio::spawn(close_when_silent(connection.clone(), || SILENCE_LOOK_INTERVAL, wakes));
+        Some(Self { shared: shared.clone(), connection, serving, watching })
     }
 }
 
@@ -283,6 +288,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.connection.close();
         self.serving.abort();
+        self.watching.abort();
         self.shared.links.sweep(&self.connection.peer());
     }
 }
