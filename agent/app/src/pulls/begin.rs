@@ -105,6 +105,7 @@ pub(super) async fn pull(
         went_free: true,
         hides,
         hidden: BTreeSet::new(),
+        sendings: HashMap::new(),
     };
     driver.went_free = driver.goes_free();
     driver.hold(from);

@@ -57,8 +57,8 @@ pub(super) enum Event {
     Reread { blob: BlobId, well: bool },
     /// Everything is durable and the receipt is kept; or not.
     Settled(Option<Box<Signed<Receipt>>>),
-    /// A holder heard of the receipt, or did not.
-    Heard { by: PeerId, released: bool },
+    /// A holder heard of the receipt, or did not; `sending`: which time it was sent.
+    Heard { by: PeerId, released: bool, sending: u64 },
 }
 
 /// Runs a delivery from its offer on, until nothing is to be done for it any more.
@@ -76,12 +76,18 @@ pub(super) async fn run(
         {
             tracing::warn!(%delivery, %error, "a pull ended");
         }
-        // What streams of the last pull still had to say is of no use; a further offer is.
+        // What streams of the last pull still had to say is of no use, and would be taken for the next one's; further
+        // offers are.
+        let mut offers = VecDeque::new();
         while let Ok(event) = receiver.try_recv() {
             if let Event::Offer(offered) = event {
-                next = Some(*offered);
-                break;
+                offers.push_back(offered);
             }
+        }
+        next = offers.pop_front().map(|offered| *offered);
+        for offered in offers {
+            // There is room: it was just emptied. A holder who is not answered comes again.
+            let _ = events.try_send(Event::Offer(offered));
         }
         if next.is_none() && shared.pulls.end(&delivery, &receiver) {
             return;
@@ -119,6 +125,8 @@ pub(super) struct Driver<'a> {
     pub(super) hides: bool,
     /// Those of them that were: read again before they are receipted.
     pub(super) hidden: BTreeSet<BlobId>,
+    /// How often each holder was sent the receipt.
+    pub(super) sendings: HashMap<PeerId, u64>,
 }
 
 impl Driver<'_> {
@@ -129,6 +137,8 @@ impl Driver<'_> {
                 if let Command::Stop(stop) = command {
                     tracing::info!(delivery = %self.machine.offer().delivery, %stop, "pull ended");
                     while self.answering.join_next().await.is_some() {}
+                    // Nothing of it has anything to say once this returns.
+                    tokio::join!(self.work.shutdown(), self.watched.shutdown());
                     return;
                 }
                 commands.extend(self.execute(command).await);
@@ -216,8 +226,10 @@ impl Driver<'_> {
             Event::Reread { blob, well } => self.machine.handle_reread(&blob, well, now()),
             Event::Settled(Some(receipt)) => self.machine.handle_receipted(&receipt),
             Event::Settled(None) => self.machine.handle_not_synced(),
-            Event::Heard { by, released: true } => self.machine.handle_released(&by),
-            Event::Heard { by, released: false } => self.machine.handle_lost(&by, now()),
+            Event::Heard { by, released: true, .. } => self.machine.handle_released(&by),
+            // It came back, and is being told on its new connection: that the old one is dead says nothing.
+            Event::Heard { by, sending, .. } if self.sendings.get(&by) != Some(&sending) => Vec::new(),
+            Event::Heard { by, .. } => self.machine.handle_lost(&by, now()),
         }
     }
 
@@ -311,6 +323,9 @@ impl Driver<'_> {
         let events = self.events.clone();
         let connection = self.holders.get(&to).filter(|connection| !connection.is_closed()).cloned();
         let connection = connection.or_else(|| self.shared.links.get(&to));
+        let last = self.sendings.entry(to).or_default();
+        *last += 1;
+        let sending = *last;
         self.work.spawn(async move {
             let released = match connection {
                 Some(connection) => match connection.request(&Request::Receipt(*receipt)).await {
@@ -326,7 +341,7 @@ impl Driver<'_> {
                 },
                 None => false,
             };
-            let _ = events.send(Event::Heard { by: to, released }).await;
+            let _ = events.send(Event::Heard { by: to, released, sending }).await;
         });
     }
 }
