@@ -53,11 +53,23 @@ pub enum ControlError {
     Refused(String),
 }
 
+/// The control socket, listening.
+#[derive(Debug)]
+pub struct Listener(UnixListener);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Closing does not end it while a process that is just being started has a copy of everything that is open: a
+        // command would wait for a server that is gone.
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
+    }
+}
+
 /// Opens the socket in `data`. Only the holder of the database calls this, so one that is there is a left-over.
 ///
 /// # Errors
 /// Where it cannot be made: a path over 107 bytes, for one.
-pub fn listen(data: &Path) -> io::Result<UnixListener> {
+pub fn listen(data: &Path) -> io::Result<Listener> {
     let path = data.join(SOCKET_FILE);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -66,17 +78,17 @@ pub fn listen(data: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(&path)?;
     // The folder was made for its owner only; this holds for one that somebody else made.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    Ok(Listener(listener))
 }
 
 /// Answers commands until `stopping`.
-pub async fn serve(listener: UnixListener, location: Arc<Location>, stopping: CancellationToken) {
+pub async fn serve(listener: Listener, location: Arc<Location>, stopping: CancellationToken) {
     let slots = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
     loop {
         let accept = async {
             // Never closed.
             let slot = slots.clone().acquire_owned().await;
-            (slot, listener.accept().await)
+            (slot, listener.0.accept().await)
         };
         let (slot, accepted) = tokio::select! {
             accepted = accept => accepted,

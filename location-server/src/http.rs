@@ -116,6 +116,8 @@ pub async fn serve(
         });
         while connections.try_join_next().is_some() {}
     }
+    // Closing alone does not end it while a process that is just being started has a copy of everything that is open.
+    let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP_TIME_MAX, drained).await.is_err() {

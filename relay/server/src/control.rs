@@ -168,6 +168,8 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
+        // Closing does not end it while a process that is just being started has a copy of everything that is open.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         let _ = std::fs::remove_file(&self.path);
     }
 }

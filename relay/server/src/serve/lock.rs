@@ -12,7 +12,14 @@ use crate::commands::CommandError;
 /// Held as long as the relay runs.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing does not give it back while a process that is just being started has a copy of everything that is open.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// Takes the lock of `data`.
@@ -26,7 +33,7 @@ pub(crate) fn take(data: &Path) -> Result<Lock, CommandError> {
         .open(&path)
         .map_err(|error| CommandError::failed(path.display().to_string(), error))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Lock { _file: file }),
+        Ok(()) => Ok(Lock { file }),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(CommandError::Running(data.to_owned())),
         Err(error) => Err(CommandError::failed(path.display().to_string(), std::io::Error::from(error))),
     }

@@ -25,6 +25,13 @@ struct Folder {
     handle: File,
 }
 
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing does not let go of it while a process that is just being started has a copy of everything that is open.
+        let _ = flock(&self.handle, FlockOperation::Unlock);
+    }
+}
+
 /// A file of a [`RealDisk`].
 #[derive(Debug)]
 pub struct RealFile(File);
