@@ -7,6 +7,7 @@ mod guesses;
 mod helper;
 mod hosted;
 mod http;
+mod kept;
 mod none;
 mod outgoing;
 mod presence;

@@ -1,5 +1,6 @@
 //! The client: one method for each call of the API.
 
+use std::error::Error as _;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -28,7 +29,7 @@ use super::finding::resolve::{Guarded, HostResolver};
 use super::foreign::{Asker, ForeignAsk, Speaker, SpeaksFor};
 use super::limits::{
     ANSWER_LEN_MAX, FOREIGN_NAMES_MAX, HOSTED_PAGE_MAX, HOSTING_STATE_LEN_MAX, LOOKUP_NAMES_MAX,
-    REQUEST_TIMEOUT,
+    REQUEST_TIMEOUT, STALE_TRIES_MAX,
 };
 use super::presence::PresenceEvents;
 use crate::proxy::Proxies;
@@ -504,6 +505,7 @@ impl LocationClient {
         bearer: Option<&Secret>,
         request: Option<&impl Serialize>,
     ) -> Result<Response<Incoming>, LocationError> {
+        let mut tries = if may_be_repeated(&method, path) { STALE_TRIES_MAX } else { 1 };
         let mut builder = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(bearer) = bearer {
             builder = builder.header(AUTHORIZATION, format!("Bearer {}", bearer.expose()));
@@ -519,8 +521,44 @@ impl LocationClient {
         // A token with a line end in it cannot be one: the same as one that the server does not know.
         let request = builder.body(Full::new(Bytes::from(body))).map_err(|_| LocationError::Unauthorised)?;
         let http = self.http.read().unwrap_or_else(PoisonError::into_inner).clone();
-        http.request(request).await.map_err(LocationError::unreachable)
+        loop {
+            tries -= 1;
+            match http.request(request.clone()).await {
+                Err(error) if tries > 0 && is_broken_off(&error) => {}
+                answered => return answered.map_err(LocationError::unreachable),
+            }
+        }
     }
+}
+
+/// Whether a request may come twice: where the method says so (RFC 9110 §9.2.2), and where it asks for something, or says what
+/// stays the same when it is said again. Not enrolling and registering: a token and a sequence number are good once.
+fn may_be_repeated(method: &Method, path: &str) -> bool {
+    method.is_idempotent()
+        || matches!(
+            path,
+            "/v1/ping"
+                | "/v1/offline"
+                | "/v1/lookup"
+                | "/v1/introductions"
+                | "/v1/speaker"
+                | "/v1/hosting"
+                | "/v1/hosting/acceptance"
+        )
+}
+
+/// Whether the connection ended before an answer came: one that was kept, most likely, and that the server closed just then (RFC
+/// 9112 §9.3.1). What was not even sent is sent again by the HTTP client itself.
+fn is_broken_off(error: &hyper_util::client::legacy::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let Some(error) = error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>()) else {
+        return false;
+    };
+    let io = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    error.is_incomplete_message()
+        || io.is_some_and(|io| {
+            matches!(io.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        })
 }
 
 /// No request body.

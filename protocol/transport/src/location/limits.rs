@@ -77,6 +77,8 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
 pub const CA_FILE_LEN_MAX: u64 = 1024 * 1024;
 /// Idle connections that are kept to the server.
 pub const IDLE_CONNECTIONS_MAX: usize = 8;
+/// How often a request is sent that may come twice: a connection that was kept may be one that the server has just closed.
+pub const STALE_TRIES_MAX: usize = 3;
 /// How long an idle connection is kept: a ping a minute goes over the same one.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
