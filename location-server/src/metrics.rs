@@ -34,6 +34,8 @@ pub struct Metrics {
     pub presence_streams: Gauge,
     /// Rows that did not read as one at start.
     pub rows_damaged: Gauge,
+    /// 1 while the files that name the mailboxes of hosted stores cannot be used, and those stores keep what they have.
+    pub hosted_files_unusable: Gauge,
     /// How long commits took.
     pub commit_seconds: Histogram,
 }
@@ -52,6 +54,7 @@ impl Metrics {
             stores_online: Gauge::default(),
             presence_streams: Gauge::default(),
             rows_damaged: Gauge::default(),
+            hosted_files_unusable: Gauge::default(),
             commit_seconds: commit_seconds.clone(),
             registry: Registry::default(),
         };
@@ -62,6 +65,8 @@ impl Metrics {
         registry.register("stores_online", "Stores online", metrics.stores_online.clone());
         registry.register("presence_streams", "Presence streams open", metrics.presence_streams.clone());
         registry.register("rows_damaged", "Rows that did not read as one", metrics.rows_damaged.clone());
+        let unusable = metrics.hosted_files_unusable.clone();
+        registry.register("hosted_files_unusable", "Whether hosted stores' files cannot be used", unusable);
         registry.register("commit_seconds", "How long commits took", commit_seconds);
         Self { registry, ..metrics }
     }

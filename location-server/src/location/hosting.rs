@@ -190,8 +190,12 @@ impl Location {
             )
         });
         let stores = match reading.await {
-            Ok(Ok(stores)) => stores,
+            Ok(Ok(stores)) => {
+                self.metrics.hosted_files_unusable.set(0);
+                stores
+            }
             Ok(Err(error)) => {
+                self.metrics.hosted_files_unusable.set(1);
                 tracing::warn!(%error, "hosted stores keep the mailboxes that they have");
                 return;
             }

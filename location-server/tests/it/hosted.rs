@@ -11,6 +11,7 @@ use lighter_transport::Identity;
 use lighter_transport::location::api::{AcceptanceChange, AcceptancePolicy};
 use lighter_transport::location::{LocationError, Presence, PresenceEvent, Scope, Secret, StoreRecord};
 
+use crate::http::raw;
 use crate::world::{Store, World, mailbox};
 
 const SERVICE: &str = "store@a.example";
@@ -126,7 +127,7 @@ async fn a_hosted_store_that_does_not_ping_is_offline_for_all_its_mailboxes_and_
     let store = service();
     let configure = |config: &mut Config| {
         names(config, &store, &["ann@a.example"], &[]);
-        (config.ping_interval_s, config.ttl_s) = (1, 2);
+        (config.ping_interval_s, config.ttl_s) = (2, 5);
     };
     let world = World::start_with(configure).await;
     let token = world.token(&[Scope::Lookup]).await;
@@ -188,7 +189,10 @@ async fn users_come_and_go_with_the_file_that_names_them_while_the_server_runs()
 
     // A file that is none changes nothing; one without ann ends that she is served.
     std::fs::write(&file, "nobody\n").unwrap();
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    while !raw(world.server.address(), request).await.contains("lighter_location_hosted_files_unusable 1") {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
     assert!(found(&world, &token, "ann@a.example").await.is_some());
     std::fs::write(&file, "bob@a.example\n").unwrap();
     changed(&with_bob).await;

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::world::{World, mailbox};
 
 /// Sends bytes as they are; everything that comes back until the server closes.
-async fn raw(address: SocketAddr, request: &[u8]) -> String {
+pub(crate) async fn raw(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // The server may answer, and close, before it has read all.
     let _ = stream.write_all(request).await;

@@ -7,11 +7,11 @@ use lighter_transport::location::{LocationError, Presence, PresenceEvent, Presen
 use crate::world::World;
 
 async fn next(events: &mut PresenceEvents) -> PresenceEvent {
-    tokio::time::timeout(Duration::from_secs(20), events.next()).await.expect("an event in time")
+    tokio::time::timeout(Duration::from_secs(60), events.next()).await.expect("an event in time")
 }
 
 /// The names of those online, from all pages of a snapshot.
-async fn snapshot(events: &mut PresenceEvents) -> Vec<String> {
+pub(crate) async fn snapshot(events: &mut PresenceEvents) -> Vec<String> {
     let mut names = Vec::new();
     loop {
         match next(events).await {
@@ -29,7 +29,7 @@ async fn snapshot(events: &mut PresenceEvents) -> Vec<String> {
     }
 }
 
-async fn change(events: &mut PresenceEvents) -> (String, Presence) {
+pub(crate) async fn change(events: &mut PresenceEvents) -> (String, Presence) {
     match next(events).await {
         PresenceEvent::Change(change) => (change.mailbox.to_string(), change.presence),
         other => panic!("{other:?}"),

@@ -59,7 +59,7 @@ async fn a_name_server_that_is_away_is_no_proof_that_there_is_none() {
     assert!(start.elapsed() < FINDING_TIME_MAX + Duration::from_secs(2));
     let start = Instant::now();
     assert_eq!(finder.find("a.example").await.map(|_| ()), Err(NotFound::Failed));
-    assert!(start.elapsed() < Duration::from_secs(1), "not waited for again at once");
+    assert!(start.elapsed() < FINDING_TIME_MAX / 2, "not waited for again at once");
 }
 
 #[tokio::test]
