@@ -19,6 +19,8 @@ const CAROL: &str = "carol@lighter.test";
 /// Where the mail server connects from, and nobody else.
 const FROM: &str = "127.0.0.2";
 const SIZE: u64 = 3 * 1024 * 1024;
+/// What it could not hand on it tries again at once.
+const TRIES_AT_ONCE: &str = "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\nqueue_run_delay = 1s\n";
 
 /// A domain with an outgoing mail server, and two users with agents that do not run yet.
 struct Domain {
@@ -50,7 +52,7 @@ impl Domain {
         out.member.start().await?;
         ensure!(out.member.address("/outgoing")? == agent);
         registered(&out).await?;
-        let main = format!("smtp_bind_address = {FROM}\n");
+        let main = format!("smtp_bind_address = {FROM}\n{TRIES_AT_ONCE}");
         let route = Route::Outgoing { agent, back, onward: world.lmtp()? };
         let postfix = Postfix::start_at(&folder.join("postfix"), free_address()?, &route, &main).await?;
         let (alice, bob) = (world.agent("alice").await?, world.agent("bob").await?);
@@ -64,7 +66,7 @@ impl Domain {
     /// A user's message, handed to their mail server.
     async fn submit(&self, message: &TestMessage) -> Result<()> {
         let said = swaks(self.postfix.smtp, Ipv4Addr::LOCALHOST, &self.everybody(), message).await?;
-        ensure!(said.contains("queued as"), "{said}");
+        ensure!(said.contains("queued as"), "{said}\n{}", self.postfix.log());
         Ok(())
     }
 
@@ -204,4 +206,127 @@ async fn bad_input_34_nobody_but_the_mail_server_sends_through_it_and_its_mail_g
     let status = domain.out.json(&["status"]).await?;
     ensure!(status["submission"]["untouched"] == 2, "{status}");
     Ok(())
+}
+
+/// How many deliveries a store was offered.
+async fn offered(agent: &Agent) -> Result<usize> {
+    let list = agent.json(&["list"]).await?;
+    Ok(list["deliveries"].as_array().context("no deliveries in the list")?.len())
+}
+
+/// How many deliveries for this recipient are on record.
+async fn sent_to(agent: &Agent, recipient: &str) -> Result<usize> {
+    let status = agent.json(&["status"]).await?;
+    let all = status["outgoing"].as_array().context("no outgoing in the status")?;
+    Ok(all.iter().filter(|sent| sent["recipient"] == recipient).count())
+}
+
+/// What is killed, and what has just happened to the message on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kill {
+    /// The agent; Alice's store has been offered it.
+    Offered,
+    /// The agent; the relay takes what is Bob's, and does not get on.
+    Leaving,
+    /// The agent; Carol has it.
+    Whole,
+    /// The agent; Alice has her stub.
+    Stub,
+    /// The relay, while it takes what is Bob's.
+    Relay,
+}
+
+impl Domain {
+    /// Sends a message, and kills one of the programs that it goes through.
+    async fn submit_and_kill(&mut self, kill: Kill, message: &TestMessage) -> Result<()> {
+        let before = self.counts()?;
+        let offered_before = offered(&self.alice).await?;
+        let waits_before = sent_to(&self.out, &self.bob.mailbox).await?;
+        let is_held = matches!(kill, Kill::Leaving | Kill::Relay);
+        if is_held {
+            // What the relay cannot write to both of them it does not take.
+            self.world.storage[0].process()?.freeze()?;
+        }
+        self.submit(message).await?;
+        wait_for(&format!("{kill:?}"), async || {
+            let has_come = match kill {
+                Kill::Offered => offered(&self.alice).await? > offered_before,
+                Kill::Leaving | Kill::Relay => sent_to(&self.out, &self.bob.mailbox).await? > waits_before,
+                Kill::Whole => self.counts()?[2] > before[2],
+                Kill::Stub => self.counts()?[0] > before[0],
+            };
+            Ok(has_come.then_some(()))
+        })
+        .await?;
+        let victim = if kill == Kill::Relay { &mut self.world.relay } else { &mut self.out.member };
+        victim.kill().await?;
+        if is_held {
+            self.world.storage[0].process()?.thaw()?;
+        }
+        let victim = if kill == Kill::Relay { &mut self.world.relay } else { &mut self.out.member };
+        victim.start().await
+    }
+
+    /// Waits until a user has each message, whole or to be restored to the byte; twice only where a program was killed while
+    /// it was being mailed to them.
+    async fn has_all(&self, mailbox: &str, agent: Option<&Agent>, sent: &[TestMessage]) -> Result<()> {
+        let last = std::cell::RefCell::new(Vec::new());
+        let waited = wait_for(&format!("every message for {mailbox}"), async || {
+            let mut counts = vec![0; sent.len()];
+            for path in self.world.maildir(mailbox)? {
+                let mail = std::fs::read(&path)?;
+                let restored = match agent.filter(|_| contains(&mail, b"Lighter-Message:")) {
+                    Some(agent) => agent.try_command_with(&["restore"], &mail).await?.stdout,
+                    None => mail,
+                };
+                for (count, message) in counts.iter_mut().zip(sent) {
+                    *count += usize::from(is_whole(&restored, message));
+                }
+            }
+            let is_there = counts.iter().all(|count| *count > 0);
+            last.replace(counts);
+            Ok(is_there.then_some(()))
+        })
+        .await;
+        let counts = last.take();
+        waited.with_context(|| format!("{counts:?}\n{}", self.postfix.log()))?;
+        ensure!(counts.iter().all(|count| *count <= 2), "{mailbox} has {counts:?} of each");
+        Ok(())
+    }
+}
+
+// SPEC: A7, A26
+#[tokio::test]
+async fn bad_input_32_whatever_is_killed_on_the_way_everybody_has_every_message() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut domain = Domain::start(folder.path()).await?;
+    domain.alice.member.start().await?;
+    registered(&domain.alice).await?;
+    let mut sent = Vec::new();
+    for (kill, seed) in
+        [Kill::Offered, Kill::Leaving, Kill::Whole, Kill::Stub, Kill::Relay].into_iter().zip(10..)
+    {
+        let message = message(SIZE, seed);
+        domain.submit_and_kill(kill, &message).await?;
+        registered(&domain.out).await?;
+        // One after the other: what is killed next has nothing else under way.
+        sent.push(message);
+        wait_for(&format!("everything after {kill:?}"), async || {
+            Ok(domain.counts()?.iter().all(|count| *count >= sent.len()).then_some(()))
+        })
+        .await
+        .with_context(|| format!("{:?}\n{}", domain.counts(), domain.postfix.log()))?;
+    }
+    domain.bob.member.start().await?;
+    domain.has_all(&domain.alice.mailbox, Some(&domain.alice), &sent).await?;
+    domain.has_all(&domain.bob.mailbox, Some(&domain.bob), &sent).await?;
+    domain.has_all(CAROL, None, &sent).await?;
+    // It asks the relay when it starts, and lets go of everything.
+    domain.out.member.stop().await?;
+    domain.out.member.start().await?;
+    wait_for("the agent to let go of everything", async || {
+        let states = states(&domain.out).await?;
+        Ok(states.iter().all(|state| state == "released").then_some(()))
+    })
+    .await
 }

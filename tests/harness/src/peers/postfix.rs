@@ -143,10 +143,12 @@ fn master(smtp: SocketAddr, route: &Route) -> Result<String> {
         let agent = format!("[127.0.0.1]:{}", agent.port());
         text.push_str(&example("postfix-outgoing-submission", &[("[127.0.0.1]:10025", &agent)])?);
     }
+    // The queue manager is woken each second, not every five minutes: a message that is to be tried again while the one who has
+    // just failed to deliver it still has it open is put where only that finds it ("skipped, still being delivered").
     for service in [
         "pickup unix n - n 60 1 pickup",
         "cleanup unix n - n - 0 cleanup",
-        "qmgr unix n - n 300 1 qmgr",
+        "qmgr unix n - n 1 1 qmgr",
         "tlsmgr unix - - n 1000? 1 tlsmgr",
         "rewrite unix - - n - - trivial-rewrite",
         "bounce unix - - n - 0 bounce",
