@@ -312,7 +312,8 @@ async fn bad_input_32_whatever_is_killed_on_the_way_everybody_has_every_message(
         // One after the other: what is killed next has nothing else under way.
         sent.push(message);
         wait_for(&format!("everything after {kill:?}"), async || {
-            Ok(domain.counts()?.iter().all(|count| *count >= sent.len()).then_some(()))
+            let has_come = domain.counts()?.iter().all(|count| *count >= sent.len());
+            Ok((has_come && domain.postfix.is_idle()).then_some(()))
         })
         .await
         .with_context(|| format!("{:?}\n{}", domain.counts(), domain.postfix.log()))?;

@@ -1,5 +1,6 @@
 //! Postfix: takes mail by SMTP and hands it on, set up as docs/OPERATING.md says.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -78,10 +79,25 @@ impl Postfix {
         Ok(Self { smtp, log, _process: process })
     }
 
+    /// Whether its queue is empty: what was begun with is removed, by its log.
+    pub fn is_idle(&self) -> bool {
+        let log = self.log();
+        let ids = |what: &str| -> BTreeSet<&str> {
+            let said = |line| queue_manager_said(line).filter(|(_, said)| said.starts_with(what));
+            log.lines().filter_map(said).map(|(id, _)| id).collect()
+        };
+        ids("from=<").is_subset(&ids("removed"))
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// Of which message a line of the log is, and what the queue manager said of it.
+fn queue_manager_said(line: &str) -> Option<(&str, &str)> {
+    line.split_once("/qmgr[")?.1.split_once("]: ")?.1.split_once(": ")
 }
 
 /// What every test's Postfix has, then the lines of docs/OPERATING.md for its route.

@@ -7,8 +7,31 @@ use lighter_protocol::pull::{PushedStream, StreamId};
 use lighter_protocol::wire::{Offer, PushAnswer, PushPart};
 use lighter_transport::pull::Gauge;
 
-use super::world::Buffer;
+use super::world::{Buffer, Relay};
 use super::*;
+
+/// A relay that pushes, and a store that has come for what waits there.
+struct Pushing {
+    _world: World,
+    relay: Relay,
+    alice: Store,
+    session: Connection,
+    original: Vec<u8>,
+}
+
+impl Pushing {
+    /// What is of `bytes_max` bytes at most is pushed; a message with `size` bytes attached waits, and is kept until its receipt.
+    async fn start(bytes_max: u64, size: usize) -> Self {
+        let mut world = World::new().await;
+        (world.keep_after_receipt, world.push_bytes_max) = (Duration::ZERO, Some(bytes_max));
+        let relay = world.start().await;
+        let alice = world.store("alice");
+        let original = message(1, size);
+        relay.take(&["alice"], &original).await;
+        let (session, _) = alice.come(&world, &relay).await;
+        Self { _world: world, relay, alice, session, original }
+    }
+}
 
 /// The next offer, by a relay that would push, answered with what is wanted of it.
 async fn offered(connection: &Connection, wanted: impl Fn(&Offer) -> Vec<PushPart>) -> Offer {
@@ -54,14 +77,7 @@ async fn taken(connection: &Connection, offer: &Offer, len: u64) -> BTreeMap<(Bl
 // SPEC: A19, D4
 #[tokio::test]
 async fn a_delivery_is_pushed_where_that_is_set_and_released_against_its_receipt() {
-    let mut world = World::new().await;
-    world.keep_after_receipt = Duration::ZERO;
-    world.push_bytes_max = Some(u64::MAX);
-    let relay = world.start().await;
-    let alice = world.store("alice");
-    let original = message(1, 3_000_000);
-    relay.take(&["alice"], &original).await;
-    let (session, _) = alice.come(&world, &relay).await;
+    let Pushing { _world, relay, alice, session, .. } = Pushing::start(u64::MAX, 3_000_000).await;
     let offer = offered(&session, |offer| vec![whole(&offer.manifest), whole(&offer.blobs[0])]).await;
     let len = offer.manifest.size + offer.blobs[0].size;
     let came = taken(&session, &offer, len).await;
@@ -78,13 +94,8 @@ async fn a_delivery_is_pushed_where_that_is_set_and_released_against_its_receipt
 // SPEC: A19, D3
 #[tokio::test]
 async fn only_what_is_wanted_is_pushed_and_the_rest_can_be_asked_for() {
-    let mut world = World::new().await;
-    world.push_bytes_max = Some(u64::MAX);
-    let relay = world.start().await;
-    let alice = world.store("alice");
-    let original = message(1, 3_000_000);
-    relay.take(&["alice"], &original).await;
-    let (session, _) = alice.come(&world, &relay).await;
+    let Pushing { _world, relay: _relay, alice, session, original } =
+        Pushing::start(u64::MAX, 3_000_000).await;
     let (start, end) = (16 * 16_384, 70 * 16_384);
     let offer = offered(&session, |offer| {
         // A blob of somebody else's is not given for being wanted.
@@ -102,13 +113,8 @@ async fn only_what_is_wanted_is_pushed_and_the_rest_can_be_asked_for() {
 // SPEC: A19
 #[tokio::test]
 async fn what_is_too_large_to_be_pushed_is_offered_to_be_asked_for() {
-    let mut world = World::new().await;
-    world.push_bytes_max = Some(100_000);
-    let relay = world.start().await;
-    let alice = world.store("alice");
-    let original = message(1, 3_000_000);
-    relay.take(&["alice"], &original).await;
-    let (session, _) = alice.come(&world, &relay).await;
+    let Pushing { _world, relay: _relay, alice, session, original } =
+        Pushing::start(100_000, 3_000_000).await;
     let offer = alice.offer(&session).await;
     assert_eq!(alice.fetch(&session, &offer).await, original);
 }
@@ -116,13 +122,8 @@ async fn what_is_too_large_to_be_pushed_is_offered_to_be_asked_for() {
 // SPEC: A19
 #[tokio::test]
 async fn a_push_that_the_store_declines_is_the_last_and_the_store_asks() {
-    let mut world = World::new().await;
-    world.push_bytes_max = Some(u64::MAX);
-    let relay = world.start().await;
-    let alice = world.store("alice");
-    let original = message(1, 12_000_000);
-    relay.take(&["alice"], &original).await;
-    let (session, _) = alice.come(&world, &relay).await;
+    let Pushing { _world, relay: _relay, alice, session, original } =
+        Pushing::start(u64::MAX, 12_000_000).await;
     let offer = offered(&session, |offer| vec![whole(&offer.manifest), whole(&offer.blobs[0])]).await;
     // As many as are open at a time come, and none after them.
     for _ in 0..lighter_protocol::limits::PUSH_STREAMS_MAX {
