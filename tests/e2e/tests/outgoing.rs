@@ -9,7 +9,7 @@ use lighter_e2e::{contains, head};
 use lighter_harness::mail::TestMessage;
 use lighter_harness::peers::{Postfix, Route, example, free_address};
 use lighter_harness::programs::run;
-use lighter_harness::watch::{wait_for, wait_for_mail, wait_for_receipts};
+use lighter_harness::watch::{wait_for, wait_for_mail, wait_for_receipts, wait_until_released};
 use lighter_harness::world::Options;
 use lighter_harness::{Agent, World};
 use serde_json::{Value, json};
@@ -307,7 +307,9 @@ async fn bad_input_32_whatever_is_killed_on_the_way_everybody_has_every_message(
         [Kill::Offered, Kill::Leaving, Kill::Whole, Kill::Stub, Kill::Relay].into_iter().zip(10..)
     {
         let message = message(SIZE, seed);
+        let began = std::time::Instant::now();
         domain.submit_and_kill(kill, &message).await?;
+        println!("{kill:?}: after {:?}", began.elapsed());
         registered(&domain.out).await?;
         // One after the other: what is killed next has nothing else under way.
         sent.push(message);
@@ -317,14 +319,17 @@ async fn bad_input_32_whatever_is_killed_on_the_way_everybody_has_every_message(
         })
         .await
         .with_context(|| format!("{:?}\n{}", domain.counts(), domain.postfix.log()))?;
+        println!("{kill:?}: everybody has it after {:?}", began.elapsed());
     }
     domain.bob.member.start().await?;
     domain.has_all(&domain.alice.mailbox, Some(&domain.alice), &sent).await?;
     domain.has_all(&domain.bob.mailbox, Some(&domain.bob), &sent).await?;
     domain.has_all(CAROL, None, &sent).await?;
+    wait_until_released(&domain.world).await?;
     // It asks the relay when it starts, and lets go of everything.
     domain.out.member.stop().await?;
     domain.out.member.start().await?;
+    println!("all of it is with them, and the agent is to learn that");
     wait_for("the agent to let go of everything", async || {
         let states = states(&domain.out).await?;
         Ok(states.iter().all(|state| state == "released").then_some(()))
