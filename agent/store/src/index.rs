@@ -12,6 +12,8 @@
 //! | `outgoing` | DeliveryId | `OutgoingRow` |
 //! | `left` | DeliveryId | `LeftRow`: how an outgoing delivery is left, sealed, with a relay |
 //! | `sealed` | DeliveryId | `SealedRow`: what an incoming drop was before it was opened |
+//! | `brought` | DeliveryId, BlobId | nothing. A row means: nobody else's delivery had a part in how the blob came here (`brought`) |
+//! | `shown` | BlobId of a manifest, DeliveryId | nothing. A row means: the message's header shows the recipient of that outgoing delivery |
 //!
 //! **Sync**: every change is one transaction, durable when the call returns. A row never runs ahead of its file: files
 //! are synced and renamed first, and removed after the row is gone.
@@ -21,6 +23,7 @@
 //! them for written: the file is copied first, and the copy synced and renamed over it (rule 1).
 
 pub(crate) mod backend;
+mod brought;
 mod rows;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +37,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefi
 use crate::delivery::{Incoming, LeftDrop, Outgoing, Role};
 use crate::disk::Disk;
 use crate::error::IndexError;
-use crate::limits::INDEX_CACHE_LEN;
+use crate::limits::{INDEX_CACHE_LEN, SHOWN_MAX};
 use backend::Backend;
 use rows::{BlobRow, IncomingRow, LeftRow, OutgoingRow, PartialRow, SealedRow, decode, encode};
 
@@ -49,6 +52,7 @@ const INCOMING: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("in
 const OUTGOING: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("outgoing");
 const LEFT: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("left");
 const SEALED: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("sealed");
+const SHOWN: TableDefinition<'_, (&[u8; 32], &[u8; 16]), ()> = TableDefinition::new("shown");
 
 const META_FORMAT: &str = "format";
 const META_USED: &str = "used";
@@ -87,6 +91,8 @@ impl Index {
             txn.open_table(OUTGOING)?;
             txn.open_table(LEFT)?;
             txn.open_table(SEALED)?;
+            txn.open_table(brought::TABLE)?;
+            txn.open_table(SHOWN)?;
             Ok(())
         })?;
         Ok(index)
@@ -192,6 +198,7 @@ impl Index {
                 table.insert(&blob.0, encode(&BlobRow::new(*size, now)).as_slice())?;
                 partials.remove((&blob.0, *size))?;
                 if let Some(hold) = hold {
+                    brought::others_come(txn, &references_of(&references, *blob)?, *blob)?;
                     references.insert((&blob.0, &hold.0, Role::Held.code()), size)?;
                 }
             }
@@ -290,6 +297,11 @@ impl Index {
         })
     }
 
+    /// Whether the blob came here for this incoming delivery, and no other had a part in it.
+    pub(crate) fn is_brought(&self, delivery: DeliveryId, blob: BlobId) -> Result<bool, IndexError> {
+        self.read(|txn| Ok(txn.open_table(brought::TABLE)?.get((&delivery.0, &blob.0))?.is_some()))
+    }
+
     pub(crate) fn incoming_count(&self) -> Result<u64, IndexError> {
         self.read(|txn| Ok(redb::ReadableTableMetadata::len(&txn.open_table(INCOMING)?)?))
     }
@@ -385,9 +397,17 @@ impl Index {
         })
     }
 
-    /// Puts an outgoing delivery on record, or its new state; its blobs are referred to as long as it is held.
-    pub(crate) fn put_outgoing(&self, outgoing: &Outgoing) -> Result<Vec<Dropped>, IndexError> {
+    /// Puts an outgoing delivery on record, or its new state; its blobs are referred to as long as it is held. `is_shown`:
+    /// the header shows its recipient; that stays on record until the delivery is removed.
+    pub(crate) fn put_outgoing(
+        &self,
+        outgoing: &Outgoing,
+        is_shown: bool,
+    ) -> Result<Vec<Dropped>, IndexError> {
         self.write(|txn| {
+            if is_shown {
+                txn.open_table(SHOWN)?.insert((&outgoing.manifest.id.0, &outgoing.delivery.0), ())?;
+            }
             let row = encode(&OutgoingRow::from(outgoing.clone()));
             txn.open_table(OUTGOING)?.insert(&outgoing.delivery.0, row.as_slice())?;
             let parts: Vec<_> = outgoing.parts().map(|part| (part.id, part.size, Role::Outgoing)).collect();
@@ -395,10 +415,27 @@ impl Index {
         })
     }
 
+    /// The outgoing deliveries of the message with this manifest whose recipients its header shows.
+    pub(crate) fn shown(&self, manifest: BlobId) -> Result<Vec<Outgoing>, IndexError> {
+        self.read(|txn| {
+            let outgoing = txn.open_table(OUTGOING)?;
+            let table = txn.open_table(SHOWN)?;
+            let mut shown = Vec::new();
+            let range = table.range((&manifest.0, &[0; 16])..=(&manifest.0, &[u8::MAX; 16]))?;
+            for row in range.take(SHOWN_MAX) {
+                let (key, _) = row?;
+                let Some(row) = outgoing.get(key.value().1)? else { continue };
+                shown.push(decode::<OutgoingRow>("outgoing", row.value())?.into());
+            }
+            Ok(shown)
+        })
+    }
+
     /// Removes an outgoing delivery altogether.
     pub(crate) fn remove_outgoing(&self, outgoing: &Outgoing) -> Result<Vec<Dropped>, IndexError> {
         self.write(|txn| {
             txn.open_table(OUTGOING)?.remove(&outgoing.delivery.0)?;
+            txn.open_table(SHOWN)?.remove((&outgoing.manifest.id.0, &outgoing.delivery.0))?;
             let mut parts: Vec<_> =
                 outgoing.parts().map(|part| (part.id, part.size, Role::Outgoing)).collect();
             if let Some(row) = txn.open_table(LEFT)?.remove(&outgoing.delivery.0)? {
@@ -460,11 +497,16 @@ fn change_references(
     let mut dropped = Vec::new();
     let mut used = txn.open_table(META)?.get(META_USED)?.map_or(0, |value| value.value());
     for (blob, size, role) in parts {
-        let counted_before = counted_size(&references_of(&table, *blob)?);
+        let before = references_of(&table, *blob)?;
+        let counted_before = counted_size(&before);
         if held {
+            if !before.iter().any(|(known, its, _)| (*known, *its) == (delivery, role.code())) {
+                brought::comes(txn, &before, delivery, *blob, *role)?;
+            }
             table.insert((&blob.0, &delivery.0, role.code()), size)?;
         } else {
             table.remove((&blob.0, &delivery.0, role.code()))?;
+            brought::goes(txn, delivery, *blob, *role)?;
         }
         let left = references_of(&table, *blob)?;
         used = used.saturating_sub(counted_before).saturating_add(counted_size(&left));

@@ -22,6 +22,9 @@ pub const DELIVERIES_MAX: u64 = 1_000_000;
 /// Deliveries with the same blob that are looked through to see whose it is: beyond, it is pulled again, at worst.
 pub const SHARERS_MAX: usize = 1_000;
 
+/// Recipients of one message that are looked at to see who may read from whom: more are never asked.
+pub const SHOWN_MAX: usize = 1_000;
+
 /// Files that are synced at a time, where several are to be durable.
 pub const SYNCS_MAX: usize = 8;
 /// Bytes of the index kept in memory (redb's default is 1 GiB; an idle agent has 40 MiB in all, DESIGN §11).

@@ -251,10 +251,41 @@ impl Store {
     /// # Errors
     /// What the index says.
     pub fn put_outgoing(&self, outgoing: &Outgoing) -> Result<(), StoreError> {
+        self.put_outgoing_as(outgoing, false)
+    }
+
+    /// The same for one whose recipient the message's header shows: from then on [`Store::shown`] tells of it.
+    ///
+    /// # Errors
+    /// As [`Store::put_outgoing`].
+    pub fn put_outgoing_shown(&self, outgoing: &Outgoing) -> Result<(), StoreError> {
+        self.put_outgoing_as(outgoing, true)
+    }
+
+    fn put_outgoing_as(&self, outgoing: &Outgoing, is_shown: bool) -> Result<(), StoreError> {
         let _placing = self.0.placing();
-        let dropped = self.0.index.put_outgoing(outgoing)?;
+        let dropped = self.0.index.put_outgoing(outgoing, is_shown)?;
         self.0.remove_files(&dropped);
         Ok(())
+    }
+
+    /// The outgoing deliveries of the message with this manifest whose recipients its header shows, however far they are. At
+    /// most [`SHOWN_MAX`](crate::limits::SHOWN_MAX).
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn shown(&self, manifest: BlobId) -> Result<Vec<Outgoing>, StoreError> {
+        Ok(self.0.index.shown(manifest)?)
+    }
+
+    /// Whether a blob came here for this incoming delivery, and for no other one: nothing of it was here when the delivery
+    /// named it, and nobody else named it, or put it here, until the delivery was receipted. Only then may it be given to
+    /// others at its sender's word: the sender may have known no more of it than its hash.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn is_brought(&self, delivery: DeliveryId, blob: BlobId) -> Result<bool, StoreError> {
+        Ok(self.0.index.is_brought(delivery, blob)?)
     }
 
     /// Changes an outgoing delivery, as one step: whoever else changes it comes before or after. Gives it as it is then.
@@ -269,7 +300,7 @@ impl Store {
         let _placing = self.0.placing();
         let mut outgoing = self.0.index.outgoing(delivery)?.ok_or(StoreError::NoDelivery(delivery))?;
         change(&mut outgoing);
-        let dropped = self.0.index.put_outgoing(&outgoing)?;
+        let dropped = self.0.index.put_outgoing(&outgoing, false)?;
         self.0.remove_files(&dropped);
         Ok(outgoing)
     }

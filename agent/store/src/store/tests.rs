@@ -199,6 +199,83 @@ fn bad_input_38_two_pulls_that_finish_one_blob_at_once_both_succeed() {
     assert_eq!(read_all(&store, source.id()), source.bytes);
 }
 
+// SPEC: D3
+#[test]
+fn bad_input_34_what_was_here_already_or_came_for_another_one_too_was_not_brought_by_a_delivery() {
+    let (disk, key) = (SimulatedDisk::default(), key());
+    let store = open(&disk);
+    let sources: Vec<_> = (1..=6).map(|seed| Source::new(seed, 40_000)).collect();
+    let [m1, m2, m3, m4, film, plan] = &sources[..] else { unreachable!() };
+    let offers =
+        [offer(1, m1, &[film]), offer(2, m2, &[film, plan]), offer(3, m3, &[plan]), offer(4, m4, &[film])];
+    let brought =
+        |number: usize, source: &Source| store.is_brought(offers[number - 1].delivery, source.id()).unwrap();
+    deliver(&store, &key, &offers[0], &[m1, film]).unwrap();
+    assert!(brought(1, m1) && brought(1, film) && !brought(1, plan));
+    // The second one names what the first one brought: that stays the first one's.
+    store.admit(&offers[1], PeerId::random(), NOW).unwrap();
+    assert!(brought(1, film) && !brought(2, film) && brought(2, plan));
+    // The third one comes while the second one is under way: whoever brings it, it is neither's.
+    store.admit(&offers[2], PeerId::random(), NOW).unwrap();
+    assert!(!brought(2, plan) && !brought(3, plan) && brought(2, m2));
+    deliver(&store, &key, &offers[1], &[m2, film, plan]).unwrap();
+    store.remove(offers[2].delivery).unwrap();
+    assert!(!brought(2, plan) && brought(2, m2), "nor afterwards");
+    // What the first one let go of is not the second one's, though nobody else has it any more.
+    store.remove(offers[0].delivery).unwrap();
+    assert!(store.holds(film.id()).unwrap() && !brought(1, film) && !brought(2, film));
+    store.remove(offers[1].delivery).unwrap();
+    assert!(!store.holds(film.id()).unwrap());
+    // Once nothing of it is here it may be brought again; not where the user puts it here meanwhile.
+    store.admit(&offers[3], PeerId::random(), NOW).unwrap();
+    assert!(brought(4, film));
+    let hold = store.hold();
+    let mut import = store.import().unwrap();
+    import.write_all(&film.bytes).unwrap();
+    import.finish(&hold, NOW).unwrap();
+    drop(hold);
+    assert!(!brought(4, film) && brought(4, m4));
+    // And it is on disk.
+    drop(store);
+    let store = open(&disk);
+    assert!(store.is_brought(offers[3].delivery, m4.id()).unwrap());
+    assert!(!store.is_brought(offers[3].delivery, film.id()).unwrap());
+}
+
+// SPEC: D3
+#[test]
+fn the_shown_recipients_of_a_message_are_found_by_its_manifest_until_they_are_removed() {
+    let store = open(&SimulatedDisk::default());
+    let outgoing = |number: u8, manifest: &Source| crate::Outgoing {
+        delivery: DeliveryId([number; 16]),
+        sender: "sam@example.org".parse().unwrap(),
+        recipient: format!("r{number}@example.org").parse().unwrap(),
+        store: PeerId::random(),
+        manifest: manifest.offered(""),
+        blobs: Vec::new(),
+        introduction: None,
+        subject: String::new(),
+        created: NOW,
+        expires: NOW,
+        state: crate::OutgoingState::Waiting,
+    };
+    let (one, other) = (Source::new(1, 100), Source::new(2, 100));
+    for number in [1, 2] {
+        store.put_outgoing_shown(&outgoing(number, &one)).unwrap();
+    }
+    store.put_outgoing(&outgoing(3, &one)).unwrap();
+    store.put_outgoing_shown(&outgoing(4, &other)).unwrap();
+    let shown = |manifest: &Source| -> Vec<u8> {
+        store.shown(manifest.id()).unwrap().iter().map(|outgoing| outgoing.delivery.0[0]).collect()
+    };
+    assert_eq!((shown(&one), shown(&other)), (vec![1, 2], vec![4]));
+    let mailed = crate::OutgoingState::MailedWhole(NOW);
+    store.change_outgoing(DeliveryId([1; 16]), |outgoing| outgoing.state = mailed).unwrap();
+    assert_eq!(shown(&one), [1, 2], "whatever becomes of it");
+    store.remove_outgoing(DeliveryId([1; 16])).unwrap();
+    assert_eq!(shown(&one), [2]);
+}
+
 // SPEC: D4
 #[test]
 fn a_replayed_offer_gets_the_receipt_that_was_given_even_after_it_was_let_go() {
