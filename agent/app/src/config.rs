@@ -21,6 +21,7 @@ use crate::guest::decide::GuestConfig;
 use crate::limits::{CONFIG_LEN_MAX, RETRY_HOURS_DEFAULT, RETRY_HOURS_MAX};
 use crate::outbox::{self, Outbox};
 use crate::send::unreachable::{Rules, Unreachable};
+use crate::sharing::Share;
 
 /// Why there is no usable configuration.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +131,8 @@ pub struct SendConfig {
     pub trust_presence: bool,
     /// Whether attachments are pushed to stores that take that, instead of waiting to be asked for them (SPEC A6).
     pub push: bool,
+    /// Between which recipients of a message, of those whom its header shows, its attachments may be shared (SPEC D3).
+    pub share: Share,
     /// MiB of a message's attachments up to which they are pushed; absent: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub push_mib_max: Option<u64>,
@@ -151,6 +154,7 @@ impl Default for SendConfig {
         Self {
             size_bytes_min: lighter_message::Policy::default().min_size,
             trust_presence: false,
+            share: Share::default(),
             push: false,
             push_mib_max: None,
             unreachable: Unreachable::default(),
@@ -404,11 +408,19 @@ pub struct StoreConfig {
     pub blob_mib_max: Option<u64>,
     /// Whether holders that would push may. What they push is what would be pulled from them, and only then.
     pub accept_push: bool,
+    /// With which other recipients of a message its attachments are shared: given to them, and taken from them (SPEC D3).
+    pub share: Share,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { quota_mib: None, retention_days: None, blob_mib_max: None, accept_push: true }
+        Self {
+            quota_mib: None,
+            retention_days: None,
+            blob_mib_max: None,
+            accept_push: true,
+            share: Share::default(),
+        }
     }
 }
 

@@ -51,6 +51,7 @@ pub mod serve;
 pub mod sessions;
 pub mod setup;
 pub mod shared;
+pub mod sharing;
 pub mod sources;
 pub mod status;
 pub mod submission;

@@ -42,6 +42,24 @@ pub const PULL_EVENTS_MAX: usize = 256;
 pub const PULL_SHOW_TIME_MAX: Duration = Duration::from_secs(1);
 /// Bytes of a delivery that are missing, from which on it is worth asking the user's other devices for them.
 pub const DEVICE_LEN_MIN: u64 = 64 * 1024 * 1024;
+/// Bytes of a delivery's attachments (for a taker: that are missing) from which on it is worth it to get them from other
+/// recipients of the message: on a slow line, a minute.
+pub const SHARED_LEN_MIN: u64 = 8 * 1024 * 1024;
+/// Streams that are served to other recipients of a message at a time: the own deliveries have most of
+/// [`SERVES_MAX`] to themselves.
+pub const SHARED_SERVES_MAX: usize = 16;
+/// Other recipients of a message that are looked up and dialled at a time, for all deliveries together.
+pub const SEEKING_MAX: usize = 4;
+/// Sharings that are looked at for one delivery, good or not.
+pub const SHARINGS_VERIFIED_MAX: usize = 64;
+/// Times that one giver is looked for during a pull.
+pub const GIVER_TRIES_MAX: u32 = 4;
+/// The wait before the second time; doubled each time.
+pub const GIVER_WAIT_MIN: Duration = Duration::from_secs(15);
+/// How long a sharing is good for: a sender that is away for the night is not needed.
+pub const SHARING_LIFE: Duration = lighter_protocol::limits::SHARING_LIFE_MAX;
+/// How long before its end another one is made, as long as the sender offers.
+pub const SHARING_RENEWED_BEFORE: Duration = Duration::from_hours(6);
 /// Other devices that are asked for one delivery.
 pub const DEVICES_ASKED_MAX: usize = 3;
 /// How often it is looked whether there is a session with a relay that is named as a source.
@@ -382,3 +400,5 @@ const _: () = assert!(
 const _: () = assert!(OUTBOX_ITEMS_MAX <= OUTBOX_ENTRIES_MAX && FILES_MAX <= OUTBOX_ENTRIES_MAX);
 const _: () = assert!(OUTBOX_LISTED_MAX as u64 * 8 * 1024 <= CONTROL_LINE_LEN_MAX);
 const _: () = assert!(FILES_MAX as u64 * 1_024 <= CONTROL_LINE_LEN_MAX);
+const _: () = assert!(SHARED_SERVES_MAX < SERVES_MAX);
+const _: () = assert!(SHARING_RENEWED_BEFORE.as_secs() < SHARING_LIFE.as_secs());

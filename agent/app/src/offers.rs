@@ -7,16 +7,17 @@ mod push;
 mod whole;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lighter_protocol::offer::Delivery;
 use lighter_protocol::wire::{Get, Response};
 use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Releaser, Signed, VerifiedReceipt};
 use lighter_store::{Outgoing, OutgoingState, StoreError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::shared::{Handle, now};
+use crate::sharing::tell;
 use crate::ways::Way;
 
 pub use driver::Attempt;
@@ -38,6 +39,8 @@ pub struct Offers {
 struct Running {
     events: mpsc::Sender<Event>,
     progress: watch::Sender<Stage>,
+    /// There may be something to tell its store of others who have it.
+    others: Arc<Notify>,
     task: AbortHandle,
 }
 
@@ -81,6 +84,13 @@ impl Offers {
     fn tell(&self, delivery: &DeliveryId, event: Event) {
         if let Some(running) = self.lock().get(delivery) {
             running.tell(event);
+        }
+    }
+
+    /// Others have it by now, perhaps.
+    fn tell_of_others(&self, delivery: &DeliveryId) {
+        if let Some(running) = self.lock().get(delivery) {
+            running.others.notify_one();
         }
     }
 
@@ -144,11 +154,11 @@ pub fn begin(shared: &Handle, outgoing: Outgoing) -> watch::Receiver<Stage> {
     }
     let (events, receiver) = mpsc::channel(EVENTS_MAX);
     let (progress, stages) = watch::channel(Stage::default());
-    let delivery = outgoing.delivery;
+    let (delivery, others) = (outgoing.delivery, Arc::new(Notify::new()));
     let task = tokio::spawn({
-        let (shared, progress) = (shared.clone(), progress.clone());
+        let (shared, progress, others) = (shared.clone(), progress.clone(), Arc::clone(&others));
         async move {
-            driver::run(&shared, outgoing, receiver, progress.clone()).await;
+            driver::run(&shared, outgoing, receiver, progress.clone(), others).await;
             // Unless it was cancelled just then, and another one began.
             let mut running = shared.offers.lock();
             if running.get(&delivery).is_some_and(|on_list| on_list.progress.same_channel(&progress)) {
@@ -157,7 +167,7 @@ pub fn begin(shared: &Handle, outgoing: Outgoing) -> watch::Receiver<Stage> {
         }
     });
     // The task waits for this lock before it can take itself off the list.
-    running.insert(delivery, Running { events, progress, task: task.abort_handle() });
+    running.insert(delivery, Running { events, progress, others, task: task.abort_handle() });
     stages
 }
 
@@ -226,6 +236,9 @@ pub async fn receipted(shared: &Handle, receipt: &Signed<Receipt>, peer: &PeerId
         Ok(_) => {
             tracing::info!(%delivery, store = %peer, "receipted, released");
             shared.offers.tell(&delivery, Event::Released);
+            for other in tell::others(shared, &outgoing).await {
+                shared.offers.tell_of_others(&other.delivery);
+            }
             Response::Released
         }
         Err(error) => {
@@ -278,7 +291,7 @@ mod tests {
     async fn the_end_is_told_however_much_was_not_looked_at_yet() {
         let (events, mut told) = mpsc::channel(EVENTS_MAX);
         let task = tokio::spawn(async {}).abort_handle();
-        let running = Running { events, progress: watch::Sender::default(), task };
+        let running = Running { events, progress: watch::Sender::default(), others: Arc::default(), task };
         for event in [Event::Progress, Event::Wanted].into_iter().cycle().take(3 * EVENTS_MAX) {
             running.tell(event);
         }

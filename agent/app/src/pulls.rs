@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lighter_protocol::pull::{NotAdmitted, Own, SourceView, Standing};
-use lighter_protocol::wire::{LaterReason, Offer, Response};
+use lighter_protocol::wire::{LaterReason, Offer, Response, Sources};
 use lighter_protocol::{DeliveryId, PeerId};
 use lighter_transport::Responder;
 use lighter_transport::limiter::Class;
@@ -29,7 +29,8 @@ use crate::limits::{
     HELD_LATER_S, HOSTED_PULLS_MAX, PULL_EVENTS_MAX, PULL_SHOW_TIME_MAX, PULLS_MAX, STRANGER_PULLS_MAX,
 };
 use crate::shared::{Handle, now};
-use driver::{Event, Offered};
+use crate::sharing::Share;
+use driver::{Event, Offered, ToldSources};
 pub use push::pushed;
 use waits::{Wait, Waits};
 
@@ -133,6 +134,25 @@ pub async fn offered(shared: &Handle, offer: Offer, pushes: bool, responder: Res
         Err(refusal) => refusal,
     };
     links::refuse(refusal, responder).await;
+}
+
+/// A sender says who else has what it offers (SPEC D3): that goes to the delivery's task, which answers it.
+pub async fn told_sources(shared: &Handle, sources: Sources, responder: Responder) {
+    let takes_part = shared.share() != Share::Off && !shared.hosted.is_on();
+    let pull = {
+        let running = shared.pulls.lock();
+        running.get(&sources.delivery).filter(|_| takes_part).map(|pull| pull.events.clone())
+    };
+    let Some(pull) = pull else {
+        let _ = responder.respond(&Response::Refused).await;
+        return;
+    };
+    let told = Event::Sources(Box::new(ToldSources { sharings: sources.sharings, responder }));
+    if let Err(error) = pull.try_send(told)
+        && let Event::Sources(told) = error.into_inner()
+    {
+        let _ = told.responder.respond(&Response::Later(LATER_S)).await;
+    }
 }
 
 fn admit(shared: &Handle, offer: &Offer, peer: &PeerId) -> Result<Standing, NotAdmitted> {

@@ -41,6 +41,7 @@ use crate::limits::{
 };
 use crate::offers::{self, Attempt, Stage};
 use crate::shared::Handle;
+use crate::sharing;
 use compose::Draft;
 pub use identity::{FileFacts, Identity, Sameness};
 use mail::{Content, Fate};
@@ -226,7 +227,8 @@ pub async fn run_same(
     };
     let recipients = recipients.into_iter().filter(|recipient| !same.done.contains(recipient)).collect();
     let (identity, wanted) = (same.identity, request.wanted);
-    let sending = Arc::new(Sending { shared, smtp, draft, identity, wanted, events });
+    let shown = draft.shown();
+    let sending = Arc::new(Sending { shared, smtp, draft, identity, shown, wanted, events });
     sending.run(recipients).await;
     Ok(())
 }
@@ -237,6 +239,8 @@ struct Sending {
     smtp: SmtpConfig,
     draft: Draft,
     identity: Identity,
+    /// Whom its header shows.
+    shown: BTreeSet<Mailbox>,
     wanted: Wanted,
     events: mpsc::Sender<SendEvent>,
 }
@@ -530,10 +534,12 @@ impl Sending {
         if !matches!(known, Ok(None)) {
             return Err("an earlier try of it did not get to their store".to_owned());
         }
-        self.put(delivery, recipient, store, spooled, life).await
+        let share = self.shared.config.send.share;
+        let is_shown = sharing::shown::may_share(&self.shown, recipient, share);
+        self.put(delivery, recipient, store, spooled, life, is_shown).await
     }
 
-    /// Puts a delivery of this number on record.
+    /// Puts a delivery of this number on record; `is_shown`: with the recipient as one who may share it.
     async fn put(
         &self,
         delivery: DeliveryId,
@@ -541,6 +547,7 @@ impl Sending {
         store: PeerId,
         spooled: &Spooled,
         life: Duration,
+        is_shown: bool,
     ) -> Result<Outgoing, String> {
         let now = UnixTime::now();
         let outgoing = Outgoing {
@@ -557,7 +564,11 @@ impl Sending {
             state: OutgoingState::Preparing,
         };
         let recorded = outgoing.clone();
-        let put = self.shared.blocking(move |store| store.put_outgoing(&recorded)).await;
+        let put = self.shared.blocking(move |store| match is_shown {
+            true => store.put_outgoing_shown(&recorded),
+            false => store.put_outgoing(&recorded),
+        });
+        let put = put.await;
         put.map_err(|error| format!("it could not be recorded: {error}"))?;
         Ok(outgoing)
     }
@@ -624,7 +635,7 @@ impl Sending {
         record: &StoreRecord,
         spooled: &Spooled,
     ) -> Result<drops::Left, String> {
-        let outgoing = self.put(delivery, recipient, record.peer, spooled, OUTGOING_LIFE).await?;
+        let outgoing = self.put(delivery, recipient, record.peer, spooled, OUTGOING_LIFE, false).await?;
         drops::leave(&self.shared, &outgoing, record).await.map_err(|why| why.to_string())
     }
 

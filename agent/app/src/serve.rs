@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bao_tree::io::outboard::PreOrderOutboard;
 use lighter_protocol::blob;
 use lighter_protocol::offer::Delivery;
-use lighter_protocol::wire::{Get, Have, Request, Response};
+use lighter_protocol::wire::{Get, GetShared, Have, Request, Response};
 use lighter_protocol::{BlobId, PeerId, UnixTime};
 use lighter_store::{BlobFiles, StoreError};
 use lighter_transport::limiter::{Rate, Transfer, Turns};
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::guest;
 use crate::limits::{HELD_LATER_S, REQUESTS_PER_CONNECTION_MAX, SERVES_MAX};
 use crate::shared::{self, Handle};
-use crate::{hosted, offers, pulls, ways};
+use crate::{hosted, offers, pulls, sharing, ways};
 
 /// Seconds after which somebody whom this agent cannot answer now is asked to come back.
 const LATER_S: u32 = 10;
@@ -70,6 +70,8 @@ async fn answer(shared: &Handle, request: Request, responder: Responder) {
         Request::PushOffer(offer) => return pulls::offered(shared, offer, true, responder).await,
         Request::Push(push) => return pulls::pushed(shared, push, responder).await,
         Request::Get(get) => return serve(shared, get, responder).await,
+        Request::GetShared(asked) => return serve_shared(shared, asked, responder).await,
+        Request::Sources(sources) => return pulls::told_sources(shared, sources, responder).await,
         Request::Have(have) => self::have(shared, have, &peer).await,
         Request::Receipt(receipt) => offers::receipted(shared, &receipt, &peer).await,
         Request::Knock(knock) => ways::knock::knocked(shared, &knock, peer),
@@ -132,6 +134,25 @@ async fn serve(shared: &Handle, get: Get, responder: Responder) {
         let _ = responder.respond(&Response::Refused).await;
         return;
     };
+    send(shared, get, (files, transfer), responder).await;
+}
+
+/// The same for another recipient of the same message, at its sender's word (SPEC D3).
+async fn serve_shared(shared: &Handle, asked: GetShared, responder: Responder) {
+    let Some(readable) = sharing::give::readable(shared, &asked, responder.peer()).await else {
+        let _ = responder.respond(&Response::Refused).await;
+        return;
+    };
+    let Ok(_permit) = shared.shared_serves.try_acquire() else {
+        let _ = responder.respond(&Response::Later(LATER_S)).await;
+        return;
+    };
+    send(shared, asked.get, readable, responder).await;
+}
+
+/// The verified stream, when it is its turn.
+async fn send(shared: &Handle, get: Get, readable: (BlobFiles, Transfer), responder: Responder) {
+    let (peer, (files, transfer)) = (responder.peer(), readable);
     let turns = shared.guest.up.transfer(transfer);
     if turns.is_held() {
         let _ = responder.respond(&Response::Later(HELD_LATER_S)).await;

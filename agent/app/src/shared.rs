@@ -19,12 +19,16 @@ use crate::drops::Drops;
 use crate::finding::Speakers;
 use crate::guest::Guest;
 use crate::hosted::Hosted;
-use crate::limits::{HOSTED_SERVES_MAX, OFFERS_MAX, OUTGOING_OFFERS_MAX, OUTGOING_SERVES_MAX, SERVES_MAX};
+use crate::limits::{
+    HOSTED_SERVES_MAX, OFFERS_MAX, OUTGOING_OFFERS_MAX, OUTGOING_SERVES_MAX, SEEKING_MAX, SERVES_MAX,
+    SHARED_SERVES_MAX,
+};
 use crate::links::Links;
 use crate::offers::Offers;
 use crate::outbox::status::OutboxStatus;
 use crate::port_mapping::PortMappingStatus;
 use crate::pulls::Pulls;
+use crate::sharing::Share;
 use crate::submission::status::SubmissionStatus;
 use crate::ways::Ways;
 
@@ -78,11 +82,17 @@ pub struct Shared {
     pub hosted: Hosted,
     /// Streams that may be served at a time.
     pub serves: Semaphore,
+    /// Of these, streams that are served to other recipients of a message.
+    pub shared_serves: Semaphore,
+    /// Other recipients of a message that are looked for at a time.
+    pub seeking: Semaphore,
     /// Offers that may be made at a time.
     pub offering: Semaphore,
     /// Set when the agent is to stop.
     pub stop: CancellationToken,
     door: Mutex<Door>,
+    /// With whom attachments are shared, as the configuration says now.
+    share: RwLock<Share>,
     /// The own location server's key: the one of the configuration, or the one that took its place.
     location_key: RwLock<PeerId>,
 }
@@ -126,6 +136,7 @@ impl Shared {
         let pulls = Pulls::new(config.store.accept_push);
         Arc::new(Self {
             location_key: RwLock::new(config.location.peer),
+            share: RwLock::new(config.store.share),
             finder,
             speakers: Speakers::default(),
             guest,
@@ -148,6 +159,8 @@ impl Shared {
             submission: watch::Sender::default(),
             hosted,
             serves: Semaphore::new(serves),
+            shared_serves: Semaphore::new(SHARED_SERVES_MAX),
+            seeking: Semaphore::new(SEEKING_MAX),
             offering: Semaphore::new(offers),
             stop: CancellationToken::new(),
             door: Mutex::new(door),
@@ -167,6 +180,16 @@ impl Shared {
     /// The location server has another key, which the one of before led to.
     pub fn follow_location(&self, key: PeerId) {
         *self.location_key.write().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
+    /// With which other recipients of a message this store shares its attachments now.
+    pub fn share(&self) -> Share {
+        *self.share.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The configuration says so from now on.
+    pub fn change_share(&self, share: Share) {
+        *self.share.write().unwrap_or_else(PoisonError::into_inner) = share;
     }
 
     /// The session with the location server, if there is one now.

@@ -154,7 +154,8 @@ pub struct PullSource {
     /// Its key.
     #[serde(with = "ids::text")]
     pub peer: PeerId,
-    /// `sender`, `relay` (of the own domain) or `device` (another one of this user's).
+    /// `sender`, `relay` (of the own domain), `device` (another one of this user's) or `recipient` (another one of the same
+    /// message).
     pub kind: String,
     /// `asked`; `resting`: it asked for a pause; `stalled`: nothing comes, and others are asked; `wrong`: what it sent did
     /// not verify, and it is not asked again; `gone`.
@@ -177,6 +178,7 @@ impl PullSource {
             Role::Holder if is_own_relay => "relay",
             Role::Holder => "sender",
             Role::Device => "device",
+            Role::Recipient => "recipient",
         };
         let state = match view.state {
             SourceState::Asked => "asked",

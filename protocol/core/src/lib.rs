@@ -6,7 +6,7 @@
 //!
 //! The story in order: [`ids`] name things; [`mailbox`] names people; [`signed`] makes a statement that cannot be
 //! forged; [`registration`], [`attestation`], [`introduction`],
-//! [`sealing_key`] and [`receipt`] are those statements; [`wire`] holds
+//! [`sealing_key`], [`receipt`] and [`sharing`] are those statements; [`wire`] holds
 //! the messages that peers exchange and the bounded codec they travel in; [`blob`] says which bytes are verified and which
 //! are missing. Two machines take a delivery from offer to receipt: [`offer`] for the holder, [`pull`] for the store; a
 //! holder that pushes has [`push`] beside it.
@@ -25,6 +25,7 @@ pub mod push;
 pub mod receipt;
 pub mod registration;
 pub mod sealing_key;
+pub mod sharing;
 pub mod signed;
 pub mod ticket;
 pub mod time;
@@ -41,6 +42,7 @@ pub use mailbox::Mailbox;
 pub use receipt::{Expected, Receipt, ReceiptError, Releaser, VerifiedReceipt};
 pub use registration::{Registration, RegistrationError};
 pub use sealing_key::{SealingKey, SealingKeyError};
+pub use sharing::{Sharing, SharingError};
 pub use signed::{Signed, SignedError, Statement};
 pub use ticket::{Ticket, TicketHash, TicketKey};
 pub use time::{Day, Now, UnixTime};

@@ -61,6 +61,14 @@ pub const PUSH_ANSWER_MESSAGE_LEN_MAX: usize =
 /// Bytes of an encoded `Drop`: an id and a size for each blob, the recipient and an introduction.
 pub const DROP_MESSAGE_LEN_MAX: usize =
     (OFFER_BLOBS_MAX + 1) * 40 + STATEMENT_MESSAGE_LEN_MAX + LOCAL_PART_LEN_MAX + DOMAIN_LEN_MAX + 64;
+/// Sharings in one `Sources`, and that a store uses for one delivery: more sources than are asked at a time.
+pub const SHARINGS_MAX: usize = SOURCES_MAX;
+/// Bytes of a sharing's payload: two mailboxes with their `@` and lengths, two PeerIds, the delivery, the time.
+pub const SHARING_LEN_MAX: usize = 2 * (LOCAL_PART_LEN_MAX + 1 + DOMAIN_LEN_MAX + 2) + 2 * 39 + 16 + 10;
+/// Bytes of an encoded `Sources`: its sharings, the delivery.
+pub const SOURCES_MESSAGE_LEN_MAX: usize = SHARINGS_MAX * (SHARING_LEN_MAX + SIGNATURE_LEN + 4) + 64;
+/// Bytes of an encoded `GetShared`: a `Get` and a sharing.
+pub const GET_SHARED_MESSAGE_LEN_MAX: usize = GET_MESSAGE_LEN_MAX + SHARING_LEN_MAX + SIGNATURE_LEN + 4;
 /// Bytes of any other encoded message: a tag and a number, or an id.
 pub const SMALL_MESSAGE_LEN_MAX: usize = 64;
 /// Bytes of an Ed25519 signature (RFC 8032 §5.1.6).
@@ -72,6 +80,8 @@ pub const RETRIEVAL_URL_LEN_MAX: usize = 270;
 pub const ATTESTATION_LIFE_MAX: Duration = Duration::from_hours(24);
 /// An introduction lives at most this long (DESIGN §4).
 pub const INTRODUCTION_LIFE_MAX: Duration = Duration::from_mins(10);
+/// A sharing lives at most this long: as an attestation does. The sender makes another one as long as it offers.
+pub const SHARING_LIFE_MAX: Duration = Duration::from_hours(24);
 /// How far the clocks of a domain's servers and stores may be apart where an attestation is judged (DESIGN §3 rule 9
 /// stands still beyond the same hour).
 pub const CLOCK_GRACE: Duration = Duration::from_hours(1);
@@ -145,6 +155,10 @@ const _: () =
 const _: () = assert!(DROP_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX);
 const _: () = assert!(
     PUSH_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX && PUSH_ANSWER_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX
+);
+const _: () = assert!(SHARING_LEN_MAX <= STATEMENT_LEN_MAX && SHARINGS_MAX < PULL_SOURCES_MAX);
+const _: () = assert!(
+    SOURCES_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX && GET_SHARED_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX
 );
 const _: () = assert!(OFFER_BLOBS_MAX < PUSH_ANSWER_RANGES_MAX && PUSH_PARTS_MAX <= GET_RANGES_MAX);
 const _: () = assert!(INTRODUCTION_CLOCK_GRACE.as_secs() < INTRODUCTION_LIFE_MAX.as_secs());

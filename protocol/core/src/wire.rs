@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use crate::{Attestation, BlobId, DeliveryId, Introduction, Mailbox, Receipt, Signed, UnixTime};
+use crate::{Attestation, BlobId, DeliveryId, Introduction, Mailbox, Receipt, Sharing, Signed, UnixTime};
 
 /// The protocol's name in the TLS handshake (RFC 7301).
 pub const ALPN: &[u8] = b"lighter/1";
@@ -58,6 +58,12 @@ pub enum Request {
     PushOffer(Offer),
     /// Here are these ranges: the verified stream of each part follows at once, one behind the other.
     Push(Push),
+    /// From who offered a delivery: these other recipients of the same message have it, and you may ask them for it.
+    /// Answered [`Response::Noted`], whether they are asked or not.
+    Sources(Sources),
+    /// Send me these ranges of this blob of your delivery: who offered it to you says that I may. Answered as a
+    /// [`Request::Get`].
+    GetShared(GetShared),
 }
 
 /// What the other side answers.
@@ -96,6 +102,8 @@ pub enum Response {
     PushAnswer(PushAnswer),
     /// To [`Request::Push`]: all of it has come, verified. That it is durable only a receipt says.
     Pushed,
+    /// To [`Request::Sources`]: it is known now.
+    Noted,
 }
 
 /// Names a delivery or a blob that the store may have.
@@ -217,6 +225,25 @@ pub struct Push {
     /// What follows, in this order. At least one part, at most [`crate::limits::PUSH_PARTS_MAX`], and at most
     /// [`crate::limits::GET_RANGES_MAX`] ranges in all.
     pub parts: Vec<PushPart>,
+}
+
+/// Other recipients of the same message have it, and may be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    /// The delivery that was offered to the one who is told this.
+    pub delivery: DeliveryId,
+    /// Who may be asked: the statements that they are to be shown. At least one, at most
+    /// [`crate::limits::SHARINGS_MAX`].
+    pub sharings: Vec<Signed<Sharing>>,
+}
+
+/// Send me what another one's delivery holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetShared {
+    /// Of the delivery that the sharing names: the giver's. Its attestation is the asker's own, for the taker's mailbox.
+    pub get: Get,
+    /// The right to read.
+    pub sharing: Signed<Sharing>,
 }
 
 /// I am online; is anything waiting? (DESIGN §6)

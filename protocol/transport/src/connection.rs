@@ -323,7 +323,8 @@ fn answers(request: &Request, response: &Response) -> bool {
         }
         (Request::Ping, Response::Pong)
         | (Request::Have(_), Response::Have(_))
-        | (Request::Get(_), Response::Data { .. })
+        | (Request::Get(_) | Request::GetShared(_), Response::Data { .. })
+        | (Request::Sources(_), Response::Noted)
         | (Request::Receipt(_), Response::Released)
         | (Request::Waiting(_), Response::Waiting(_))
         | (Request::Meet(_), Response::Met(_))

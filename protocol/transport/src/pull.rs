@@ -40,8 +40,8 @@ use bao_tree::TreeNode;
 use bytes::Bytes;
 use lighter_protocol::blob::{self, RangeSet};
 use lighter_protocol::limits::GET_RANGES_MAX;
-use lighter_protocol::wire::{Get, Request, Response, WireError};
-use lighter_protocol::{Attestation, BlobId, DeliveryId, Signed};
+use lighter_protocol::wire::{Get, GetShared, Request, Response, WireError};
+use lighter_protocol::{Attestation, BlobId, DeliveryId, Sharing, Signed};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -160,6 +160,8 @@ pub struct Pull {
     pub missing: RangeSet,
     /// For whom the delivery was not offered to (a user's further device): its attestation.
     pub attestation: Option<Signed<Attestation>>,
+    /// For another recipient of the same message, whose delivery it is: the sender's word that it may be read.
+    pub sharing: Option<Signed<Sharing>>,
     /// How many streams to use at most.
     pub streams: usize,
     /// For who looks on.
@@ -179,6 +181,7 @@ impl Pull {
             size,
             missing,
             attestation: None,
+            sharing: None,
             streams: PULL_STREAMS_MAX,
             gauge,
             turns: None,
@@ -353,9 +356,13 @@ impl<S: VerifiedSink> Stream<S> {
         };
         let asked = get.ranges.iter().map(|(start, end)| end - start).sum();
         let mut verifier = Verifier::new(get.blob, self.pull.size, &get.ranges);
+        let request = match self.pull.sharing.clone() {
+            Some(sharing) => Request::GetShared(GetShared { get, sharing }),
+            None => Request::Get(get),
+        };
         let asking = tokio::select! {
             biased;
-            asking = timeout(patience.response, ask(self.connection.quic(), get)) => asking,
+            asking = timeout(patience.response, ask(self.connection.quic(), request)) => asking,
             _ = self.stopped.wait_for(|stop| *stop) => {
                 return Err(PeerError::GaveUp(GiveUp::Cancelled).into());
             }
@@ -388,10 +395,10 @@ impl<S: VerifiedSink> Stream<S> {
 /// Asks for ranges: the stream, the answer, and what of the verified stream came with it.
 async fn ask(
     quic: &quinn::Connection,
-    get: Get,
+    request: Request,
 ) -> Result<(quinn::RecvStream, Response, Bytes), ExchangeError> {
     let (mut send, mut recv) = quic.open_bi().await.map_err(PeerError::from)?;
-    message::write_last(&mut send, &Request::Get(get)).await?;
+    message::write_last(&mut send, &request).await?;
     let (response, rest) = message::read_first(&mut recv).await?;
     Ok((recv, response, rest))
 }

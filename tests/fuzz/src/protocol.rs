@@ -3,12 +3,13 @@
 use lighter_protocol::blob::RangeSet;
 use lighter_protocol::limits::BLOB_SIZE_MAX;
 use lighter_protocol::wire::{
-    Answer, Decoder, DropAnswer, DropState, Get, Have, Knock, LaterReason, Meet, Message, NewDrop, Offer,
-    OfferedBlob, Push, PushAnswer, PushPart, Request, Response, SealedBlob, Waiting, decode, encode,
+    Answer, Decoder, DropAnswer, DropState, Get, GetShared, Have, Knock, LaterReason, Meet, Message, NewDrop,
+    Offer, OfferedBlob, Push, PushAnswer, PushPart, Request, Response, SealedBlob, Sources, Waiting, decode,
+    encode,
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Keypair, Mailbox, PeerId, Receipt, Registration,
-    RelayRecord, SealingKey, Signed, Statement, Ticket, TicketKey, UnixTime,
+    RelayRecord, SealingKey, Sharing, Signed, Statement, Ticket, TicketKey, UnixTime,
 };
 use lighter_sealing::{ContentKey, Envelope, Part, SealingSecret, Table};
 
@@ -76,6 +77,7 @@ pub fn signed_statement(data: &[u8]) {
     statement::<Introduction>(data);
     statement::<Receipt>(data);
     statement::<SealingKey>(data);
+    statement::<Sharing>(data);
 }
 
 fn statement<T: Statement>(data: &[u8]) {
@@ -224,6 +226,17 @@ fn receipt() -> Receipt {
     }
 }
 
+fn sharing() -> Sharing {
+    Sharing {
+        delivery: DeliveryId([3; 16]),
+        giver: bob(),
+        giver_store: peer(),
+        taker: "ann@b.example".parse().expect("a mailbox"),
+        taker_store: Keypair::ed25519_from_bytes([2; 32]).expect("a key").public().to_peer_id(),
+        expires: UnixTime(1_800_000_000),
+    }
+}
+
 fn frame<M: Message>(message: &M) -> Vec<u8> {
     encode(message).expect("a seed is within its limits")
 }
@@ -272,7 +285,9 @@ fn request_seeds() -> Vec<Vec<u8>> {
         Request::Offer(offer.clone()),
         Request::PushOffer(offer),
         Request::Push(Push { delivery: DeliveryId([3; 16]), parts: push_parts() }),
-        Request::Get(get),
+        Request::Get(get.clone()),
+        Request::GetShared(GetShared { get, sharing: signed(&sharing()) }),
+        Request::Sources(Sources { delivery: DeliveryId([4; 16]), sharings: vec![signed(&sharing()); 3] }),
         Request::Receipt(signed(&receipt())),
         Request::Waiting(Waiting { attestation: signed(&attestation()) }),
         Request::Drop(new_drop),
@@ -310,6 +325,7 @@ fn response_seeds() -> Vec<Vec<u8>> {
         Response::DropState(DropState::Receipted(signed(&receipt()))),
         Response::Met(([192, 0, 2, 1], 4433).into()),
         Response::Coming,
+        Response::Noted,
     ]
     .iter()
     .map(frame)
@@ -325,6 +341,7 @@ fn statement_seeds() -> Vec<Vec<u8>> {
         signed(&introduction()).to_bytes(),
         signed(&receipt()).to_bytes(),
         signed(&sealing_key()).to_bytes(),
+        signed(&sharing()).to_bytes(),
     ]
 }
 

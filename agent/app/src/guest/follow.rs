@@ -48,6 +48,7 @@ fn apply(shared: &Handle, config: Config) {
         shared.store.change_settings(now);
         shared.guest.there_is_room();
     }
+    shared.change_share(config.store.share);
     shared.pulls.takes_pushes.store(config.store.accept_push, Ordering::Relaxed);
     if config.hosted.is_some() {
         shared.hosted.configure(config.hosted);

@@ -1,6 +1,7 @@
 //! One outgoing delivery's task: finds the recipient's store, offers, and waits for the receipt; again, with growing
 //! waits, for as long as the delivery lives.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lighter_protocol::offer::{Command, GiveUp, Offering, State};
@@ -10,7 +11,7 @@ use lighter_store::{Outgoing, OutgoingState, StoreError};
 use lighter_transport::Connection;
 use lighter_transport::location::Presence;
 use rand::RngExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
@@ -21,6 +22,7 @@ use crate::limits::{QUIET_LOOK_INTERVAL, SILENCE_LOOK_INTERVAL};
 use crate::links::close_when_silent;
 use crate::serve;
 use crate::shared::{Handle, now};
+use crate::sharing::tell;
 use crate::ways::{self, NotFound, Reached};
 
 /// Where an outgoing delivery is.
@@ -64,6 +66,7 @@ pub(super) async fn run(
     outgoing: Outgoing,
     mut events: mpsc::Receiver<Event>,
     progress: watch::Sender<Stage>,
+    others: Arc<Notify>,
 ) {
     // A receipt that came before it was on that list is on record, and no other one comes.
     if is_released(shared, outgoing.delivery).await {
@@ -78,6 +81,8 @@ pub(super) async fn run(
         progress,
         link: None,
         pushing: None,
+        others,
+        telling: None,
         deadline: None,
         refused: None,
     };
@@ -157,6 +162,9 @@ struct Driver<'a> {
     link: Option<Link>,
     /// What is pushed on it.
     pushing: Option<AbortOnDropHandle<()>>,
+    /// Wakes whoever tells the store of others who have it; and that task, on this connection.
+    others: Arc<Notify>,
+    telling: Option<AbortOnDropHandle<()>>,
     deadline: Option<Instant>,
     /// The store said that it will never take it.
     refused: Option<NoReason>,
@@ -240,7 +248,10 @@ impl Driver<'_> {
                         None => self.machine.handle_lost(now()),
                     };
                     match self.machine.state() {
-                        State::Pulling { .. } => self.stage(Attempt::Pulling),
+                        State::Pulling { .. } => {
+                            self.stage(Attempt::Pulling);
+                            self.tell_of_others(&connection);
+                        }
                         // Who waits for the first answer need not wait for the next try.
                         State::Backoff { .. } => {
                             self.stage(Attempt::Waiting {
@@ -255,7 +266,7 @@ impl Driver<'_> {
                     if let GiveUp::No(reason) = reason {
                         self.refused = Some(reason);
                     }
-                    (self.link, self.pushing) = (None, None);
+                    (self.link, self.pushing, self.telling) = (None, None, None);
                     return Outcome::GivenUp;
                 }
                 Command::Wait(until) => {
@@ -310,7 +321,7 @@ impl Driver<'_> {
 
     /// How it stands when nothing more comes of this connection.
     fn end(&mut self, events: &mut mpsc::Receiver<Event>) -> Outcome {
-        (self.deadline, self.pushing) = (None, None);
+        (self.deadline, self.pushing, self.telling) = (None, None, None);
         // The receipt may have come just before the connection went.
         while let Ok(event) = events.try_recv() {
             if matches!(event, Event::Released) {
@@ -350,6 +361,18 @@ impl Driver<'_> {
             let pushing = push::run(self.shared.clone(), connection.clone(), facts, answer.wanted);
             self.pushing = Some(AbortOnDropHandle::new(tokio::spawn(pushing)));
         }
+    }
+
+    /// Tells the store who else has it, now and when others do (SPEC D3).
+    fn tell_of_others(&mut self, connection: &Connection) {
+        if self.telling.is_some() {
+            self.others.notify_one();
+            return;
+        }
+        let (shared, outgoing, others) =
+            (self.shared.clone(), self.outgoing.clone(), Arc::clone(&self.others));
+        let telling = tell::run(shared, connection.clone(), outgoing, others);
+        self.telling = Some(AbortOnDropHandle::new(tokio::spawn(telling)));
     }
 
     /// Why it is not offered any more.

@@ -16,6 +16,7 @@ use super::known::{Known, look_as};
 use super::links::refuse;
 use super::{LATER_S, push};
 use crate::shared::{Handle, now};
+use crate::sharing::take::Givers;
 
 /// Pulls what is offered, until nothing is to be done for it any more.
 pub(super) async fn pull(
@@ -98,6 +99,7 @@ pub(super) async fn pull(
         responders: HashMap::from([(from, responder)]),
         holders: HashMap::new(),
         dialled: Vec::new(),
+        givers: Givers::default(),
         partials: HashMap::new(),
         finisher: finisher.queue(),
         deadline: None,

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use lighter_protocol::pull::{Command, Pull, SourceView, Standing, StreamEnd, StreamId};
 use lighter_protocol::wire::{Offer, PushAnswer, Request, Response};
-use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Signed};
+use lighter_protocol::{BlobId, DeliveryId, PeerId, Receipt, Sharing, Signed};
 use lighter_store::{Partial, StoreError};
 use lighter_transport::limiter::{Allowance, Turns};
 use lighter_transport::{Connection, Responder};
@@ -21,9 +21,10 @@ use super::begin;
 use super::finisher::FinisherQueue;
 use super::push::Arrived;
 use super::settle::settle;
-use super::streams::Stream;
+use super::streams::{Right, Stream};
 use crate::guest::{self, decide::Verdict};
 use crate::shared::{Handle, now};
+use crate::sharing::take::Givers;
 use crate::sources::Found;
 
 /// An offer that the door let in.
@@ -33,6 +34,13 @@ pub(super) struct Offered {
     /// The holder would push.
     pub(super) pushes: bool,
     pub(super) standing: Standing,
+    pub(super) responder: Responder,
+}
+
+/// What a sender says of others who have it.
+#[derive(Debug)]
+pub(super) struct ToldSources {
+    pub(super) sharings: Vec<Signed<Sharing>>,
     pub(super) responder: Responder,
 }
 
@@ -51,6 +59,8 @@ pub(super) enum Event {
     Lost(PeerId),
     /// Somebody else may have it, too.
     Source(Found),
+    /// A sender says that others have it, too.
+    Sources(Box<ToldSources>),
     /// Somebody wants to see who brings what.
     Show(oneshot::Sender<Vec<SourceView>>),
     /// A blob was read again.
@@ -114,6 +124,8 @@ pub(super) struct Driver<'a> {
     pub(super) holders: HashMap<PeerId, Connection>,
     /// Connections that were opened for this pull, and end with it.
     pub(super) dialled: Vec<Connection>,
+    /// Other recipients of the message who may be asked.
+    pub(super) givers: Givers,
     pub(super) partials: HashMap<BlobId, (Arc<Partial>, Arc<AtomicBool>)>,
     pub(super) finisher: FinisherQueue,
     pub(super) deadline: Option<Instant>,
@@ -219,6 +231,10 @@ impl Driver<'_> {
                 self.machine.handle_lost(&peer, now())
             }
             Event::Source(found) => self.found(found),
+            Event::Sources(told) => {
+                self.told_sources(*told);
+                Vec::new()
+            }
             Event::Show(to) => {
                 let _ = to.send(self.machine.sources());
                 Vec::new()
@@ -241,12 +257,13 @@ impl Driver<'_> {
             }
             Command::Reread { blob, size } => self.reread(blob, size),
             Command::Get { stream, from, blob, size, ranges } => {
+                let Right { delivery, attestation, sharing } = self.right_to_ask(&from);
                 let pull = lighter_transport::pull::Pull {
                     streams: 1,
-                    attestation: self.attestation_for(&from),
+                    attestation,
+                    sharing,
                     turns: Some(self.turns(blob)),
-                    ..lighter_transport::pull::Pull::of(self.machine.offer().delivery, blob, size)
-                        .missing(ranges)
+                    ..lighter_transport::pull::Pull::of(delivery, blob, size).missing(ranges)
                 };
                 self.get(stream, from, pull).await;
             }

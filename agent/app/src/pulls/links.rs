@@ -2,16 +2,17 @@
 //! a holder comes back on another one.
 
 use lighter_protocol::PeerId;
-use lighter_protocol::pull::{Command, NotAdmitted, Role, StreamId};
+use lighter_protocol::pull::{Command, NotAdmitted, Role, SourceState, StreamId};
 use lighter_protocol::wire::Response;
 use lighter_transport::{Connection, Responder};
 use tokio::sync::mpsc;
 
-use super::driver::{Driver, Event, Offered};
+use super::driver::{Driver, Event, Offered, ToldSources};
 use super::push;
 use super::streams::Stream;
 use crate::limits::PULL_EVENTS_MAX;
 use crate::shared::now;
+use crate::sharing::{self, take};
 use crate::sources::{self, Found};
 
 impl Driver<'_> {
@@ -84,12 +85,43 @@ impl Driver<'_> {
         let Found { role, connection } = found;
         let peer = connection.peer();
         tracing::info!(delivery = %self.machine.offer().delivery, source = %peer, ?role, "a further source");
-        if role == Role::Device {
+        if matches!(role, Role::Device | Role::Recipient) {
+            self.dialled.retain(|known| !known.is_closed());
             self.dialled.push(connection.clone());
         }
         self.holders.insert(peer, connection);
         self.watch(peer);
         self.machine.handle_source(peer, role, now())
+    }
+
+    /// Who offers it says who else has it: they are looked for, beside the pull.
+    pub(super) fn told_sources(&mut self, told: ToldSources) {
+        let ToldSources { sharings, responder } = told;
+        let from = responder.peer();
+        let is_holder =
+            self.machine.sources().iter().any(|view| {
+                view.peer == from && view.role == Role::Holder && view.state != SourceState::Wrong
+            });
+        let answer = if is_holder { Response::Noted } else { Response::Refused };
+        self.answering.spawn(async move {
+            let _ = responder.respond(&answer).await;
+        });
+        let (here, all) = self.machine.progress();
+        if !is_holder || !sharing::is_worth(all.saturating_sub(here)) {
+            return;
+        }
+        let (own, mailbox) = (self.shared.identity.peer(), self.machine.offer().mailbox.clone());
+        let taken = self.givers.take(sharings, &from, (&own, &mailbox), self.shared.share(), now().wall);
+        for sharing in taken {
+            let (sender, mut found) = mpsc::channel(1);
+            let events = self.events.clone();
+            self.work.spawn(take::seek(self.shared.clone(), sharing, sender));
+            self.work.spawn(async move {
+                while let Some(found) = found.recv().await {
+                    let _ = events.send(Event::Source(found)).await;
+                }
+            });
+        }
     }
 
     /// Notes the connection that an offer came on.

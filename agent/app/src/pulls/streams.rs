@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use lighter_protocol::pull::{Command, Role, SourceView, StreamEnd, StreamId};
-use lighter_protocol::{Attestation, BlobId, PeerId, Signed, UnixTime};
+use lighter_protocol::pull::{Command, Role, StreamEnd, StreamId};
+use lighter_protocol::{Attestation, BlobId, DeliveryId, PeerId, Sharing, Signed, UnixTime};
 use lighter_store::{Partial, Wanted};
 use lighter_transport::Connection;
 use lighter_transport::error::{GiveUp, Misbehaviour, PeerError};
@@ -36,14 +36,31 @@ pub(super) struct Stream {
     pub(super) is_left: bool,
 }
 
+/// What a source is shown.
+pub(super) struct Right {
+    /// Whose number the source knows: the own delivery, or another recipient's.
+    pub(super) delivery: DeliveryId,
+    pub(super) attestation: Option<Signed<Attestation>>,
+    pub(super) sharing: Option<Signed<Sharing>>,
+}
+
 impl Driver<'_> {
     /// What shows a source that did not offer the delivery to this store that it may be read all the same.
-    pub(super) fn attestation_for(&self, source: &PeerId) -> Option<Signed<Attestation>> {
-        let is_holder = |view: SourceView| view.peer == *source && view.role == Role::Holder;
-        if self.machine.sources().into_iter().any(is_holder) {
-            return None;
+    pub(super) fn right_to_ask(&self, source: &PeerId) -> Right {
+        let offer = self.machine.offer();
+        let views = self.machine.sources();
+        let role = views.iter().find(|view| view.peer == *source).map_or(Role::Holder, |view| view.role);
+        let attestation = || self.shared.attested_for(&offer.mailbox).map(|attested| attested.signed);
+        match (role, self.givers.shown_to(source)) {
+            (Role::Holder, _) => Right { delivery: offer.delivery, attestation: None, sharing: None },
+            (Role::Recipient, Some((signed, sharing))) => Right {
+                delivery: sharing.delivery,
+                // Another domain's giver could not tell whether it is true.
+                attestation: (sharing.giver.domain() == sharing.taker.domain()).then(attestation).flatten(),
+                sharing: Some(signed.clone()),
+            },
+            _ => Right { delivery: offer.delivery, attestation: attestation(), sharing: None },
         }
-        self.shared.attested_for(&self.machine.offer().mailbox).map(|attested| attested.signed)
     }
 
     pub(super) async fn get(&mut self, stream: StreamId, from: PeerId, pull: Pull) {

@@ -1,6 +1,7 @@
 //! A message with files, as MIME, read from the beginning to the end: attachments are encoded while they are read, so
 //! memory does not grow with them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use super::identity::FileFacts;
 use super::made::{Made, MadeReader};
 use super::words::{encoded_words, parameter, quoted_printable};
 use crate::limits::COPY_LEN;
+use crate::sharing;
 
 /// What a message says; the same value always makes the same bytes.
 #[derive(Clone, Debug)]
@@ -61,6 +63,14 @@ impl Draft {
     /// Whether there may be something to take out of it.
     pub(super) fn has_attachments(&self) -> bool {
         self.made.is_some() || !self.files.is_empty()
+    }
+
+    /// Whom its header shows: every recipient sees these. Blocks on the disk.
+    pub(super) fn shown(&self) -> BTreeSet<Mailbox> {
+        match &self.made {
+            Some(made) => made.beginning().map(|it| sharing::shown::of_header(&it)).unwrap_or_default(),
+            None => self.to.iter().chain(&self.cc).cloned().collect(),
+        }
     }
 
     /// The message's bytes.

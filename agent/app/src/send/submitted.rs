@@ -72,7 +72,7 @@ pub(crate) struct Submission {
 impl Submission {
     /// Attachments may wait here for a store that cannot be reached where the configuration says so, and only if the agent
     /// could mail the message whole in the end: `needs_password` says that it could not.
-    pub(crate) fn new(
+    pub(crate) async fn new(
         shared: &Handle,
         smtp: SmtpConfig,
         message: Submitted,
@@ -84,7 +84,10 @@ impl Submission {
         let (events, told) = mpsc::channel(EVENTS_MAX);
         tokio::spawn(tell(told));
         let draft = Draft::made(message.from, message.made);
-        Self { sending: Arc::new(Sending { shared: shared.clone(), smtp, draft, identity, wanted, events }) }
+        let of = draft.clone();
+        let shown = shared.blocking(move |_| of.shown()).await;
+        let shared = shared.clone();
+        Self { sending: Arc::new(Sending { shared, smtp, draft, identity, shown, wanted, events }) }
     }
 
     /// Offers to the stores of `recipients`. None: nobody's store takes it, and all of it goes by mail (DESIGN §3 rule 5).

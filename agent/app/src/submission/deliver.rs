@@ -161,7 +161,7 @@ impl Run<'_> {
         let (smtp, identity) = (self.settings.smtp.clone(), self.record.identity.clone());
         let submitted = Submitted { from, made: self.made.clone() };
         let needs_password = self.provider.is_authenticated();
-        let submission = Submission::new(self.shared, smtp, submitted, identity, needs_password);
+        let submission = Submission::new(self.shared, smtp, submitted, identity, needs_password).await;
         let mailboxes: BTreeSet<Mailbox> = left.iter().filter_map(mailbox).collect();
         let mailboxes: Vec<Mailbox> = mailboxes.into_iter().collect();
         let mut offered = match timeout(SUBMISSION_DECIDE_TIME_MAX, submission.offer(&mailboxes)).await {

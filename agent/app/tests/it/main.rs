@@ -14,6 +14,7 @@ mod outgoing;
 mod pulls;
 mod pushes;
 mod sends;
+mod sharing;
 mod sources;
 mod submissions;
 mod support;

@@ -20,6 +20,8 @@ pub enum Role {
     Relay,
     /// Another device of the same user: it is only asked.
     Device,
+    /// Another recipient of the same message: it is only asked. One that gives nothing of what it is asked for is left.
+    Recipient,
 }
 
 /// How a source stands.
@@ -230,11 +232,14 @@ impl Sources {
         });
     }
 
-    /// It does not give the blob of this plan. One that offered it does not give anything, then.
+    /// It does not give the blob of this plan. One that offered it does not give anything, then; another recipient may keep
+    /// single blobs to itself, or say no to everything.
     pub(super) fn refused(&mut self, peer: &PeerId, plan: usize) {
         self.change(peer, |source| {
             source.lacks.insert(plan);
-            if source.role == Role::Holder && source.is_left() {
+            source.fruitless += u32::from(source.role == Role::Recipient);
+            let is_over = source.role == Role::Holder || source.fruitless >= FRUITLESS_STREAMS_MAX;
+            if is_over && source.is_left() {
                 source.state = SourceState::Gone;
             }
         });

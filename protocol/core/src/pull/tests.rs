@@ -420,10 +420,12 @@ fn a_stranger_who_joins_a_delivery_does_not_hear_what_is_here() {
 }
 
 #[test]
-fn a_relay_that_helped_hears_of_the_receipt_where_no_holder_is_left_and_a_device_never_does() {
+fn a_relay_that_helped_hears_of_the_receipt_where_no_holder_is_left_and_a_device_or_another_recipient_never_does()
+ {
     let (mut pull, streams) = after_manifest();
     pull.handle_source(peer(SENDER), Role::Relay, now());
     pull.handle_source(peer(MALLORY), Role::Device, now());
+    pull.handle_source(peer(LOCATION), Role::Recipient, now());
     let mut queue = streams;
     let mut synced = false;
     while let Some((stream, _, ranges)) = queue.pop() {
@@ -438,6 +440,29 @@ fn a_relay_that_helped_hears_of_the_receipt_where_no_holder_is_left_and_a_device
     assert_eq!(pull.handle_lost(&peer(RELAY), now()), [send(peer(SENDER))]);
     assert_eq!(pull.clone().handle_released(&peer(SENDER)), [Command::Stop(Stop::Done)]);
     assert_eq!(pull.handle_lost(&peer(SENDER), now()), [Command::Stop(Stop::Unheard)]);
+}
+
+// SPEC: D3
+#[test]
+fn another_recipient_that_says_no_to_everything_is_left() {
+    let blobs = (1..=20).map(|number| blob(number, 5_000)).collect();
+    let offer = Offer { blobs, ..offer() };
+    let (mut pull, commands) = Pull::begin(offer, peer(RELAY), &Standing::OwnRelay, &ROOMY, nothing, now());
+    let mut asked = commands;
+    asked.extend(pull.handle_source(peer(SENDER), Role::Recipient, now()));
+    let mut refused = 0;
+    while let Some(command) = asked.pop() {
+        let Command::Get { stream, from, ranges, .. } = command else { continue };
+        asked.extend(if from == peer(SENDER) {
+            refused += 1;
+            pull.handle_end(stream, StreamEnd::Refused, now())
+        } else {
+            bring(&mut pull, stream, &ranges)
+        });
+    }
+    assert!((1..=16).contains(&refused), "{refused}: it is not asked for each of them");
+    assert_eq!(pull.sources()[1].state, SourceState::Gone);
+    assert_eq!(pull.state, State::Syncing);
 }
 
 #[test]

@@ -5,13 +5,16 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::{DropState, Get, NewDrop, Offer, OfferedBlob, Push, PushAnswer, PushPart, Request, Response};
-use crate::BlobId;
+use super::{
+    DropState, Get, GetShared, NewDrop, Offer, OfferedBlob, Push, PushAnswer, PushPart, Request, Response,
+    Sources,
+};
 use crate::limits::{
     BLOB_SIZE_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, PUSH_ANSWER_RANGES_MAX, PUSH_PARTS_MAX,
-    SIGNATURE_LEN, SOURCES_MAX, STATEMENT_LEN_MAX,
+    SHARING_LEN_MAX, SHARINGS_MAX, SIGNATURE_LEN, SOURCES_MAX, STATEMENT_LEN_MAX,
 };
 use crate::signed::Signed;
+use crate::{BlobId, Sharing};
 
 /// Something with bounds beyond its encoding.
 pub trait Check {
@@ -88,6 +91,8 @@ impl Check for Request {
             Self::Meet(meet) => signed(&meet.introduction, "meet.introduction"),
             Self::Knock(knock) => signed(&knock.introduction, "knock.introduction"),
             Self::Drop(new) => new.check(),
+            Self::Sources(sources) => sources.check(),
+            Self::GetShared(get) => get.check(),
         }
     }
 }
@@ -101,6 +106,7 @@ impl Check for Response {
             Self::PushAnswer(answer) => answer.check(),
             Self::Pong
             | Self::Pushed
+            | Self::Noted
             | Self::Have(_)
             | Self::Released
             | Self::Waiting(_)
@@ -150,6 +156,24 @@ impl Check for Get {
         count(self.ranges.len(), GET_RANGES_MAX, "get.ranges")?;
         ranges(&self.ranges, "get.ranges")?;
         self.attestation.as_ref().map_or(Ok(()), |statement| signed(statement, "get.attestation"))
+    }
+}
+
+impl Check for GetShared {
+    fn check(&self) -> Result<(), Invalid> {
+        self.get.check()?;
+        sharing(&self.sharing, "get-shared.sharing", 0)
+    }
+}
+
+impl Check for Sources {
+    fn check(&self) -> Result<(), Invalid> {
+        if self.sharings.is_empty() {
+            return Err(Invalid::new(InvalidKind::TooFew, "sources.sharings", 0));
+        }
+        count(self.sharings.len(), SHARINGS_MAX, "sources.sharings")?;
+        let mut sharings = self.sharings.iter().enumerate();
+        sharings.try_for_each(|(index, signed)| sharing(signed, "sources.sharings", index))
     }
 }
 
@@ -217,6 +241,15 @@ fn within(size: u64, field: &'static str, index: usize) -> Result<(), Invalid> {
 
 fn count(len: usize, max: usize, field: &'static str) -> Result<(), Invalid> {
     if len > max { Err(Invalid::new(InvalidKind::TooMany, field, max)) } else { Ok(()) }
+}
+
+/// Sharings are short, so that many of them fit.
+fn sharing(statement: &Signed<Sharing>, field: &'static str, index: usize) -> Result<(), Invalid> {
+    let (payload, signature) = statement.lens();
+    if payload > SHARING_LEN_MAX || signature > SIGNATURE_LEN {
+        return Err(Invalid::new(InvalidKind::TooLong, field, index));
+    }
+    Ok(())
 }
 
 fn signed<T>(statement: &Signed<T>, field: &'static str) -> Result<(), Invalid> {

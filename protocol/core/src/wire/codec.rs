@@ -17,9 +17,9 @@ use serde::de::DeserializeOwned;
 use super::check::{Check, Invalid};
 use super::{Request, Response};
 use crate::limits::{
-    ANSWER_MESSAGE_LEN_MAX, DROP_MESSAGE_LEN_MAX, GET_MESSAGE_LEN_MAX, MEETING_MESSAGE_LEN_MAX,
-    OFFER_MESSAGE_LEN_MAX, PUSH_ANSWER_MESSAGE_LEN_MAX, PUSH_MESSAGE_LEN_MAX, SMALL_MESSAGE_LEN_MAX,
-    STATEMENT_MESSAGE_LEN_MAX, WIRE_MESSAGE_LEN_MAX,
+    ANSWER_MESSAGE_LEN_MAX, DROP_MESSAGE_LEN_MAX, GET_MESSAGE_LEN_MAX, GET_SHARED_MESSAGE_LEN_MAX,
+    MEETING_MESSAGE_LEN_MAX, OFFER_MESSAGE_LEN_MAX, PUSH_ANSWER_MESSAGE_LEN_MAX, PUSH_MESSAGE_LEN_MAX,
+    SMALL_MESSAGE_LEN_MAX, SOURCES_MESSAGE_LEN_MAX, STATEMENT_MESSAGE_LEN_MAX, WIRE_MESSAGE_LEN_MAX,
 };
 
 /// Bytes of the length in front of each message.
@@ -42,6 +42,8 @@ impl Message for Request {
             9 => DROP_MESSAGE_LEN_MAX,
             11 => OFFER_MESSAGE_LEN_MAX,
             12 => PUSH_MESSAGE_LEN_MAX,
+            13 => SOURCES_MESSAGE_LEN_MAX,
+            14 => GET_SHARED_MESSAGE_LEN_MAX,
             _ => return None,
         })
     }
@@ -51,7 +53,7 @@ impl Message for Response {
     fn len_max(tag: u8) -> Option<usize> {
         Some(match tag {
             2 => ANSWER_MESSAGE_LEN_MAX,
-            0 | 1 | 3..=10 | 13 => SMALL_MESSAGE_LEN_MAX,
+            0 | 1 | 3..=10 | 13 | 14 => SMALL_MESSAGE_LEN_MAX,
             11 => STATEMENT_MESSAGE_LEN_MAX,
             12 => PUSH_ANSWER_MESSAGE_LEN_MAX,
             _ => return None,

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use lighter_protocol::blob::RangeSet;
 use lighter_protocol::wire::{
-    Answer, Get, Have, Knock, LaterReason, Meet, NoReason, Offer, OfferedBlob, Request, Response, encode,
+    Answer, Get, GetShared, Have, Knock, LaterReason, Meet, NoReason, Offer, OfferedBlob, Request, Response,
+    Sources, encode,
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Mailbox, PeerId, Receipt, Registration, RelayRecord,
-    Signed, Statement, TicketKey, UnixTime,
+    Sharing, Signed, Statement, TicketKey, UnixTime,
 };
 
 use super::samples::{key, peer, waiting};
@@ -116,6 +117,29 @@ impl Source {
         }
     }
 
+    fn sharing(&mut self) -> Sharing {
+        Sharing {
+            delivery: DeliveryId(self.bytes()),
+            giver: self.mailbox(),
+            giver_store: peer(1),
+            taker: "u@other.example".parse().unwrap(),
+            taker_store: peer(2),
+            expires: self.time(),
+        }
+    }
+
+    fn get(&mut self) -> Get {
+        Get {
+            delivery: DeliveryId(self.bytes()),
+            blob: BlobId(self.bytes()),
+            ranges: self.ranges().to_wire(),
+            attestation: self.maybe(|source| {
+                let attestation = source.attestation();
+                source.signed(&attestation)
+            }),
+        }
+    }
+
     fn offered(&mut self) -> OfferedBlob {
         OfferedBlob {
             id: BlobId(self.bytes()),
@@ -133,7 +157,7 @@ impl Source {
     }
 
     fn request(&mut self) -> Request {
-        match self.below(10) {
+        match self.below(12) {
             0 => Request::Ping,
             1 => Request::Have(Have::Delivery(DeliveryId(self.bytes()))),
             2 => Request::Have(Have::Blob(BlobId(self.bytes()))),
@@ -149,15 +173,7 @@ impl Source {
                     source.signed(&introduction)
                 }),
             }),
-            4 => Request::Get(Get {
-                delivery: DeliveryId(self.bytes()),
-                blob: BlobId(self.bytes()),
-                ranges: self.ranges().to_wire(),
-                attestation: self.maybe(|source| {
-                    let attestation = source.attestation();
-                    source.signed(&attestation)
-                }),
-            }),
+            4 => Request::Get(self.get()),
             5 => {
                 let receipt = self.receipt();
                 Request::Receipt(self.signed(&receipt))
@@ -171,12 +187,26 @@ impl Source {
                 let introduction = self.introduction();
                 Request::Knock(Knock { introduction: self.signed(&introduction), address: self.address() })
             }
+            9 => {
+                let get = self.get();
+                let sharing = self.sharing();
+                Request::GetShared(GetShared { get, sharing: self.signed(&sharing) })
+            }
+            10 => {
+                let first = self.sharing();
+                let mut sharings = vec![self.signed(&first)];
+                sharings.extend(self.many(4, |source| {
+                    let sharing = source.sharing();
+                    source.signed(&sharing)
+                }));
+                Request::Sources(Sources { delivery: DeliveryId(self.bytes()), sharings })
+            }
             _ => Request::Here(self.below(u64::MAX)),
         }
     }
 
     fn response(&mut self) -> Response {
-        match self.below(10) {
+        match self.below(11) {
             0 => Response::Pong,
             1 => Response::Have(self.below(2) == 1),
             2 => Response::Answer(self.many(20, |source| match source.below(4) {
@@ -191,6 +221,7 @@ impl Source {
             6 => Response::Refused,
             7 => Response::Later(u32::try_from(self.below(1 << 32)).unwrap()),
             8 => Response::Met(self.address()),
+            9 => Response::Noted,
             _ => Response::Coming,
         }
     }

@@ -36,7 +36,10 @@ const SEALING_KEY_SIGNATURE: &str = "b12b96090bff75c2226f3f43a879073a9847bdb38e2
 const RECEIPT_SIGNATURE: &str = "734d2495f647cb3c5b8ff063a0e762cca723824f4f6e3e5a654731f76f80cc62\
     6197be672238610955abc7bbd888b69f72d526e0058a896c5880e67c72ae5002";
 
-/// The payloads of the four statements, field by field. Numbers are varints: 7 bits a byte, lowest first.
+const SHARING_SIGNATURE: &str = "11ced64752f65ef4a92ac42b0aa2ee3e863ab91b880c211fccc0891112cd0ae5\
+    2a5c86d6c2d9070cff24d9582fabc988090201bf3ac369406099cec5e282ea0f";
+
+/// The payloads of the statements, field by field. Numbers are varints: 7 bits a byte, lowest first.
 fn registration_payload() -> Vec<u8> {
     bytes(&[
         BOB,                                        // mailbox
@@ -93,6 +96,17 @@ fn sealing_key_payload() -> Vec<u8> {
     ])
 }
 
+fn sharing_payload() -> Vec<u8> {
+    bytes(&[
+        DELIVERY,                        // delivery
+        BOB,                             // giver
+        STORE_PEER,                      // giver_store
+        "0d 616e6e40622e6578616d706c65", // taker: ann@b.example
+        RELAY_PEER,                      // taker_store
+        "80c7acda06",                    // expires: 1,800,086,400
+    ])
+}
+
 /// The bytes that these lines of hexadecimal digits stand for.
 fn bytes(lines: &[&str]) -> Vec<u8> {
     let digits: String = lines.concat().split_whitespace().collect();
@@ -136,17 +150,19 @@ fn golden_statements() {
     check_statement(&introduction(), LOCATION, INTRODUCTION_SIGNATURE, &introduction_payload());
     check_statement(&receipt(), STORE, RECEIPT_SIGNATURE, &receipt_payload());
     check_statement(&sealing_key(), STORE, SEALING_KEY_SIGNATURE, &sealing_key_payload());
+    check_statement(&sharing(), SENDER, SHARING_SIGNATURE, &sharing_payload());
 }
 
 #[test]
 fn golden_contexts() {
-    use lighter_protocol::{Attestation, Introduction, Receipt, Registration, SealingKey};
+    use lighter_protocol::{Attestation, Introduction, Receipt, Registration, SealingKey, Sharing};
     let contexts = [
         Registration::CONTEXT,
         Attestation::CONTEXT,
         Introduction::CONTEXT,
         Receipt::CONTEXT,
         SealingKey::CONTEXT,
+        Sharing::CONTEXT,
     ];
     let expected = [
         "lighter registration 1",
@@ -154,6 +170,7 @@ fn golden_contexts() {
         "lighter introduction 1",
         "lighter receipt 1",
         "lighter sealing key 1",
+        "lighter sharing 1",
     ];
     assert_eq!(contexts, expected);
     // What is signed: the context, a zero byte, the payload.
@@ -315,6 +332,21 @@ fn golden_push() {
 }
 
 #[test]
+fn golden_sharing() {
+    let sharing = within(SHARING_SIGNATURE, &sharing_payload());
+    let sources = bytes(&[
+        "0d",                               // kind 13
+        "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee", // delivery
+        "01",                               // sharings: one
+    ]);
+    check_message(&Request::Sources(samples::sources()), &[sources, sharing.clone()].concat());
+    check_message(&Response::Noted, &bytes(&["0e"])); // kind 14
+    let mut get = encode(&Request::Get(get())).unwrap().split_off(4);
+    get[0] = 0x0e; // kind 14; a get's fields; then the sharing
+    check_message(&Request::GetShared(get_shared()), &[get, sharing].concat());
+}
+
+#[test]
 fn golden_refusals() {
     check_message(&Response::Refused, &bytes(&["06"])); // kind 6
     check_message(&Response::Later(300), &bytes(&["07", "ac02"])); // kind 7; seconds
@@ -337,6 +369,6 @@ fn golden_range_set() {
 fn no_format_changed_by_accident() {
     assert_eq!(
         drawn::hash_of_encodings(500),
-        "45285d07147bf0bcdc20575ac38d3edd82a96be43f7d0d188ec2ec2826b448f5"
+        "55e038160ca250a3af8099d29b1f15be81721a2683bd01407b8f6eabab8a41bf"
     );
 }

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use lighter_protocol::wire::{
-    Answer, DropAnswer, Get, Have, Knock, LaterReason, Meet, NewDrop, NoReason, Offer, OfferedBlob, Push,
-    PushAnswer, PushPart, SealedBlob, Waiting,
+    Answer, DropAnswer, Get, GetShared, Have, Knock, LaterReason, Meet, NewDrop, NoReason, Offer,
+    OfferedBlob, Push, PushAnswer, PushPart, SealedBlob, Sources, Waiting,
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Keypair, Mailbox, PeerId, Receipt, Registration,
-    RelayRecord, SealingKey, Signed, Statement, UnixTime,
+    RelayRecord, SealingKey, Sharing, Signed, Statement, UnixTime,
 };
 
 /// The keys are made of this byte, 32 times.
@@ -114,6 +114,26 @@ pub(crate) fn push() -> Push {
 
 pub(crate) fn push_answer() -> PushAnswer {
     PushAnswer { answers: vec![Answer::Pull], wanted: push().parts }
+}
+
+/// Bob gives to Ann, whose store has the relay's key.
+pub(crate) fn sharing() -> Sharing {
+    Sharing {
+        delivery: DeliveryId([0xdd; 16]),
+        giver: bob(),
+        giver_store: peer(STORE),
+        taker: "ann@b.example".parse().unwrap(),
+        taker_store: peer(RELAY),
+        expires: UnixTime(1_800_086_400),
+    }
+}
+
+pub(crate) fn sources() -> Sources {
+    Sources { delivery: DeliveryId([0xee; 16]), sharings: vec![signed(&sharing(), SENDER)] }
+}
+
+pub(crate) fn get_shared() -> GetShared {
+    GetShared { get: get(), sharing: signed(&sharing(), SENDER) }
 }
 
 pub(crate) fn waiting() -> Waiting {

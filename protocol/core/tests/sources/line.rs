@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use lighter_protocol::blob::{PORTION_LEN, RangeSet};
+use lighter_protocol::pull::Role;
 use lighter_protocol::{BlobId, PeerId};
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -34,6 +35,8 @@ pub(crate) struct Line {
     pub(crate) fault: Option<(Duration, Fault)>,
     /// A blob that it has not.
     pub(crate) lacks: Option<BlobId>,
+    /// What it is, where it did not offer.
+    pub(crate) role: Role,
     pub(crate) is_there: bool,
     pub(crate) is_banned: bool,
     /// It was told to push, and does not.
@@ -47,6 +50,7 @@ impl Line {
             begins: Duration::ZERO,
             fault: None,
             lacks: None,
+            role: Role::Relay,
             is_there: false,
             is_banned: false,
             is_silent: false,
@@ -54,9 +58,10 @@ impl Line {
     }
 
     pub(crate) fn random(rng: &mut StdRng, number: usize, is_good: bool) -> Self {
+        let role = [Role::Relay, Role::Device, Role::Recipient][rng.random_range(0..3)];
         let rate = MIB / 4 + rng.random_range(0..8_u64).pow(2) * rng.random_range(0..MIB);
         if is_good {
-            return Self::steady(rate);
+            return Self { role, ..Self::steady(rate) };
         }
         let some_time = |rng: &mut StdRng| Duration::from_millis(rng.random_range(0..15_000));
         let fault = match rng.random_range(0..7) {
@@ -72,6 +77,7 @@ impl Line {
             fault: fault.map(|fault| (some_time(rng), fault)),
             // Who offers has all of it.
             lacks: (number > 0 && rng.random_bool(0.3)).then_some(BlobId([2; 32])),
+            role,
             ..Self::steady(rate)
         }
     }

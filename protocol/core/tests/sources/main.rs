@@ -233,7 +233,7 @@ impl World {
                 let commands = if peer == self::peer(0) {
                     Vec::new()
                 } else {
-                    self.pull.handle_source(peer, Role::Relay, self.now)
+                    self.pull.handle_source(peer, line.role, self.now)
                 };
                 self.obey(commands);
             }
@@ -356,7 +356,9 @@ fn random(seed: u64, pushes: bool) {
     let mut world = World::begin(&sizes, lines, pushes);
     if good > 0 {
         // Where who offered is gone before it comes, there is no pull for it to join.
-        let commands = world.pull.handle_source(peer(u8::try_from(good).unwrap()), Role::Relay, world.now);
+        let (good, role) =
+            (peer(u8::try_from(good).unwrap()), world.lines[&peer(u8::try_from(good).unwrap())].role);
+        let commands = world.pull.handle_source(good, role, world.now);
         world.obey(commands);
     }
     let alone = Duration::from_millis(total * 1_000 / slowest);
@@ -473,6 +475,19 @@ fn a_source_that_dies_half_way_costs_only_what_it_did_not_bring() {
     let took = world.run(Duration::from_mins(1));
     assert!(took < Duration::from_secs(17), "{took:?}: 10 s with both, 15 s as it was");
     assert_eq!((world.twice, world.synced), (0, true));
+}
+
+// SPEC: D3
+#[test]
+fn when_the_sender_goes_away_half_way_another_recipient_brings_the_rest_and_no_more() {
+    let dies = Line { fault: Some((Duration::from_secs(4), Fault::Dies)), ..Line::steady(20 * MIB) };
+    let recipient = Line { role: Role::Recipient, begins: Duration::from_secs(2), ..Line::steady(20 * MIB) };
+    let mut world = World::new(&[200 * MIB], vec![dies, recipient]);
+    world.run(Duration::from_mins(1));
+    assert_eq!((world.twice, world.synced), (0, true));
+    let sources = world.pull.sources();
+    assert_eq!(sources[1].role, Role::Recipient);
+    assert!(sources[1].bytes > 80 * MIB, "{sources:?}");
 }
 
 // SPEC: D3

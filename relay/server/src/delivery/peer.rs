@@ -159,10 +159,13 @@ impl Peer {
                 let location = self.shared.location_key().await;
                 self.shared.meetings.meet(&meet, &self.connection, location).await
             }
-            // A relay pulls nothing but drops, and connects to nobody at another's word; the transport answers pings.
+            // A relay pulls nothing but drops, gives to nobody at a sender's word, and connects to nobody at another's; the
+            // transport answers pings.
             Request::Offer(_)
             | Request::PushOffer(_)
             | Request::Push(_)
+            | Request::Sources(_)
+            | Request::GetShared(_)
             | Request::Ping
             | Request::Knock(_)
             | Request::Here(_) => Response::Refused,

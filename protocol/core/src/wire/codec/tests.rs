@@ -1,10 +1,12 @@
 use proptest::prelude::*;
 
-use super::super::{Answer, Get, Have, NewDrop, Offer, OfferedBlob, SealedBlob};
+use super::super::{Answer, Get, GetShared, Have, NewDrop, Offer, OfferedBlob, SealedBlob, Sources};
 use super::*;
-use crate::limits::{BLOB_SIZE_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, SOURCES_MAX};
+use crate::limits::{
+    BLOB_SIZE_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, SHARING_LEN_MAX, SHARINGS_MAX, SOURCES_MAX,
+};
 use crate::wire::InvalidKind;
-use crate::{BlobId, DeliveryId, Introduction, Keypair, PeerId, Signed, UnixTime};
+use crate::{BlobId, DeliveryId, Introduction, Keypair, PeerId, Sharing, Signed, UnixTime};
 
 fn offered(size: u64) -> OfferedBlob {
     OfferedBlob {
@@ -135,6 +137,55 @@ fn bad_input_35_an_offer_beyond_its_bounds_is_refused_with_kind_and_place() {
     assert_eq!(twice, (InvalidKind::SizeConflict, "offer.blobs", 1));
     let sources = case(&|offer| offer.sources = vec![peer(); SOURCES_MAX + 1]);
     assert_eq!(sources, (InvalidKind::TooMany, "offer.sources", SOURCES_MAX));
+}
+
+/// The longest that there is.
+fn sharing() -> Signed<Sharing> {
+    let of = |key: u8| Keypair::ed25519_from_bytes([key; 32]).unwrap();
+    let domain = format!("{0}.{0}.{0}.{1}", "d".repeat(63), "d".repeat(61));
+    let mailbox = |letter: &str| format!("{}@{domain}", letter.repeat(64)).parse().unwrap();
+    let sharing = Sharing {
+        delivery: DeliveryId([1; 16]),
+        giver: mailbox("g"),
+        giver_store: of(1).public().to_peer_id(),
+        taker: mailbox("t"),
+        taker_store: of(2).public().to_peer_id(),
+        expires: UnixTime(u64::MAX),
+    };
+    Signed::sign(&sharing, &of(3)).unwrap()
+}
+
+// SPEC: D3
+#[test]
+fn bad_input_35_sources_and_shared_gets_beyond_their_bounds_are_refused_with_kind_and_place() {
+    let delivery = DeliveryId([1; 16]);
+    let sources = |sharings| Request::Sources(Sources { delivery, sharings });
+    let most = sources(vec![sharing(); SHARINGS_MAX]);
+    assert_eq!(
+        decode::<Request>(&encode(&most).unwrap()[4..]),
+        Ok(most),
+        "as many as may be fit, however long"
+    );
+    assert!(sharing().lens().0 <= SHARING_LEN_MAX);
+    let none = refused(&sources(Vec::new()));
+    assert_eq!(none, (InvalidKind::TooFew, "sources.sharings", 0));
+    let short = || Signed::from_bytes(&[1, 0, 9, 1, 0, 9]).unwrap();
+    let many = refused(&sources(vec![short(); SHARINGS_MAX + 1]));
+    assert_eq!(many, (InvalidKind::TooMany, "sources.sharings", SHARINGS_MAX));
+    let len = u16::try_from(SHARING_LEN_MAX + 1).unwrap().to_le_bytes();
+    let long = [&[1, 0, 9][..], &len, &vec![0; SHARING_LEN_MAX + 1]].concat();
+    let long = || Signed::from_bytes(&long).unwrap();
+    let too_long = refused(&sources(vec![short(), long()]));
+    assert_eq!(too_long, (InvalidKind::TooLong, "sources.sharings", 1));
+    let shared = |get, sharing| Request::GetShared(GetShared { get, sharing });
+    let most: Vec<_> =
+        (0..GET_RANGES_MAX as u64).map(|at| (BLOB_SIZE_MAX - 2 * at - 1, BLOB_SIZE_MAX - 2 * at)).collect();
+    let most = shared(get(most.into_iter().rev().collect()), sharing());
+    assert_eq!(decode::<Request>(&encode(&most).unwrap()[4..]), Ok(most));
+    let too_long = refused(&shared(get(Vec::new()), long()));
+    assert_eq!(too_long, (InvalidKind::TooLong, "get-shared.sharing", 0));
+    let backwards = refused(&shared(get(vec![(5, 5)]), short()));
+    assert_eq!(backwards, (InvalidKind::EmptyRange, "get.ranges", 0));
 }
 
 #[test]
