@@ -269,7 +269,7 @@ pub(crate) async fn open(
         // A blob of one group has no outboard, and none of it is read: any file does.
         let outboard =
             outboard.map_or_else(|| Ok(Arc::clone(&data)), |path| File::open(path).map(Arc::new))?;
-        Ok((data, outboard))
+        Ok((FileSlices::of_blob_read(data, size)?, outboard))
     };
     let opened = tokio::task::spawn_blocking(open).await.map_err(std::io::Error::other);
     let (data, outboard) = opened.and_then(|opened| opened)?;
@@ -278,5 +278,5 @@ pub(crate) async fn open(
         tree: blob::tree(size),
         data: FileSlices::of_outboard(outboard, size),
     };
-    Ok((FileSlices::of_blob(data, size), outboard))
+    Ok((data, outboard))
 }

@@ -6,7 +6,7 @@ mod drops;
 mod hold;
 mod recovery;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -179,9 +179,10 @@ impl Store {
     /// is given up. None of them has its place then, and those that are whole can be given again.
     pub fn finish(&self, partials: &[Arc<Partial>], now: UnixTime) -> Result<(), StoreError> {
         let mut whole = Vec::with_capacity(partials.len());
+        let mut seen = HashSet::with_capacity(partials.len());
         for partial in partials {
             // Shared by two pulls, it may have been finished by the other one.
-            if !self.holds(partial.blob())? {
+            if seen.insert(partial.blob()) && !self.holds(partial.blob())? {
                 partial.prove()?;
                 whole.push(partial);
             }

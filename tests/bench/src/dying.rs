@@ -31,7 +31,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Vec<Comparison>> {
             kept.set(kept.get() + died.kept);
             Ok((died.time, died.cost))
         }),
-        Side::costed("the same from one source that lives", || alone.pull(&plan, settings)),
+        Side::costed("the same from one source that lives", || alone.pull(&plan, &settings.temporary()?)),
     ];
     let mut pairs = vec![Pair { ours: 0, peer: 1, aim: None }];
     if let Some(sendme) = &sendme {

@@ -77,7 +77,7 @@ fn on_line(settings: &Settings, bad: &Bad, joined: &JoinedHosts) -> Result<Vec<C
     let the_line = Duration::from_nanos(size * 1_000_000_000 / RATE);
     let mut sides = vec![
         Side::costed(format!("agent: {} MiB, 100 Mbit/s, {}", settings.lossy_mib, bad.name), || {
-            holder.pull(&plan, settings)
+            holder.pull(&plan, &settings.temporary()?)
         }),
         Side::new("the line", || Ok(the_line)),
     ];

@@ -10,8 +10,10 @@ pub(crate) mod process;
 mod quinn;
 pub(crate) mod sendme;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use lighter_protocol::{DeliveryId, UnixTime};
 use lighter_store::{Partial, Settings as StoreSettings, Store, Wanted};
 use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity, Piece, Pull, VerifiedSink};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::task::spawn_blocking;
 
@@ -54,7 +57,9 @@ pub(crate) fn run(settings: &Settings) -> Result<Vec<Comparison>> {
     let mut sides = vec![
         Side::costed(format!("pull {mib} MiB, verified"), || costed(&|| verified(&runtimes, &contents))),
         Side::costed("raw quinn, default MTU", || costed(&|| quinn::run(&runtimes, mib))),
-        Side::costed(format!("agent: {mib} MiB, offer to receipt"), || holder.pull(&plan, settings)),
+        Side::costed(format!("agent: {mib} MiB, offer to receipt"), || {
+            holder.pull(&plan, &settings.temporary()?)
+        }),
     ];
     let mut pairs = vec![Pair { ours: 0, peer: 1, aim: Some(0.7) }, Pair { ours: 2, peer: 1, aim: None }];
     if let Some(sendme) = &sendme {
@@ -77,11 +82,19 @@ pub(crate) fn many(settings: &Settings) -> Result<Vec<Comparison>> {
     let (plan, files) = (here(count, size), folder.path().join("files"));
     let mut holder = HoldingProcess::start(&plan, folder.path(), Some(files.clone()))?;
     let Some(sendme) = Sendme::start(&[], folder.path(), &files)? else { return Ok(Vec::new()) };
+    // Cleared away at the end of all rounds: a file system without a journal looks for free inodes among those that were let go
+    // of within the last minutes, at length (ext4), and both sides would mostly wait for that.
+    let kept = RefCell::new(Vec::new());
+    let folder = || -> io::Result<Rc<TempDir>> {
+        let folder = Rc::new(settings.temporary()?);
+        kept.borrow_mut().push(Rc::clone(&folder));
+        Ok(folder)
+    };
     let sides = vec![
         Side::costed(format!("agent: {count} blobs of {} KiB, offers to receipts", size / 1024), || {
-            holder.pull(&plan, settings)
+            holder.pull(&plan, &*folder()?)
         }),
-        Side::costed("sendme", || sendme.receive(&[], &settings.temporary()?, u64::from(count) * size)),
+        Side::costed("sendme", || sendme.receive(&[], &*folder()?, u64::from(count) * size)),
     ];
     let pairs = [Pair { ours: 0, peer: 1, aim: Some(3.0) }];
     compare(settings.rounds, Work { amount: f64::from(count), unit: "blobs/s" }, sides, &pairs)

@@ -38,7 +38,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Vec<Comparison>> {
             (format!("agent: {count} blobs of {} KiB, offers to receipts", size / 1024), files, work)
         };
         let sides = vec![
-            Side::costed(name, || holder.pull(&plan, settings)),
+            Side::costed(name, || holder.pull(&plan, &settings.temporary()?)),
             Side::costed("magic-wormhole", || wormhole.send(&path, settings)),
         ];
         let aim = (count > 1).then_some(3.0);

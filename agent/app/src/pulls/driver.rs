@@ -318,6 +318,10 @@ impl Driver<'_> {
     fn sync(&mut self, delivery: DeliveryId) {
         let (shared, events, finisher) = (self.shared.clone(), self.events.clone(), self.finisher.clone());
         let hidden = std::mem::take(&mut self.hidden);
+        // The last streams have brought all that they were asked for, and not ended yet.
+        let mut streams = std::mem::take(&mut self.streams);
+        streams.values_mut().for_each(|open| self.keep_made(Some(open)));
+        self.streams = streams;
         let rest: Vec<_> = self.partials.drain().map(|(_, (partial, _))| partial).collect();
         let parts: Vec<_> = std::iter::once(&self.machine.offer().manifest)
             .chain(&self.machine.offer().blobs)

@@ -102,7 +102,7 @@ impl Driver<'_> {
         });
         for (id, gauge) in open {
             let (task, connection) = (task.clone(), connection.clone());
-            self.streams.insert(id, Stream { task, connection, gauge, is_left: false });
+            self.streams.insert(id, Stream { task, connection, gauge, made: None, is_left: false });
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Where a pull's verified pieces go: into the store's partial blob, with a checkpoint every few MiB beside the stream.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use lighter_protocol::pull::StreamId;
-use lighter_store::Partial;
+use lighter_protocol::{BlobId, UnixTime};
+use lighter_store::{Partial, Store, StoreError, Wanted};
 use lighter_transport::pull::{Piece, VerifiedSink};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -35,6 +36,40 @@ impl VerifiedSink for Sink {
             self.checkpoint();
         }
         // Where the pull's task is gone, so is the need for this stream.
+        let told = self.events.send(Event::Verified { stream: self.stream, range }).await;
+        told.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// One stream's way into a small blob that nothing is here of: its files are made with its first bytes, in one go.
+#[derive(Debug)]
+pub(super) struct SmallSink {
+    pub(super) stream: StreamId,
+    pub(super) store: Store,
+    pub(super) blob: BlobId,
+    pub(super) size: u64,
+    /// What was made.
+    pub(super) made: Arc<OnceLock<Arc<Partial>>>,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+impl VerifiedSink for SmallSink {
+    async fn write(&self, piece: Piece) -> io::Result<()> {
+        let range = piece.offset..piece.offset + piece.bytes.len() as u64;
+        let (store, blob, size, made) = (self.store.clone(), self.blob, self.size, Arc::clone(&self.made));
+        let written = spawn_blocking(move || {
+            let partial = match made.get() {
+                Some(partial) => partial,
+                None => match store.want(blob, size, UnixTime::now())? {
+                    Wanted::Partial(partial) => made.get_or_init(|| partial),
+                    // Another delivery brought it in the meantime.
+                    Wanted::Held => return Ok(()),
+                },
+            };
+            partial.write_pairs(piece.parents.iter().map(|parent| (parent.node, parent.pair)))?;
+            partial.write_data(piece.offset, &piece.bytes).map(drop)
+        });
+        written.await.map_err(io::Error::other)?.map_err(|error: StoreError| io::Error::other(error))?;
         let told = self.events.send(Event::Verified { stream: self.stream, range }).await;
         told.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }

@@ -1,8 +1,8 @@
 //! The range streams of a pull: each a task that asks one source for some of one blob, and says what came of it; and the
 //! end of any stream, asked for or pushed.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use lighter_protocol::pull::{Command, Role, StreamEnd, StreamId};
 use lighter_protocol::{Attestation, BlobId, DeliveryId, PeerId, Sharing, Signed, UnixTime};
@@ -13,12 +13,15 @@ use lighter_transport::pull::{Gauge, Pull, PullError};
 use tokio::task::AbortHandle;
 
 use super::driver::{Driver, Event};
-use super::sink::{Discard, Sink};
+use super::sink::{Discard, Sink, SmallSink};
+use crate::limits::SMALL_LEN_MAX;
 use crate::shared::now;
 
 /// Where a stream writes to.
 pub(super) enum Target {
     Partial(Arc<Partial>, Arc<AtomicBool>),
+    /// Nothing of it is here, and its files are made when it comes: it is small.
+    Unmade(Arc<OnceLock<Arc<Partial>>>),
     /// The blob is here already.
     Held,
     /// Another user of this hosted store has it here already, and whoever sends it is not to notice.
@@ -32,6 +35,8 @@ pub(super) struct Stream {
     pub(super) task: AbortHandle,
     pub(super) connection: Connection,
     pub(super) gauge: Gauge,
+    /// Where its blob's files are, once they are made, when they were not as it began.
+    pub(super) made: Option<Arc<OnceLock<Arc<Partial>>>>,
     /// It was told to stop: that it ends early is not its source's doing.
     pub(super) is_left: bool,
 }
@@ -67,7 +72,15 @@ impl Driver<'_> {
         let events = self.events.clone();
         let connection = self.holders.get(&from).filter(|connection| !connection.is_closed()).cloned();
         let connection = connection.or_else(|| self.shared.links.get(&from));
-        let target = self.target(pull.blob, pull.size).await;
+        // Of what is small nothing is waited for before it is asked for: with many of them it would be the longest part.
+        let is_unmade = (1..=SMALL_LEN_MAX).contains(&pull.size)
+            && pull.missing.is_whole(pull.size)
+            && !self.hides
+            && !self.partials.contains_key(&pull.blob);
+        let target =
+            if is_unmade { Target::Unmade(Arc::default()) } else { self.target(pull.blob, pull.size).await };
+        let made = if let Target::Unmade(made) = &target { Some(Arc::clone(made)) } else { None };
+        let store = self.shared.store.clone();
         let (on, gauge) = (connection.clone(), pull.gauge.clone());
         let task = self.work.spawn(async move {
             let end = match (connection, target) {
@@ -91,7 +104,13 @@ impl Driver<'_> {
                     let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
                     stream_end(ended, pull.blob, from)
                 }
-                (None, Target::Partial(..) | Target::Hidden) => {
+                (Some(connection), Target::Unmade(made)) => {
+                    let (blob, size, events) = (pull.blob, pull.size, events.clone());
+                    let sink = SmallSink { stream, store, blob, size, made, events };
+                    let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
+                    stream_end(ended, pull.blob, from)
+                }
+                (None, Target::Partial(..) | Target::Unmade(_) | Target::Hidden) => {
                     let _ = events.send(Event::Lost(from)).await;
                     StreamEnd::Over
                 }
@@ -99,13 +118,15 @@ impl Driver<'_> {
             let _ = events.send(Event::Ended { stream, end }).await;
         });
         if let Some(connection) = on {
-            self.streams.insert(stream, Stream { task, connection, gauge, is_left: false });
+            self.streams.insert(stream, Stream { task, connection, gauge, made, is_left: false });
         }
     }
 
     /// A stream is over. A blob that is whole now goes to its final place.
     pub(super) async fn ended(&mut self, stream: StreamId, end: StreamEnd) -> Vec<Command> {
-        let is_left = self.streams.remove(&stream).is_some_and(|open| open.is_left);
+        let mut open = self.streams.remove(&stream);
+        let is_left = open.as_ref().is_some_and(|open| open.is_left);
+        self.keep_made(open.as_mut());
         let has_stopped = matches!(end, StreamEnd::Over | StreamEnd::Later(_));
         let end = if is_left && has_stopped { StreamEnd::Left } else { end };
         self.place(stream).await;
@@ -124,16 +145,24 @@ impl Driver<'_> {
     /// The same, without telling the machine: which streams have ended.
     pub(super) async fn drop_stream(&mut self, stream: StreamId) -> Vec<StreamId> {
         let mut ended = vec![stream];
-        if let Some(open) = self.streams.remove(&stream) {
+        if let Some(mut open) = self.streams.remove(&stream) {
             open.task.abort();
             let task = open.task.id();
             let mates = self.streams.extract_if(|_, other| other.task.id() == task);
             ended.extend(mates.map(|(mate, _)| mate));
+            self.keep_made(Some(&mut open));
         }
         for stream in &ended {
             self.place(*stream).await;
         }
         ended
+    }
+
+    /// The files that a stream made are its blob's from now on; of it nothing comes any more that makes a difference.
+    pub(super) fn keep_made(&mut self, stream: Option<&mut Stream>) {
+        if let Some(partial) = stream.and_then(|open| open.made.take()).and_then(|made| made.get().cloned()) {
+            self.partials.entry(partial.blob()).or_insert_with(|| (partial, Arc::default()));
+        }
     }
 
     /// Gives a stream's blob its final place, if it is whole.

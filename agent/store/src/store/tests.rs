@@ -276,6 +276,18 @@ fn the_shown_recipients_of_a_message_are_found_by_its_manifest_until_they_are_re
     assert_eq!(shown(&one), [2]);
 }
 
+#[test]
+fn a_blob_that_is_given_twice_in_one_go_gets_its_place_once() {
+    let store = open(&SimulatedDisk::default());
+    let source = Source::new(4, 3 * GROUP_LEN as usize + 9);
+    let Wanted::Partial(partial) = store.want(source.id(), source.size(), NOW).unwrap() else {
+        panic!("not held")
+    };
+    source.feed(&partial, 9).unwrap();
+    store.finish(&[Arc::clone(&partial), partial], NOW).unwrap();
+    assert_eq!(read_all(&store, source.id()), source.bytes);
+}
+
 // SPEC: D4
 #[test]
 fn a_replayed_offer_gets_the_receipt_that_was_given_even_after_it_was_let_go() {

@@ -34,6 +34,8 @@ use pushing::Pusher;
 pub(super) struct Sharing {
     /// The manifest first, then the attachments that are pulled or had; each id once.
     pub(super) plans: Vec<BlobPlan>,
+    /// All before this one are done, and stay so: of a thousand small blobs, those that are here are not looked at again.
+    done: usize,
     pub(super) sources: Sources,
     streams: BTreeMap<StreamId, Open>,
     next_stream: u64,
@@ -74,11 +76,14 @@ struct Open {
 
 impl Sharing {
     pub(super) fn new(plans: Vec<BlobPlan>, sources: Sources) -> Self {
-        Self { plans, sources, streams: BTreeMap::new(), next_stream: 0, looked: None, pusher: None }
+        Self { plans, done: 0, sources, streams: BTreeMap::new(), next_stream: 0, looked: None, pusher: None }
     }
 
-    pub(super) fn is_done(&self) -> bool {
-        self.plans.iter().all(BlobPlan::is_done)
+    pub(super) fn is_done(&mut self) -> bool {
+        while self.plans.get(self.done).is_some_and(BlobPlan::is_done) {
+            self.done += 1;
+        }
+        self.done == self.plans.len()
     }
 
     /// Whether nothing is asked for now.
@@ -257,7 +262,7 @@ impl Sharing {
         let ready =
             if self.plans.first().is_some_and(|manifest| !manifest.is_done()) { 1 } else { self.plans.len() };
         let sources = &self.sources;
-        let mut plans = self.plans.iter_mut().take(ready).enumerate();
+        let mut plans = self.plans.iter_mut().enumerate().take(ready).skip(self.done);
         let (plan, ranges) = plans.find_map(|(at, plan)| {
             if sources.lacks(&from, at) {
                 return None;

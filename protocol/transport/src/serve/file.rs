@@ -28,6 +28,20 @@ impl FileSlices {
         Self { file: file.into(), len: size, read_ahead: READ_AHEAD_LEN, held_at: 0, held: Bytes::new() }
     }
 
+    /// The same, for who opens it where one may block: what fits into one piece is read at once, and not waited for later.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn of_blob_read(file: impl Into<Arc<File>>, size: u64) -> io::Result<Self> {
+        let mut slices = Self::of_blob(file, size);
+        if let Ok(len) = usize::try_from(size)
+            && len <= slices.read_ahead
+        {
+            slices.held = read_up_to(&slices.file, 0, len)?;
+        }
+        Ok(slices)
+    }
+
     /// The file of its outboard: pairs of hashes, in pre-order or in post-order, nothing in front.
     pub fn of_outboard(file: impl Into<Arc<File>>, size: u64) -> Self {
         let len = lighter_protocol::blob::tree(size).outboard_size();

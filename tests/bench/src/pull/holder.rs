@@ -18,7 +18,7 @@ use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity, Responde
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
 use crate::settings::MIB;
 
@@ -177,18 +177,23 @@ async fn answer(connection: Connection, contents: Contents, receipts: mpsc::Send
 
 /// What an agent does for a `Get`, once it is decided that the asker may read.
 async fn serve(get: &Get, store: &Store, responder: Responder) -> Result<()> {
-    let files = store.files_of(get.blob)?;
-    let data = Arc::new(File::open(&files.data)?);
-    let outboard = match &files.outboard {
-        Some(path) => Arc::new(File::open(path)?),
-        // A blob of one group has none, and none of it is read.
-        None => Arc::clone(&data),
+    let (store, blob) = (store.clone(), get.blob);
+    let open = move || -> Result<_> {
+        let files = store.files_of(blob)?;
+        let data = Arc::new(File::open(&files.data)?);
+        let outboard = match &files.outboard {
+            Some(path) => Arc::new(File::open(path)?),
+            // A blob of one group has none, and none of it is read.
+            None => Arc::clone(&data),
+        };
+        Ok((files.size, FileSlices::of_blob_read(data, files.size)?, outboard))
     };
+    let (size, data, outboard) = spawn_blocking(open).await??;
     let outboard = PreOrderOutboard {
-        root: get.blob.hash(),
-        tree: tree(files.size),
-        data: FileSlices::of_outboard(outboard, files.size),
+        root: blob.hash(),
+        tree: tree(size),
+        data: FileSlices::of_outboard(outboard, size),
     };
-    responder.serve(get, files.size, FileSlices::of_blob(data, files.size), outboard).await?;
+    responder.serve(get, size, data, outboard).await?;
     Ok(())
 }

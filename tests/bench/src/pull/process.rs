@@ -10,6 +10,7 @@ use lighter_agent::serve;
 use lighter_agent::shared::Handle;
 use lighter_protocol::{BlobId, Mailbox, PeerId};
 use lighter_store::{Settings as StoreSettings, Store};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -94,9 +95,8 @@ impl HoldingProcess {
         Ok(Died { time, cost, brought: brought.parse()?, kept: kept.parse()? })
     }
 
-    /// An agent with an empty store pulls everything: the time from the first offer until the last receipt.
-    pub(crate) fn pull(&mut self, plan: &Plan<'_>, settings: &Settings) -> Result<(Duration, Cost)> {
-        let folder = settings.temporary()?;
+    /// An agent with an empty store in `folder` pulls everything: the time from the first offer until the last receipt.
+    pub(crate) fn pull(&mut self, plan: &Plan<'_>, folder: &TempDir) -> Result<(Duration, Cost)> {
         self.worker.tell("offer")?;
         let holders = vec![(self.peer.clone(), self.address)];
         let job = Job::Agent {
