@@ -8,10 +8,10 @@
 //!                       dave ── looks carol up, GetShared, GetShared … ──▶ carol
 //! ```
 //!
-//! - [`shown`]: whom the message's header shows: nobody in Bcc ever takes part;
-//! - [`tell`]: the sender's side: who has it, told to those who pull it;
-//! - [`take`]: the taker's: whom it asks;
-//! - [`give`]: the giver's: whom it serves.
+//! - `shown`: whom the message's header shows: nobody in Bcc ever takes part;
+//! - `tell`: the sender's side: who has it, told to those who pull it;
+//! - `take`: the taker's: whom it asks;
+//! - `give`: the giver's: whom it serves.
 //!
 //! Each of the three decides by a [`Share`] of its own. A store of many mailboxes takes no part: what is here for one of
 //! its users is nobody's to notice.

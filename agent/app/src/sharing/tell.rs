@@ -40,7 +40,7 @@ pub(crate) async fn run(shared: Handle, connection: Connection, outgoing: Outgoi
                     told.extend(sharings.iter().map(|sharing| (sharing.giver_store, sharing.expires)));
                 }
                 Ok(Response::Later(seconds)) => {
-                    sleep(Duration::from_secs(seconds.into())).await;
+                    sleep(Duration::from_secs(u64::from(seconds).max(1))).await;
                     continue;
                 }
                 // It does not take part, or does not pull any more: perhaps after the next offer.
