@@ -75,7 +75,10 @@ pub const CARRIER_HEAD_START: Duration = Duration::from_millis(600);
 pub const CARRIER_TIME_MAX: Duration = Duration::from_secs(8);
 /// How long a better carrier than the one in use is given.
 pub const BETTER_TIME_MAX: Duration = Duration::from_secs(4);
-/// When a better carrier is tried first, after a session has begun by another; then after twice as long each time.
+/// When a better carrier is tried first, after a session has begun by another: a lost packet or a busy moment may have
+/// been all that was in its way, …
+pub const BETTER_PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// … the second time, and then after twice as long each time.
 pub const BETTER_PAUSE_MIN: Duration = Duration::from_secs(10);
 /// The longest between two such tries.
 pub const BETTER_PAUSE_MAX: Duration = Duration::from_mins(5);

@@ -17,8 +17,8 @@ use tokio::time::sleep;
 use crate::carriers::NotReached;
 use crate::hosted::Mailboxes;
 use crate::limits::{
-    BETTER_PAUSE_MAX, BETTER_PAUSE_MIN, HOSTED_REFUSED_PAUSE_S, HOSTED_WAITS_AT_ONCE, RECONNECT_MAX,
-    RECONNECT_MIN, SESSION_GOOD_AFTER, STORE_PING_TIME_MAX,
+    BETTER_PAUSE_FIRST, BETTER_PAUSE_MAX, BETTER_PAUSE_MIN, HOSTED_REFUSED_PAUSE_S, HOSTED_WAITS_AT_ONCE,
+    RECONNECT_MAX, RECONNECT_MIN, SESSION_GOOD_AFTER, STORE_PING_TIME_MAX,
 };
 use crate::shared::{Attested, Handle};
 use crate::{carriers, serve};
@@ -143,10 +143,10 @@ async fn look_for_better(shared: &Handle, relay: &RelayRecord, carrier: Carrier)
         return std::future::pending().await;
     }
     let mut wakes = shared.wakes.subscribe();
-    let mut pause = BETTER_PAUSE_MIN;
+    let mut pause = BETTER_PAUSE_FIRST;
     loop {
         tokio::select! {
-            () = sleep(pause) => pause = (pause * 2).min(BETTER_PAUSE_MAX),
+            () = sleep(pause) => pause = (pause * 2).clamp(BETTER_PAUSE_MIN, BETTER_PAUSE_MAX),
             changed = wakes.changed() => {
                 if changed.is_err() {
                     return std::future::pending().await;
