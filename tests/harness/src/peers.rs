@@ -17,7 +17,7 @@ mod tap;
 mod tinyproxy;
 mod web_server;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -42,17 +42,17 @@ pub use web_server::{Host, Site, WebServer};
 /// How long a server may take until it answers on its port, on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one may take to end; Postfix takes up to 5 s before it uses force.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two tries to connect to a port that is not open yet, and two looks whether a program has ended: these do
 /// not say when they are ready.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A port that was free a moment ago, for programs that cannot take one from the kernel themselves.
+/// A port of this machine's own ([`ports`](crate::ports)), for programs that cannot take one from the kernel themselves.
 ///
 /// # Errors
-/// Where the kernel has none.
+/// Where there is none.
 pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    crate::ports::reserve(Ipv4Addr::LOCALHOST.into())
 }
 
 /// Runs `"$@"` until it ends, or until standard input does: then the first argument, a command, is to stop it. Standard

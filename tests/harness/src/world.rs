@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::Process;
 use crate::homes::HomeHost;
 use crate::mail::TestMessage;
+use crate::ports;
 use crate::programs::{program, run, run_ok};
 
 mod domain;
@@ -22,7 +23,7 @@ pub const DOMAIN: &str = "lighter.test";
 /// What differs from one world to the next.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Relays with the same storage servers and array key: 1. The others take the ports that the kernel gives them.
+    /// Relays with the same storage servers and array key: 1. Each has ports of its own.
     pub relays: u32,
     /// Storage servers, each a process: 2.
     pub storage_servers: u32,
@@ -30,7 +31,7 @@ pub struct Options {
     pub storage: Vec<StorageOptions>,
     /// Where mail goes on to, as the relay's configuration says it (`[next_hop]`); None: Maildirs.
     pub next_hop: Option<Value>,
-    /// Where location server and relay listen, on ports from the kernel: loopback.
+    /// Where location server and relay listen, on ports of their own: loopback.
     pub address: IpAddr,
     /// Days that a copy stays after its receipt.
     pub keep_after_receipt_days: u32,
@@ -58,7 +59,7 @@ impl Default for Options {
 /// How one storage server is started.
 #[derive(Clone, Debug)]
 pub struct StorageOptions {
-    /// Where it listens, on a port from the kernel: loopback.
+    /// Where it listens, on a port of its own: loopback.
     pub listen: IpAddr,
     /// What its command begins with (see [`Member::through`]): nothing.
     pub through: Vec<String>,
@@ -472,7 +473,7 @@ fn merge(config: &mut Value, more: Option<&Value>) {
 async fn start_location(root: &Path, options: &Options) -> Result<(Member, String, PathBuf)> {
     let config_path = root.join("location.toml");
     let mut location = Member::new("location", "lighter-location", root, ["serve"])?;
-    let mut config = json!({ "listen": SocketAddr::new(options.address, 0), "domains": [DOMAIN] });
+    let mut config = json!({ "listen": ports::reserve(options.address)?, "domains": [DOMAIN] });
     merge(&mut config, options.location.as_ref());
     write_config(&config_path, &config)?;
     location.start().await?;
@@ -505,7 +506,8 @@ async fn start_storage(root: &Path, number: u32, writers: &[String], how: Storag
     let config_path = root.join(format!("{name}.toml"));
     let mut member = Member::new(&name, "lighter-relay", root, ["serve"])?;
     member.through = how.through;
-    let listen = SocketAddr::new(how.listen, 0);
+    // Not one from the kernel, who would give it to others while the server is down.
+    let listen = ports::reserve(how.listen)?;
     let mut config = json!({
         "data": member.data(),
         "roles": ["storage"],
@@ -536,15 +538,16 @@ async fn relay_values(
         let addresses = member.addresses()?;
         servers.push(addresses.pointer("/storage/0").context("no storage server")?.clone());
     }
-    let listen = SocketAddr::new(options.address, 0);
+    // Not ones from the kernel, who would give them to others while the relay is down.
+    let [smtp, lmtp, quic, web] = [(); 4].map(|()| ports::reserve(options.address));
     let mut config = json!({
         "data": relay.data(),
         "hostname": format!("mx.{DOMAIN}"),
         "roles": ["smtp", "lmtp", "web"],
-        "smtp": { "listen": [listen] },
-        "lmtp": { "listen": [listen] },
-        "quic": { "listen": listen },
-        "web": { "listen": listen },
+        "smtp": { "listen": [smtp?] },
+        "lmtp": { "listen": [lmtp?] },
+        "quic": { "listen": quic? },
+        "web": { "listen": web? },
         "location": { "url": location_url, "token_file": token_file },
         "array": { "servers": servers },
         "retention": { "keep_after_receipt_days": options.keep_after_receipt_days },
@@ -564,7 +567,8 @@ async fn relay_values(
     Ok(config)
 }
 
-/// Puts the ports that the kernel gave into the configuration, so that a restart listens on the same ones.
+/// Puts the ports that it listens on into the configuration, also where a test's own lines left one to the kernel, so that
+/// a restart listens on the same ones.
 fn pin_ports(config: &mut Value, relay: &Member) -> Result<()> {
     let addresses = relay.addresses()?;
     for (listener, pointer) in [("smtp", "/smtp"), ("lmtp", "/lmtp"), ("quic", "/quic"), ("web", "/web")] {

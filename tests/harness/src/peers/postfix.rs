@@ -75,7 +75,10 @@ impl Postfix {
         }
         let log = folder.join("postfix.log");
         let command = ["postfix", "-c", &text(&etc)?, "start-fg"];
-        let process = Foreground::start(As::Root, &command, &stop, &log, smtp).await?;
+        let mut process = Foreground::start(As::Root, &command, &stop, &log, smtp).await?;
+        if let Route::Filter { back, .. } | Route::Outgoing { back, .. } = route {
+            process.wait_until(*back).await?;
+        }
         Ok(Self { smtp, log, _process: process })
     }
 

@@ -1,11 +1,13 @@
 //! A domain with a location server and agents, and no relay (SPEC A27).
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{Agent, Member, invite_and_set_up, merge, write_config};
+use crate::ports;
 
 /// A location server for one domain.
 #[derive(Debug)]
@@ -27,7 +29,8 @@ impl Domain {
         let folder = root.join(name);
         std::fs::create_dir_all(&folder)?;
         let mut location = Member::new("location", "lighter-location", &folder, ["serve"])?;
-        let mut config = json!({ "listen": "127.0.0.1:0", "domains": [name] });
+        let listen = ports::reserve(Ipv4Addr::LOCALHOST.into())?;
+        let mut config = json!({ "listen": listen, "domains": [name] });
         merge(&mut config, Some(more));
         write_config(&folder.join("location.toml"), &config)?;
         location.start().await?;
