@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::world::{Store, World, mailbox};
 
 /// Long enough for anything that is to happen on a loaded machine.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 async fn world() -> World {
     World::start_with(|config| {

@@ -127,7 +127,7 @@ async fn a_hosted_store_that_does_not_ping_is_offline_for_all_its_mailboxes_and_
     let store = service();
     let configure = |config: &mut Config| {
         names(config, &store, &["ann@a.example"], &[]);
-        (config.ping_interval_s, config.ttl_s) = (2, 5);
+        (config.ping_interval_s, config.ttl_s) = (2, 10);
     };
     let world = World::start_with(configure).await;
     let token = world.token(&[Scope::Lookup]).await;

@@ -24,7 +24,7 @@ pub(crate) async fn raw(address: SocketAddr, request: &[u8]) -> String {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(15), read).await.expect("the server closes");
+    tokio::time::timeout(Duration::from_secs(60), read).await.expect("the server closes");
     String::from_utf8_lossy(&answer).into_owned()
 }
 

@@ -17,7 +17,7 @@ const SMALL_MIB: u32 = 28;
 const LARGE_MIB: u32 = 512;
 const SENDERS: u64 = 4;
 /// See `namespaces`.
-const DELAY_MAX: Duration = Duration::from_secs(30);
+const DELAY_MAX: Duration = Duration::from_secs(60);
 
 // SPEC: B12, C2, C5, C6, C9; bad_input_31
 #[test]

@@ -11,9 +11,17 @@ use lighter_harness::programs::{program, run, run_ok};
 use serde_json::Value;
 
 const MAILBOX: &str = "kim@lighter.test";
-/// What runs on the session bus; the keyring's daemon ends with it.
+/// What runs on the session bus; the keyring's daemon ends with it. The daemon is in the background before it has its name on
+/// the bus: who asks for that earlier makes the bus start another one, whose keyring is locked.
 const SESSION: &str = r#"
 printf secret | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1 || exit 3
+looks=0
+until dbus-send --session --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.NameHasOwner \
+    string:org.freedesktop.secrets | grep -q 'boolean true'; do
+    looks=$((looks + 1))
+    [ "$looks" -lt 1200 ] || exit 6
+    sleep 0.05
+done
 "$AGENT" --json --config "$CONFIG" --data "$DATA" setup \
     --mailbox "$MAILBOX" --location "$LOCATION" --token "$TOKEN" || exit 4
 "$AGENT" --json --config "$CONFIG" --data "$DATA" lookup "$MAILBOX" >/dev/null || exit 5

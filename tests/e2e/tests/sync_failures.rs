@@ -29,7 +29,7 @@ const SENDERS: u64 = 4;
 /// Messages that come in while a disk is as it is.
 const MESSAGES: u64 = 24;
 /// See `namespaces`.
-const DELAY_MAX: Duration = Duration::from_secs(30);
+const DELAY_MAX: Duration = Duration::from_secs(60);
 
 // SPEC: B12, C2, C5, C10; bad_input_31 — DESIGN §3 rule 1
 #[tokio::test]

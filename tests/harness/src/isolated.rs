@@ -55,7 +55,12 @@ pub fn run<F: Future<Output = Result<()>>>(test: &str, body: impl FnOnce() -> F)
     let this = this.to_str().context("a program whose name is no UTF-8")?;
     let output = unshare(&[this, test, "--exact", "--nocapture"], test)?;
     let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{}:\n{said}\n{errors}", output.status);
+    if !output.status.success() {
+        // All of it, and what counts once more at the end.
+        println(&said);
+        println(&errors);
+        bail!("{test}, in namespaces of its own ({}): {}", output.status, cause(&errors));
+    }
     ensure!(said.contains("1 passed"), "there is no test {test}:\n{said}");
     let of_the_test = said.lines().filter(|line| !line.starts_with("test result:"));
     of_the_test.for_each(println);
@@ -65,6 +70,17 @@ pub fn run<F: Future<Output = Result<()>>>(test: &str, body: impl FnOnce() -> F)
 #[expect(clippy::print_stdout, reason = "by the macro, so that it is shown as the test's own output is")]
 fn println(line: &str) {
     println!("{line}");
+}
+
+/// Why the test failed, by what it wrote: its own error or panic, or the last lines where there is none.
+fn cause(errors: &str) -> String {
+    const LINES: usize = 60;
+    let lines: Vec<_> = errors.lines().collect();
+    let starts = |line: &&str| line.starts_with("Error: ") || line.contains("panicked at ");
+    let from = lines.iter().rposition(starts).unwrap_or(lines.len().saturating_sub(LINES));
+    let traced = |line: &&&str| ["Stack backtrace:", "stack backtrace:"].contains(&line.trim());
+    let cause: Vec<_> = lines[from..].iter().take_while(|line| !traced(line)).copied().collect();
+    cause.join("\n").trim_end().to_owned()
 }
 
 /// Whether this machine lets us.
@@ -87,6 +103,8 @@ fn unshare(command: &[&str], test: &str) -> Result<Output> {
         .args(command)
         .env("PATH", path)
         .env(INSIDE, test)
+        // A trace would bury what its error says.
+        .env("RUST_LIB_BACKTRACE", "0")
         .stdin(Stdio::null())
         .output();
     output.context("setpriv and unshare (Debian: util-linux)")
@@ -110,4 +128,19 @@ pub(crate) async fn command(words: &str) -> Result<()> {
     let program = words.next().context("no command")?;
     run_ok(program.as_ref(), words, &[]).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_the_tests_own_error_without_traces() {
+        let errors = "starting\nError: no way\n\nCaused by:\n    0: told\n\nStack backtrace:\n   0: main\n";
+        assert_eq!(cause(errors), "Error: no way\n\nCaused by:\n    0: told");
+        let panic =
+            "x\n\nthread 'one' (7) panicked at tests/one.rs:3:5:\nleft: 1\nstack backtrace:\n   0: main\n";
+        assert_eq!(cause(panic), "thread 'one' (7) panicked at tests/one.rs:3:5:\nleft: 1");
+        assert_eq!(cause("Killed\n"), "Killed");
+    }
 }

@@ -33,7 +33,7 @@ const KERNEL_QUEUE: u32 = 10_000;
 /// In a network of its own, and dies with whoever started it.
 const KEEPER: [&str; 6] = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "socat"];
 /// Until a device is there.
-const START_TIME_MAX: Duration = Duration::from_secs(10);
+const START_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Two hosts with a line between them.
 #[derive(Debug)]
@@ -268,14 +268,15 @@ mod tests {
             UdpSocket::bind((address, 0)).unwrap()
         });
         let socket = made.join().unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         socket
     }
 
     #[test]
     fn packets_take_as_long_as_said_and_as_many_are_lost_as_said() {
-        const PACKETS: usize = 400;
-        let rate = Some(1_000_000);
+        // As many as a socket of the usual size holds: on a busy machine nobody may read for a while.
+        const PACKETS: usize = 60;
+        let rate = Some(100_000);
         let queue = Duration::from_secs(2);
         let line = Line { delay: Duration::from_millis(20), rate, queue, ..Line::default() };
         let joined = match JoinedHosts::start(line, 1) {
@@ -299,15 +300,16 @@ mod tests {
         for _ in 0..PACKETS {
             assert_eq!(far.recv_from(&mut buffer).unwrap(), (packet.len(), near.local_addr().unwrap()));
         }
-        // 400 kB at 1 MB/s.
-        assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+        // 60 kB at 100 kB/s.
+        assert!(began.elapsed() >= Duration::from_millis(600), "{:?}", began.elapsed());
         assert_eq!(joined.lost(), 0);
 
         joined.set(Line { loss: 0.2, ..line });
         for _ in 0..PACKETS {
             near.send_to(&packet, to).unwrap();
         }
-        far.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        // After that long without one, none is on its way any more.
+        far.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
         let came = std::iter::from_fn(|| far.recv_from(&mut buffer).ok()).count();
         assert!((PACKETS / 2..PACKETS).contains(&came), "{came}");
         assert!(joined.lost() + came as u64 >= PACKETS as u64, "{} lost, {came} came", joined.lost());

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 /// How long a program may take until it says that it is ready: recovery of a large log on a busy machine included.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a program may take to stop after SIGTERM.
-const STOP_TIMEOUT: Duration = Duration::from_secs(40);
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of a readiness message (systemd's own limit for one is a page).
 const NOTIFY_LEN_MAX: usize = 4096;
 
@@ -162,7 +162,8 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    fn log_end(&self) -> String {
+    /// The last 40 lines of it.
+    pub fn log_end(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")

@@ -15,7 +15,7 @@ use crate::tls::{self, ALPN};
 
 const ANY_PORT: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 /// Long enough for anything that is to happen on a loaded machine.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 /// For what is to be cut off.
 const SHORT: Duration = Duration::from_secs(1);
 
@@ -316,13 +316,14 @@ async fn when_many_knock_at_once_whoever_proves_its_address_gets_in() {
 
 #[tokio::test]
 async fn a_connection_without_traffic_is_kept_alive_by_the_one_who_opened_it() {
-    let idle_time_max = SHORT;
+    // A busy machine may hold up both sides for a while.
+    let idle_time_max = SHORT * 4;
     let keep_alive = Some(SHORT / 10);
     let config = EndpointConfig { idle_time_max, keep_alive, ..EndpointConfig::default() };
     let ((client, _), (server, address)) = (endpoint_with(config.clone()), endpoint_with(config));
     let (ours, theirs) = meet(&client, &server, &[address]).await;
     // Nothing is said for more than two idle times.
-    assert!(timeout(idle_time_max * 5 / 2, theirs.closed()).await.is_err());
+    assert!(timeout(idle_time_max * 9 / 4, theirs.closed()).await.is_err());
     ours.ping(LONG).await.unwrap();
 }
 
@@ -464,7 +465,7 @@ async fn a_clean_close_is_told_and_a_dead_peer_is_noticed() {
     drop((held, client));
 
     // A peer that is killed says nothing: the datagrams of a relay in between just stop.
-    let config = EndpointConfig { idle_time_max: SHORT, keep_alive: None, ..EndpointConfig::default() };
+    let config = EndpointConfig { idle_time_max: SHORT * 4, keep_alive: None, ..EndpointConfig::default() };
     let (_client, ours, _server, theirs) = connected(config).await;
     assert_eq!(theirs.closed().await, PeerError::Gone);
     assert_eq!(ours.closed().await, PeerError::Gone);
@@ -490,7 +491,7 @@ async fn a_peer_that_was_killed_and_came_back_is_noticed_by_who_waits_for_it() {
 
     let again = until_bound(&identity, address).await;
     // Long before the connection would have been idle for too long.
-    let ended = timeout(LONG, asking).await.unwrap().unwrap();
+    let ended = timeout(IDLE_TIME_MAX / 2, asking).await.unwrap().unwrap();
     assert_eq!(ended, Err(ExchangeError::Peer(PeerError::Gone)));
     still_serves(&again, address).await;
 }

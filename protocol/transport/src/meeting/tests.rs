@@ -10,7 +10,7 @@ use crate::endpoint::{Endpoint, EndpointConfig};
 use crate::identity::Identity;
 
 /// Long enough for anything that is to happen on a loaded machine.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 fn bob() -> Mailbox {
     "bob@b.example".parse().unwrap()

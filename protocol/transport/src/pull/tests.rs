@@ -23,7 +23,7 @@ use crate::serve::{FileSlices, ServeError};
 
 const DELIVERY: DeliveryId = DeliveryId([9; 16]);
 /// Long enough for anything that is to happen on a loaded machine.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 /// A blob on disk, as an agent has it.
 pub(crate) struct OnDisk {

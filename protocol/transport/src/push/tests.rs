@@ -10,7 +10,7 @@ use crate::error::Misbehaviour;
 use crate::pull::tests::{Memory, OnDisk, Pair, bytes, encoded, pair, pair_with, short};
 
 const DELIVERY: DeliveryId = DeliveryId([9; 16]);
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 fn part(blob: &OnDisk, ranges: &RangeSet) -> PushPart {
     PushPart { blob: blob.id, ranges: ranges.to_wire() }

@@ -166,7 +166,7 @@ impl World {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        let read = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await;
+        let read = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
         // A connection that is broken off on purpose gives what came before.
         let _ = read.expect("an answer in time");
         let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a whole head");

@@ -64,9 +64,9 @@ impl Fixture {
         let tls = TcpTls::new(&self.writer, STORAGE_ALPN).unwrap();
         let record = self.record();
         let connecting = Link::connect(&tls, &record, (wall_clock())());
-        let (link, greeting) = timeout(Duration::from_secs(5), connecting).await.unwrap().unwrap();
+        let (link, greeting) = timeout(Duration::from_secs(60), connecting).await.unwrap().unwrap();
         assert_eq!(greeting.units.len(), 1);
-        link.done(&Request::Ping, Vec::new(), Duration::from_secs(5)).await.unwrap();
+        link.done(&Request::Ping, Vec::new(), Duration::from_secs(60)).await.unwrap();
     }
 }
 
@@ -233,11 +233,11 @@ async fn requests_for_what_is_another_writers_or_not_there_are_refused_one_by_on
     ];
     let count = requests.len() as u64;
     for request in requests {
-        let refused = link.call(&request, Vec::new(), Duration::from_secs(5)).await;
+        let refused = link.call(&request, Vec::new(), Duration::from_secs(60)).await;
         assert!(matches!(refused, Err(crate::link::LinkError::Refused(_))), "{request:?}: {refused:?}");
     }
     assert_eq!(fixture.server.counters().refused, count);
-    link.done(&Request::Ping, Vec::new(), Duration::from_secs(5)).await.unwrap();
+    link.done(&Request::Ping, Vec::new(), Duration::from_secs(60)).await.unwrap();
 }
 
 // ---- in virtual time ----

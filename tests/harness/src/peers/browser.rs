@@ -1,6 +1,7 @@
 //! A real browser on the relay's pages: Chromium without a window, driven over its debugging pipe
 //! (<https://chromedevtools.github.io/devtools-protocol/>): JSON messages, each ended by a NUL.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct Browser {
     _process: Child,
     commands: ChildStdin,
     messages: BufReader<ChildStdout>,
+    /// Events that came while something else was waited for: the browser's processes are not in step.
+    passed: VecDeque<Value>,
     downloads: PathBuf,
     page: Option<String>,
     last_id: u64,
@@ -61,7 +64,9 @@ impl Browser {
             .context("start sh")?;
         let commands = process.stdin.take().context("no standard input")?;
         let messages = BufReader::new(process.stdout.take().context("no standard output")?);
-        let mut browser = Self { _process: process, commands, messages, downloads, page: None, last_id: 0 };
+        let passed = VecDeque::new();
+        let mut browser =
+            Self { _process: process, commands, messages, passed, downloads, page: None, last_id: 0 };
         browser.open_page().await.context("chromium (tests/run installs it)")?;
         Ok(browser)
     }
@@ -71,6 +76,7 @@ impl Browser {
     /// # Errors
     /// Where it cannot be.
     pub async fn go(&mut self, url: &str) -> Result<()> {
+        self.passed.clear();
         let answer = self.command("Page.navigate", json!({ "url": url })).await?;
         if let Some(error) = answer.pointer("/errorText").and_then(Value::as_str) {
             bail!("{url}: {error}");
@@ -97,6 +103,7 @@ impl Browser {
     /// # Errors
     /// Where there is nothing to click on, or no download ends well.
     pub async fn download(&mut self, selector: &str) -> Result<PathBuf> {
+        self.passed.clear();
         self.evaluate(&format!("document.querySelector({}).click()", json!(selector))).await?;
         let begun = self.event("Browser.downloadWillBegin", |_| true).await?;
         let guid = begun.pointer("/guid").and_then(Value::as_str).context("no guid")?.to_owned();
@@ -167,14 +174,17 @@ impl Browser {
         Ok(answer["result"].take())
     }
 
-    /// The parameters of the next event of this name that `matches`.
+    /// The parameters of the next event of this name that `matches`, since the last page or click.
     async fn event(&mut self, method: &str, matches: impl Fn(&Value) -> bool) -> Result<Value> {
         let found = |message: &Value| message["method"] == method && matches(&message["params"]);
-        let mut message = self.message(found).await.with_context(|| method.to_owned())?;
+        let mut message = match self.passed.iter().position(found) {
+            Some(position) => self.passed.remove(position).unwrap_or_default(),
+            None => self.message(found).await.with_context(|| method.to_owned())?,
+        };
         Ok(message["params"].take())
     }
 
-    /// The next message that `matches`; those before it are not for us.
+    /// The next message that `matches`; events before it are kept.
     async fn message(&mut self, matches: impl Fn(&Value) -> bool) -> Result<Value> {
         let reading = async {
             loop {
@@ -185,6 +195,9 @@ impl Browser {
                 let message: Value = serde_json::from_slice(bytes.strip_suffix(&[0]).unwrap_or(&bytes))?;
                 if matches(&message) {
                     return Ok(message);
+                }
+                if message.get("method").is_some() {
+                    self.passed.push_back(message);
                 }
             }
         };

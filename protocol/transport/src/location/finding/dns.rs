@@ -182,6 +182,6 @@ mod tests {
         let dns = Dns::new(&[silent.local_addr().unwrap()]);
         let start = Instant::now();
         assert_eq!(dns.services("example.org").await, Err(DnsError::Failed));
-        assert!(start.elapsed() <= DNS_TIME_MAX + Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(start.elapsed() <= DNS_TIME_MAX + Duration::from_secs(20), "{:?}", start.elapsed());
     }
 }

@@ -56,7 +56,7 @@ async fn a_name_server_that_is_away_is_no_proof_that_there_is_none() {
     let finder = finder(&[], &[silent.local_addr().unwrap()]);
     let start = Instant::now();
     assert_eq!(finder.find("a.example").await.map(|_| ()), Err(NotFound::Failed));
-    assert!(start.elapsed() < FINDING_TIME_MAX + Duration::from_secs(2));
+    assert!(start.elapsed() < 3 * FINDING_TIME_MAX);
     let start = Instant::now();
     assert_eq!(finder.find("a.example").await.map(|_| ()), Err(NotFound::Failed));
     assert!(start.elapsed() < FINDING_TIME_MAX / 2, "not waited for again at once");

@@ -123,7 +123,7 @@ async fn records_that_went_on_in_another_segment_are_found_there_by_the_other_re
     until(|| other.status().servers.iter().all(|server| server.live)).await;
     reads(&other, &stored).await;
     // And once all is settled: the closed segments are sealed, empty ones gone.
-    tokio::time::timeout(Duration::from_secs(30), async {
+    tokio::time::timeout(Duration::from_secs(60), async {
         while one.status().unsealed > 1 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
