@@ -19,8 +19,8 @@ use crate::limits::{EXPIRE_INTERVAL, OUTGOING_LISTED, STOP_TIME_MAX};
 use crate::outbox::Outbox;
 use crate::shared::{Handle, Shared};
 use crate::{
-    carriers, control, drops, offers, outbox, port_mapping, registration, serve, sessions, submission, wake,
-    ways,
+    carriers, control, drops, offers, outbox, port_mapping, registration, serve, sessions, sharing,
+    submission, wake, ways,
 };
 
 /// Why the agent does not start.
@@ -100,6 +100,7 @@ impl Agent {
         tasks.spawn(wake::run(shared.clone()));
         tasks.spawn(ways::mdns::run(shared.clone()));
         tasks.spawn(drops::run(shared.clone()));
+        tasks.spawn(sharing::keep::run(shared.clone()));
         tasks.spawn(tidy(shared.clone()));
         tasks.spawn(guest::run(shared.clone()));
         if let Some(listener) = listener {

@@ -54,6 +54,10 @@ pub const SHARED_SERVES_MAX: usize = 16;
 pub const SEEKING_MAX: usize = 4;
 /// Sharings that are looked at for one delivery, good or not.
 pub const SHARINGS_VERIFIED_MAX: usize = 64;
+/// Pulls under way, up to which one is begun that nobody offers: offers have the rest to themselves.
+pub const RESUMED_PULLS_MAX: usize = PULLS_MAX / 4;
+/// How often it is looked whether deliveries that nobody offers now can be had from other recipients of their messages.
+pub const SHARING_LOOK_INTERVAL: Duration = Duration::from_mins(5);
 /// Times that one giver is looked for during a pull.
 pub const GIVER_TRIES_MAX: u32 = 4;
 /// The wait before the second time; doubled each time.

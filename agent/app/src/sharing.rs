@@ -10,13 +10,14 @@
 //!
 //! - `shown`: whom the message's header shows: nobody in Bcc ever takes part;
 //! - `tell`: the sender's side: who has it, told to those who pull it;
-//! - `take`: the taker's: whom it asks;
+//! - `take`: the taker's: whom it asks; `keep`: whom it asks after a restart;
 //! - `give`: the giver's: whom it serves.
 //!
 //! Each of the three decides by a [`Share`] of its own. A store of many mailboxes takes no part: what is here for one of
 //! its users is nobody's to notice.
 
 pub(crate) mod give;
+pub(crate) mod keep;
 pub(crate) mod shown;
 pub(crate) mod take;
 pub(crate) mod tell;

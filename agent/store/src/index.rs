@@ -13,6 +13,7 @@
 //! | `left` | DeliveryId | `LeftRow`: how an outgoing delivery is left, sealed, with a relay |
 //! | `sealed` | DeliveryId | `SealedRow`: what an incoming drop was before it was opened |
 //! | `brought` | DeliveryId, BlobId | nothing. A row means: nobody else's delivery had a part in how the blob came here (`brought`) |
+//! | `sharings` | DeliveryId, PeerId | `SharingRow`: who else has what an incoming delivery brings, as its sender signed it (`sharings`) |
 //! | `shown` | BlobId of a manifest, DeliveryId | nothing. A row means: the message's header shows the recipient of that outgoing delivery |
 //!
 //! **Sync**: every change is one transaction, durable when the call returns. A row never runs ahead of its file: files
@@ -25,6 +26,7 @@
 pub(crate) mod backend;
 mod brought;
 mod rows;
+mod sharings;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,6 +94,7 @@ impl Index {
             txn.open_table(LEFT)?;
             txn.open_table(SEALED)?;
             txn.open_table(brought::TABLE)?;
+            txn.open_table(sharings::TABLE)?;
             txn.open_table(SHOWN)?;
             Ok(())
         })?;
@@ -330,6 +333,7 @@ impl Index {
         self.write(|txn| {
             let row = encode(&IncomingRow::from(incoming.clone()));
             txn.open_table(INCOMING)?.insert(&incoming.delivery.0, row.as_slice())?;
+            sharings::changes(txn, incoming)?;
             let parts: Vec<_> = incoming.parts().map(|(part, role)| (part.id, part.size, role)).collect();
             change_references(txn, incoming.delivery, &parts, held)
         })
@@ -340,6 +344,7 @@ impl Index {
         self.write(|txn| {
             txn.open_table(INCOMING)?.remove(&incoming.delivery.0)?;
             txn.open_table(SEALED)?.remove(&incoming.delivery.0)?;
+            sharings::goes(txn, incoming.delivery)?;
             let parts: Vec<_> = incoming.parts().map(|(part, role)| (part.id, part.size, role)).collect();
             change_references(txn, incoming.delivery, &parts, false)
         })
@@ -388,6 +393,7 @@ impl Index {
             txn.open_table(SEALED)?.insert(&sealed.delivery.0, encode(&row).as_slice())?;
             let row = encode(&IncomingRow::from(opened.clone()));
             txn.open_table(INCOMING)?.insert(&opened.delivery.0, row.as_slice())?;
+            sharings::changes(txn, opened)?;
             let parts = |of: &Incoming| -> Vec<_> {
                 of.parts().map(|(part, role)| (part.id, part.size, role)).collect()
             };

@@ -24,6 +24,9 @@ pub const SHARERS_MAX: usize = 1_000;
 
 /// Recipients of one message that are looked at to see who may read from whom: more are never asked.
 pub const SHOWN_MAX: usize = 1_000;
+/// Statements of who else has what is being pulled, on record for all deliveries together, each of up to 1 KiB: more are not
+/// kept, and lost when the process ends.
+pub const SHARINGS_KEPT_MAX: u64 = 16_384;
 
 /// Files that are synced at a time, where several are to be durable.
 pub const SYNCS_MAX: usize = 8;

@@ -5,6 +5,7 @@ mod deliveries;
 mod drops;
 mod hold;
 mod recovery;
+mod sharings;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -99,13 +99,12 @@ impl Pull {
     ) -> (Self, Vec<Command>) {
         let answers = space::answers(&offer, standing, room, &held);
         let mut pull = Self {
-            sharing: Sharing::new(plans(&offer, &answers, held), Sources::of(from)),
+            sharing: Sharing::new(plans(&offer, &answers, held), Sources::of(from, Role::Holder)),
             answers: answers.clone(),
             offer,
             state: State::Pulling,
         };
-        let no = pull.answers.iter().any(|answer| matches!(answer, Answer::No(_)));
-        if no || (pull.sharing.plans.len() == 1 && !pull.offer.blobs.is_empty()) {
+        if pull.is_declined() {
             let stop = pull.stop(Stop::Declined);
             return (pull, vec![Command::Answer { to: from, answers }, stop]);
         }
@@ -113,6 +112,39 @@ impl Pull {
         commands.extend(pull.rereads());
         commands.extend(pull.advance(now));
         (pull, commands)
+    }
+
+    /// Goes on with a delivery that was offered, and let in, before: nobody who offers it is there, but `source` may have it,
+    /// and can be asked ([`Pull::handle_source`] says who may). Who offers it meanwhile joins, as ever; where nobody does, the
+    /// receipt is kept until somebody does ([`Stop::Unheard`]).
+    pub fn resume(
+        offer: Offer,
+        (source, role): (PeerId, Role),
+        room: &Room,
+        held: impl Fn(&BlobId) -> Held,
+        now: Now,
+    ) -> (Self, Vec<Command>) {
+        // Nobody hears these; who offers it hears what is right for them.
+        let answers = space::answers(&offer, &Standing::OwnRelay, room, &held);
+        let mut pull = Self {
+            sharing: Sharing::new(plans(&offer, &answers, held), Sources::of(source, role)),
+            answers,
+            offer,
+            state: State::Pulling,
+        };
+        if pull.is_declined() {
+            let stop = pull.stop(Stop::Declined);
+            return (pull, vec![stop]);
+        }
+        let mut commands = pull.rereads();
+        commands.extend(pull.advance(now));
+        (pull, commands)
+    }
+
+    /// Whether something of it is never taken, or no attachment now.
+    fn is_declined(&self) -> bool {
+        let no = self.answers.iter().any(|answer| matches!(answer, Answer::No(_)));
+        no || (self.sharing.plans.len() == 1 && !self.offer.blobs.is_empty())
     }
 
     /// An offer of a delivery that is receipted already: the same answer, and the same receipt again.
@@ -135,7 +167,7 @@ impl Pull {
         let mut pull = Self {
             offer,
             answers: answers.clone(),
-            sharing: Sharing::new(Vec::new(), Sources::of(from)),
+            sharing: Sharing::new(Vec::new(), Sources::of(from, Role::Holder)),
             state: State::Syncing,
         };
         let mut commands = vec![Command::Answer { to: from, answers }];

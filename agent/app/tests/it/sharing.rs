@@ -1,10 +1,15 @@
 //! Other recipients of the same message as sources: whoever has it gives it to who has not, at the sender's word, and nobody
-//! else gets anything.
+//! else gets anything. Here: within a domain; in the files below: between domains (`domains`), what each is told on the wire
+//! (`told`), peers that know nothing of it (`older`), and restarts (`restart`).
+
+mod domains;
+mod older;
+mod restart;
+mod told;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use lighter_agent::acceptance;
 use lighter_agent::agent::Agent;
 use lighter_agent::config::{Config, Paths};
 use lighter_agent::guest::decide::GuestConfig;
@@ -16,7 +21,6 @@ use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Keypair, Mailbox, PeerId, Sharing, Signed, UnixTime,
 };
 use lighter_store::{Incoming, IncomingState, Outgoing, OutgoingState};
-use lighter_transport::location::api::{AcceptanceChange, AcceptancePolicy};
 use lighter_transport::pull::{Piece, Pull, PullError, VerifiedSink};
 use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity};
 
@@ -492,85 +496,5 @@ async fn what_a_sender_does_not_share_comes_from_the_sender_alone() {
     let Office { sam, carol, .. } = office;
     for agent in [sam, dave, carol] {
         agent.stop().await;
-    }
-}
-
-fn named(text: &str) -> Mailbox {
-    text.parse().unwrap()
-}
-
-/// Sam and dave at a.example, carol at b.example; each may find the others.
-async fn across(of_sam: Share, of_carol: Share, of_dave: Share) -> Vec<SourceView> {
-    let sink = MailSink::start().await;
-    let a = World::start().await;
-    let url = a.location.url();
-    let b = World::start_with(|config| {
-        config.finding.domains.insert("a.example".to_owned(), url);
-    })
-    .await;
-    let smtp = Some(sink.address.to_string());
-    let sam_paths = a.set_up_as("sam", named("sam@a.example"), smtp).await;
-    let dave_paths = a.set_up_as("dave", named("dave@a.example"), None).await;
-    let carol_paths = b.set_up_as("carol", named("carol@b.example"), None).await;
-    let (of_a, of_b) = (a.location.url(), b.location.url());
-    for paths in [&sam_paths, &dave_paths] {
-        change(paths, |config| _ = config.finding.domains.insert("b.example".to_owned(), of_b.clone()));
-    }
-    change(&carol_paths, |config| {
-        config.finding.domains.insert("a.example".to_owned(), of_a);
-        config.store.share = of_carol;
-    });
-    change(&dave_paths, |config| config.store.share = of_dave);
-    change(&sam_paths, |config| {
-        config.send.unreachable = Unreachable::Retry;
-        config.send.share = of_sam;
-    });
-    start(&dave_paths).await.stop().await;
-    let (sam, carol) = (start(&sam_paths).await, start(&carol_paths).await);
-    let policy = Some(AcceptancePolicy::Open);
-    acceptance::change(carol.shared(), AcceptanceChange { policy, ..AcceptanceChange::default() })
-        .await
-        .unwrap();
-    let content = bytes(3, 24 * 1024 * 1024);
-    let attached = file(a.folder.path(), "a.bin", &content);
-    let arguments =
-        ["--json", "send", "--to", "carol@b.example", "--to", "dave@a.example", attached.to_str().unwrap()];
-    let output = run(&sam_paths, &arguments, b"").await;
-    assert!(output.status.success(), "{}", error_text(&output));
-    assert!(carol.shared().store.holds(BlobId::of(&content)).unwrap());
-    limit(&sam, "6 MiB/s");
-    let dave = start(&dave_paths).await;
-    sam.shared().wakes.send_modify(|count| *count += 1);
-    let mut last = Vec::new();
-    eventually("dave's", async || {
-        let views = views(&dave).await;
-        if !views.is_empty() {
-            last = views;
-        }
-        is_receipted(&dave)
-    })
-    .await;
-    assert!(dave.shared().store.open_blob(BlobId::of(&content)).unwrap().is_intact().unwrap());
-    for agent in [sam, carol, dave] {
-        agent.stop().await;
-    }
-    last
-}
-
-// SPEC: D3
-#[tokio::test(flavor = "multi_thread")]
-async fn between_domains_it_is_shared_where_all_three_say_so_and_not_otherwise() {
-    let brought = |views: &[SourceView]| {
-        views.iter().filter(|view| view.role == Role::Recipient).map(|view| view.bytes).sum::<u64>()
-    };
-    let views = across(Share::All, Share::All, Share::All).await;
-    assert!(brought(&views) > 4 * MIB, "{views:?}");
-    for (sam, carol, dave) in [
-        (Share::default(), Share::All, Share::All),
-        (Share::All, Share::default(), Share::All),
-        (Share::All, Share::All, Share::default()),
-    ] {
-        let views = across(sam, carol, dave).await;
-        assert_eq!(brought(&views), 0, "{views:?}");
     }
 }

@@ -213,6 +213,7 @@ impl Store {
     /// # Errors
     /// What the index says.
     pub fn expire(&self, now: UnixTime) -> Result<usize, StoreError> {
+        self.0.index.expire_sharings(now)?;
         let mut count = 0;
         for incoming in self.0.index.all_incoming()? {
             match &incoming.state {

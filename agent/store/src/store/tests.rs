@@ -2,6 +2,7 @@
 
 mod crashes;
 mod faults;
+mod sharings;
 
 use std::io::{Read, Write};
 use std::ops::Range;

@@ -112,8 +112,8 @@ impl Source {
 }
 
 impl Sources {
-    pub(super) fn of(peer: PeerId) -> Self {
-        Self(vec![Source::new(peer, Role::Holder)])
+    pub(super) fn of(peer: PeerId, role: Role) -> Self {
+        Self(vec![Source::new(peer, role)])
     }
 
     /// Adds a source, where there is room. One that rested, stalled or went is asked again; one that sent what did not

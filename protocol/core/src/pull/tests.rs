@@ -633,3 +633,48 @@ fn a_source_whose_streams_wait_for_their_turn_here_has_not_stalled() {
     assert!(!left_after_ten_quiet_seconds(false).is_empty(), "one that brings nothing by itself has");
     assert!(left_after_ten_quiet_seconds(true).is_empty());
 }
+
+// ---- without a holder ----
+
+// SPEC: D3, D4
+#[test]
+fn a_delivery_that_was_let_in_goes_on_without_who_offered_it_and_keeps_its_receipt_for_them() {
+    let source = (peer(SENDER), Role::Recipient);
+    let half = |id: &BlobId| match id {
+        id if *id == offer().manifest.id => Held::Whole,
+        _ => Held::Some(RangeSet::from(0..crate::blob::GROUP_LEN)),
+    };
+    let (mut pull, commands) = Pull::resume(offer(), source, &ROOMY, half, now());
+    assert!(!commands.iter().any(|command| matches!(command, Command::Answer { .. })), "nobody asked");
+    assert!(commands.iter().any(|command| matches!(command, Command::Reread { .. })));
+    let (mut open, _) = gets(commands);
+    open.extend(gets(pull.handle_reread(&offer().manifest.id, true, now())).0);
+    assert!(open.iter().all(|(.., ranges)| ranges.iter().all(|range| range.start >= crate::blob::GROUP_LEN)));
+    let mut last = Vec::new();
+    while let Some((stream, _, ranges)) = open.pop() {
+        let (more, others) = gets(bring(&mut pull, stream, &ranges));
+        open.extend(more);
+        last.extend(others);
+    }
+    assert!(matches!(last[..], [Command::SyncThenReceipt { .. }]), "{last:?}");
+    let receipt = signed(&receipt(), STORE);
+    assert_eq!(pull.handle_receipted(&receipt), [Command::Stop(Stop::Unheard)], "a recipient hears of none");
+}
+
+// SPEC: D3
+#[test]
+fn who_offers_it_again_joins_a_pull_that_went_on_without_them() {
+    let (mut pull, _) = Pull::resume(offer(), (peer(SENDER), Role::Recipient), &ROOMY, nothing, now());
+    let commands = pull.handle_offer(&offer(), peer(RELAY), &Standing::OwnRelay, now()).unwrap();
+    assert_eq!(commands[0], Command::Answer { to: peer(RELAY), answers: vec![Answer::Pull; 2] });
+    assert!(
+        pull.handle_lost(&peer(SENDER), now()).iter().all(|command| !matches!(command, Command::Stop(_)))
+    );
+}
+
+#[test]
+fn what_there_is_no_room_for_any_more_does_not_go_on() {
+    let room = Room { disk_left: 0, ..ROOMY };
+    let (_, commands) = Pull::resume(offer(), (peer(SENDER), Role::Recipient), &room, nothing, now());
+    assert_eq!(commands, [Command::Stop(Stop::Declined)]);
+}

@@ -3,6 +3,7 @@
 
 pub(crate) mod mail_sink;
 pub(crate) mod programs;
+pub(crate) mod recorder;
 pub(crate) mod relay;
 pub(crate) mod web;
 

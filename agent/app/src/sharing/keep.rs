@@ -1,0 +1,68 @@
+//! The taker's side across a restart: what the sender said is kept with the delivery, and where the sender is away when the
+//! agent starts again, or all whom a pull had to ask went, the others are asked all the same.
+//!
+//! Sound because what is kept was verified as if it were used (`take`), and is again when it is; and because what is asked
+//! then was let in before, with its bytes counted.
+
+use lighter_protocol::{DeliveryId, PeerId, Sharing, Signed, UnixTime};
+use lighter_store::{Incoming, IncomingState, StoreError};
+use tokio::time::sleep;
+
+use super::{Share, is_worth};
+use crate::limits::SHARING_LOOK_INTERVAL;
+use crate::pulls;
+use crate::shared::Handle;
+
+/// Puts on record what of `told` is true, if `by` is who sent the delivery. What cannot be kept is lost with the process, and
+/// told again by a sender that is there.
+pub(crate) async fn keep(shared: &Handle, delivery: DeliveryId, told: Vec<Signed<Sharing>>, by: PeerId) {
+    let (own, mailbox, share) = (shared.identity.peer(), shared.mailbox().clone(), shared.share());
+    let now = UnixTime::now();
+    let kept = shared.blocking(move |store| {
+        let Some(incoming) = store.incoming(delivery)? else { return Ok(0) };
+        if incoming.from != by || incoming.state != IncomingState::Pulling || !is_worth(incoming.size()) {
+            return Ok(0);
+        }
+        let is_true = |signed: &Signed<Sharing>| {
+            Sharing::verify_to_take(signed, &by, (&own, &mailbox), now).is_ok_and(|sharing| {
+                sharing.giver_store != by && share.permits(&sharing.taker, &sharing.giver)
+            })
+        };
+        let told: Vec<_> = told.into_iter().filter(is_true).collect();
+        if told.is_empty() { Ok(0) } else { store.put_sharings(delivery, &told) }
+    });
+    match kept.await {
+        Ok(0) => {}
+        Ok(count) => tracing::debug!(%delivery, count, "who else has it is on record"),
+        Err(error) => tracing::warn!(%delivery, %error, "who else has it cannot be kept"),
+    }
+}
+
+/// Goes on with deliveries that others have, as long as the agent runs: at its start, and every now and then.
+pub(crate) async fn run(shared: Handle) {
+    loop {
+        // What is paused is not asked for; those of a store of many mailboxes take no part.
+        if shared.share() != Share::Off && !shared.hosted.is_on() && !shared.guest.is_held() {
+            match shared.blocking(|store| on_record(store)).await {
+                Ok(all) => {
+                    all.into_iter().for_each(|(incoming, told)| pulls::resume(&shared, incoming, told))
+                }
+                Err(error) => tracing::warn!(%error, "who else has what is missing cannot be looked up"),
+            }
+        }
+        sleep(SHARING_LOOK_INTERVAL).await;
+    }
+}
+
+/// What is being pulled, and who else has it.
+fn on_record(store: &lighter_store::Store) -> Result<Vec<(Incoming, Vec<Signed<Sharing>>)>, StoreError> {
+    let mut all = Vec::new();
+    for delivery in store.shared_deliveries()? {
+        if let Some(incoming) = store.incoming(delivery)?
+            && incoming.state == IncomingState::Pulling
+        {
+            all.push((incoming, store.sharings(delivery)?));
+        }
+    }
+    Ok(all)
+}
