@@ -5,7 +5,7 @@
 //! then was let in before, with its bytes counted.
 
 use lighter_protocol::{DeliveryId, PeerId, Sharing, Signed, UnixTime};
-use lighter_store::{Incoming, IncomingState, StoreError};
+use lighter_store::{Incoming, IncomingState, Store, StoreError};
 use tokio::time::sleep;
 
 use super::{Share, is_worth};
@@ -43,9 +43,11 @@ pub(crate) async fn run(shared: Handle) {
     loop {
         // What is paused is not asked for; those of a store of many mailboxes take no part.
         if shared.share() != Share::Off && !shared.hosted.is_on() && !shared.guest.is_held() {
-            match shared.blocking(|store| on_record(store)).await {
+            match shared.blocking(on_record).await {
                 Ok(all) => {
-                    all.into_iter().for_each(|(incoming, told)| pulls::resume(&shared, incoming, told))
+                    for (incoming, told) in all {
+                        pulls::resume(&shared, incoming, told);
+                    }
                 }
                 Err(error) => tracing::warn!(%error, "who else has what is missing cannot be looked up"),
             }
@@ -54,8 +56,11 @@ pub(crate) async fn run(shared: Handle) {
     }
 }
 
-/// What is being pulled, and who else has it.
-fn on_record(store: &lighter_store::Store) -> Result<Vec<(Incoming, Vec<Signed<Sharing>>)>, StoreError> {
+/// A delivery that is being pulled, and what its sender said of who else has it.
+type Resumable = (Incoming, Vec<Signed<Sharing>>);
+
+/// All of these.
+fn on_record(store: &Store) -> Result<Vec<Resumable>, StoreError> {
     let mut all = Vec::new();
     for delivery in store.shared_deliveries()? {
         if let Some(incoming) = store.incoming(delivery)?

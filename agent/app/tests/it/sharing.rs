@@ -17,9 +17,7 @@ use lighter_agent::send::unreachable::Unreachable;
 use lighter_agent::sharing::Share;
 use lighter_protocol::pull::{Role, SourceView};
 use lighter_protocol::wire::{Request, Response, Sources};
-use lighter_protocol::{
-    Attestation, BlobId, DeliveryId, Keypair, Mailbox, PeerId, Sharing, Signed, UnixTime,
-};
+use lighter_protocol::{Attestation, BlobId, DeliveryId, Keypair, PeerId, Sharing, Signed, UnixTime};
 use lighter_store::{Incoming, IncomingState, Outgoing, OutgoingState};
 use lighter_transport::pull::{Piece, Pull, PullError, VerifiedSink};
 use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity};

@@ -642,7 +642,7 @@ fn a_delivery_that_was_let_in_goes_on_without_who_offered_it_and_keeps_its_recei
     let source = (peer(SENDER), Role::Recipient);
     let half = |id: &BlobId| match id {
         id if *id == offer().manifest.id => Held::Whole,
-        _ => Held::Some(RangeSet::from(0..crate::blob::GROUP_LEN)),
+        _ => Held::Some(RangeSet::whole(crate::blob::GROUP_LEN)),
     };
     let (mut pull, commands) = Pull::resume(offer(), source, &ROOMY, half, now());
     assert!(!commands.iter().any(|command| matches!(command, Command::Answer { .. })), "nobody asked");

@@ -88,7 +88,6 @@ async fn a_giver_that_does_not_know_what_it_is_asked_for_is_left_and_the_sender_
         let dave = start(&dave_paths).await;
         sam.shared().wakes.send_modify(|count| *count += 1);
         let asked = || carol.count(|request| matches!(request, Request::GetShared(_)));
-        let carols = carol.identity.peer();
         eventually("carol to be asked", async || asked() > 0).await;
         let from_sam = async || {
             let views = views(&dave).await;
