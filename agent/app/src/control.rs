@@ -6,7 +6,7 @@ mod server;
 pub mod socket;
 
 use lighter_protocol::{BlobId, DeliveryId, Mailbox};
-
+use lighter_store::BlobFiles;
 use lighter_transport::location::api::AcceptanceChange;
 use serde::{Deserialize, Serialize};
 
@@ -61,8 +61,8 @@ pub(crate) enum Answer {
     Status(Box<Status>),
     /// One delivery of the list, and which of its attachments are here as a whole.
     Delivery(Box<crate::views::DeliveryRow>, Vec<BlobId>),
-    /// The file's path and the blob's size; none where it is not here.
-    Blob(Option<(std::path::PathBuf, u64)>),
+    /// Where it lies; none where it is not here.
+    Blob(Option<BlobFiles>),
     /// The manifest, and the attachments; none where the delivery is not known.
     Parts(Option<(BlobId, Vec<BlobId>)>),
     Lookup(Box<Lookup>),

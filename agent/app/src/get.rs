@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use lighter_protocol::limits::BLOB_SIZE_MAX;
 use lighter_protocol::{BlobId, DeliveryId, Mailbox};
 use lighter_shell::Exit;
-use lighter_store::{Store, StoreError};
+use lighter_store::{BlobFiles, Store, StoreError};
 use serde::Serialize;
 
 use crate::access::Access;
@@ -197,16 +197,16 @@ impl Asker {
         }
     }
 
-    /// The file of a blob that is complete in the store on this machine.
-    async fn here(&mut self, blob: BlobId) -> Result<Option<PathBuf>, Failure> {
+    /// Where a blob lies that is complete in the store on this machine.
+    async fn here(&mut self, blob: BlobId) -> Result<Option<BlobFiles>, Failure> {
         // What is here for somebody else is not here for this one.
         if self.of.is_some() && !self.list().await?.blobs.iter().any(|listed| listed.id == blob) {
             return Ok(None);
         }
         match &mut self.who {
-            Who::Running(client) => Ok(client.blob(blob).await?.map(|(path, _)| path)),
+            Who::Running(client) => client.blob(blob).await,
             Who::Alone { store, .. } => match store.files_of(blob) {
-                Ok(files) => Ok(Some(files.data)),
+                Ok(files) => Ok(Some(files)),
                 Err(StoreError::NoBlob(_)) => Ok(None),
                 Err(error) => Err(error.into()),
             },
@@ -240,12 +240,12 @@ impl Asker {
 
     async fn get(&mut self, mut one: One, targets: &Targets) -> Result<GotOne, Failure> {
         let blob = one.blob;
-        if let Some(path) = self.here(blob).await? {
+        if let Some(files) = self.here(blob).await? {
             let name = match &one.name {
                 Some(name) => name.clone(),
                 None => self.listed(blob).await?.name.unwrap_or_else(|| blob.to_string()),
             };
-            match copy(path, blob, targets.target(&name)).await {
+            match copy(files, blob, targets.target(&name)).await {
                 Ok(got) => return Ok(got),
                 Err(Copied::Damaged) => tracing::warn!(%blob, "damaged in the own store: asking elsewhere"),
                 Err(Copied::Failed(failure)) => return Err(failure),
@@ -315,10 +315,10 @@ impl<E: Into<Failure>> From<E> for Copied {
 }
 
 /// Copies out of the own store, hashing what is copied (rule 4).
-async fn copy(path: PathBuf, blob: BlobId, target: Target) -> Result<GotOne, Copied> {
+async fn copy(files: BlobFiles, blob: BlobId, target: Target) -> Result<GotOne, Copied> {
     let copied = tokio::task::spawn_blocking(move || {
         let unproved = Unproved::begin(target)?;
-        let mut from = File::open(&path).map_err(|error| Failure::failed(error).when(path.display()))?;
+        let mut from = files.open().map_err(|error| Failure::failed(error).when(files.data.display()))?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; COPY_LEN];
         loop {

@@ -8,6 +8,7 @@ mod driver;
 mod finisher;
 mod known;
 mod links;
+mod packer;
 mod push;
 mod settle;
 mod sink;

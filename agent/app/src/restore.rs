@@ -12,7 +12,7 @@ use lighter_message::drive::{self, DriveError};
 use lighter_message::{FromStub, MessageField};
 use lighter_protocol::{BlobId, DeliveryId, Mailbox};
 use lighter_shell::Exit;
-use lighter_store::Incoming;
+use lighter_store::{BlobFiles, Incoming};
 
 use crate::access::Access;
 use crate::cli::RestoreArgs;
@@ -28,7 +28,7 @@ enum Source {
     /// Files named by their ids, and `DELIVERY.manifest`.
     Folder(PathBuf),
     /// The store's own files: the manifest, and the delivery's blobs.
-    Store { manifest: Option<PathBuf>, blobs: Vec<(BlobId, PathBuf)> },
+    Store { manifest: Option<BlobFiles>, blobs: Vec<(BlobId, BlobFiles)> },
 }
 
 /// Restores a stub to standard output or a file.
@@ -108,19 +108,19 @@ async fn find(paths: &Paths, delivery: DeliveryId, of: Option<Mailbox>) -> Resul
         Access::Running(mut client) => {
             let (manifest, blobs) = client.delivery(delivery, of).await?.ok_or_else(unknown)?;
             for blob in blobs {
-                if let Some((path, _)) = client.blob(blob).await? {
-                    files.push((blob, path));
+                if let Some(found) = client.blob(blob).await? {
+                    files.push((blob, found));
                 }
             }
-            client.blob(manifest).await?.map(|(path, _)| path)
+            client.blob(manifest).await?
         }
         Access::Alone(store) => {
             let incoming = store.incoming(delivery)?;
             let is_meant = |incoming: &Incoming| of.is_none_or(|of| incoming.mailbox == of);
             let incoming = incoming.filter(is_meant).ok_or_else(unknown)?;
-            let path = |blob| store.files_of(blob).ok().map(|files| files.data);
-            files.extend(incoming.blobs.iter().filter_map(|blob| Some((blob.id, path(blob.id)?))));
-            path(incoming.manifest.id)
+            let find = |blob| store.files_of(blob).ok();
+            files.extend(incoming.blobs.iter().filter_map(|blob| Some((blob.id, find(blob.id)?))));
+            find(incoming.manifest.id)
         }
     };
     Ok(Source::Store { manifest, blobs: files })
@@ -128,27 +128,37 @@ async fn find(paths: &Paths, delivery: DeliveryId, of: Option<Mailbox>) -> Resul
 
 impl Source {
     fn blob(&self, id: BlobId) -> io::Result<Box<dyn Read>> {
-        let path = match self {
-            Self::Folder(folder) => folder.join(id.to_string()),
-            Self::Store { blobs, .. } => {
-                let found = blobs.iter().find(|(blob, _)| *blob == id).map(|(_, path)| path.clone());
-                found.ok_or_else(|| missing(id))?
+        let told = |path: &Path| {
+            let path = path.to_owned();
+            move |error: io::Error| match error.kind() {
+                io::ErrorKind::NotFound => missing(id),
+                kind => io::Error::new(kind, format!("{}: {error}", path.display())),
             }
         };
-        match File::open(&path) {
-            Ok(file) => Ok(Box::new(BufReader::with_capacity(COPY_LEN, file))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(id)),
-            Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.join(id.to_string());
+                buffered(File::open(&path).map_err(told(&path))?)
+            }
+            Self::Store { blobs, .. } => {
+                let (_, files) = blobs.iter().find(|(blob, _)| *blob == id).ok_or_else(|| missing(id))?;
+                buffered(files.open().map_err(told(&files.data))?)
+            }
         }
     }
 
-    fn manifest(&self, delivery: DeliveryId) -> Option<File> {
-        let path = match self {
-            Self::Folder(folder) => Some(folder.join(format!("{delivery}.manifest"))),
-            Self::Store { manifest, .. } => manifest.clone(),
-        };
-        File::open(path?).ok()
+    fn manifest(&self, delivery: DeliveryId) -> Option<Box<dyn Read>> {
+        match self {
+            Self::Folder(folder) => {
+                buffered(File::open(folder.join(format!("{delivery}.manifest"))).ok()?).ok()
+            }
+            Self::Store { manifest, .. } => buffered(manifest.as_ref()?.open().ok()?).ok(),
+        }
     }
+}
+
+fn buffered(file: impl Read + 'static) -> io::Result<Box<dyn Read>> {
+    Ok(Box::new(BufReader::with_capacity(COPY_LEN, file)))
 }
 
 fn missing(id: BlobId) -> io::Error {

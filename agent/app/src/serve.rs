@@ -263,13 +263,13 @@ pub(crate) async fn open(
     blob: BlobId,
     files: &BlobFiles,
 ) -> std::io::Result<(FileSlices, PreOrderOutboard<FileSlices>)> {
-    let BlobFiles { size, data, outboard } = files.clone();
+    let BlobFiles { size, data, offset, outboard } = files.clone();
     let open = move || -> std::io::Result<_> {
         let data = Arc::new(File::open(data)?);
         // A blob of one group has no outboard, and none of it is read: any file does.
         let outboard =
             outboard.map_or_else(|| Ok(Arc::clone(&data)), |path| File::open(path).map(Arc::new))?;
-        Ok((FileSlices::of_blob_read(data, size)?, outboard))
+        Ok((FileSlices::of_blob_read(data, offset, size)?, outboard))
     };
     let opened = tokio::task::spawn_blocking(open).await.map_err(std::io::Error::other);
     let (data, outboard) = opened.and_then(|opened| opened)?;

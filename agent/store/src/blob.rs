@@ -12,6 +12,48 @@ use crate::disk::DiskFile;
 use crate::limits::COPY_LEN;
 use crate::tree::{self, Files};
 
+/// The bytes of a small blob, as they were when it was opened.
+#[derive(Debug)]
+pub(crate) struct InMemory(Vec<u8>);
+
+impl InMemory {
+    /// Reads them from where they lie.
+    pub(crate) fn read(from: &dyn DiskFile, offset: u64, size: u64) -> io::Result<Self> {
+        let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+        match from.read_at(&mut bytes, offset) {
+            // What is not there any more is damage, and found as that.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => bytes.clear(),
+            result => result?,
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl DiskFile for InMemory {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let part = start.checked_add(buffer.len()).and_then(|end| self.0.get(start..end));
+        buffer.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A complete blob. Stays readable while it is open, also after it was removed.
 #[derive(Clone, Debug)]
 pub struct StoredBlob {

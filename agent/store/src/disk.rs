@@ -9,9 +9,13 @@ pub(crate) mod simulated;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use crate::limits::SYNCS_MAX;
 
@@ -42,6 +46,12 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     fn sync_files(&self, files: &[&dyn DiskFile]) -> Vec<io::Result<()>> {
         files.iter().map(|file| file.sync()).collect()
     }
+    /// Gives the bytes of a range back to the file system, where it can take them; they read as zeros then. The file keeps its
+    /// length.
+    ///
+    /// # Errors
+    /// What the system says; nothing is lost then but the space.
+    fn free_range(&self, name: &str, range: Range<u64>) -> io::Result<()>;
     /// The names in a folder, without the folder's own.
     ///
     /// # Errors
@@ -185,6 +195,16 @@ impl Disk for OsDisk {
             }
             synced
         })
+    }
+
+    fn free_range(&self, name: &str, range: Range<u64>) -> io::Result<()> {
+        let file = private_file(&self.root.join(name), false)?;
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(file, how, range.start, range.end - range.start) {
+            // Not every file system can.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {

@@ -5,7 +5,8 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `meta` | name | number: `format`, `used` (bytes of distinct attachments that count), counters of the agent's |
-//! | `blobs` | BlobId | `BlobRow`: size, when it was placed. A row means: complete and durable under `blobs/` |
+//! | `blobs` | BlobId | `BlobRow`: size, when it was placed. A row means: complete and durable under `blobs/`, or where it says in a pack |
+//! | `packs` | number of a pack | how many rows of `blobs` say that they are in it. One without a row was never sealed |
 //! | `partials` | BlobId, size | `PartialRow`: ranges that are durable under `partial/` |
 //! | `references` | BlobId, DeliveryId (or a hold's number), role | size. A blob without one is removed |
 //! | `incoming` | DeliveryId | `IncomingRow` |
@@ -25,6 +26,7 @@
 
 pub(crate) mod backend;
 mod brought;
+mod packed;
 mod rows;
 mod sharings;
 
@@ -40,11 +42,13 @@ use crate::delivery::{Incoming, LeftDrop, Outgoing, Role};
 use crate::disk::Disk;
 use crate::error::IndexError;
 use crate::limits::{INDEX_CACHE_LEN, SHOWN_MAX};
+use crate::packs::Packed;
 use backend::Backend;
 use rows::{BlobRow, IncomingRow, LeftRow, OutgoingRow, PartialRow, SealedRow, decode, encode};
 
-/// The format that this version writes.
-pub(crate) const FORMAT: u64 = 1;
+/// The newest format that this version reads. A store without packs is of format 1, which older versions read, too.
+pub(crate) const FORMAT: u64 = 2;
+const FORMAT_WITHOUT_PACKS: u64 = 1;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const BLOBS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("blobs");
@@ -75,6 +79,18 @@ pub(crate) struct Index {
 pub(crate) enum Dropped {
     Blob(BlobId),
     Partial(BlobId, u64),
+    /// In a pack that has others.
+    Packed(Place),
+    /// A pack that has nothing any more.
+    Pack(u64),
+}
+
+/// Where a blob lies in which pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) pack: u64,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
 }
 
 impl Index {
@@ -83,10 +99,11 @@ impl Index {
         index.write(|txn| {
             let mut meta = txn.open_table(META)?;
             if meta.get(META_FORMAT)?.is_none() {
-                meta.insert(META_FORMAT, FORMAT)?;
+                meta.insert(META_FORMAT, FORMAT_WITHOUT_PACKS)?;
                 meta.insert(META_USED, 0)?;
             }
             txn.open_table(BLOBS)?;
+            txn.open_table(packed::TABLE)?;
             txn.open_table(PARTIALS)?;
             txn.open_table(REFERENCES)?;
             txn.open_table(INCOMING)?;
@@ -185,6 +202,34 @@ impl Index {
         })
     }
 
+    /// Size of a complete blob, and where it lies if that is in a pack.
+    pub(crate) fn blob(&self, blob: BlobId) -> Result<Option<(u64, Option<Place>)>, IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(BLOBS)?;
+            let Some(row) = table.get(&blob.0)? else { return Ok(None) };
+            let row: BlobRow = decode("blobs", row.value())?;
+            Ok(Some((row.size(), packed::place_of(&row))))
+        })
+    }
+
+    /// The first of these that is not complete, or not of this size.
+    pub(crate) fn first_missing(
+        &self,
+        parts: impl IntoIterator<Item = (BlobId, u64)>,
+    ) -> Result<Option<BlobId>, IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(BLOBS)?;
+            for (blob, size) in parts {
+                let row = table.get(&blob.0)?;
+                let row = row.map(|row| decode::<BlobRow>("blobs", row.value())).transpose()?;
+                if row.is_none_or(|row| row.size() != size) {
+                    return Ok(Some(blob));
+                }
+            }
+            Ok(None)
+        })
+    }
+
     /// The blobs are complete and durable; what was on record of their partial states is over. With `hold`, they are
     /// referred to by that from the same moment on.
     pub(crate) fn place(
@@ -192,20 +237,38 @@ impl Index {
         blobs: &[(BlobId, u64)],
         hold: Option<DeliveryId>,
         now: UnixTime,
-    ) -> Result<(), IndexError> {
+    ) -> Result<Vec<Dropped>, IndexError> {
         self.write(|txn| {
             let mut table = txn.open_table(BLOBS)?;
             let mut partials = txn.open_table(PARTIALS)?;
             let mut references = txn.open_table(REFERENCES)?;
+            let mut dropped = Vec::new();
             for (blob, size) in blobs {
-                table.insert(&blob.0, encode(&BlobRow::new(*size, now)).as_slice())?;
+                let before = table.insert(&blob.0, encode(&BlobRow::new(*size, now)).as_slice())?;
+                let before = before.map(|row| decode("blobs", row.value())).transpose()?;
+                // A file of its own takes the place of one that it shared.
+                dropped.extend(packed::leave(txn, before)?);
                 partials.remove((&blob.0, *size))?;
                 if let Some(hold) = hold {
                     brought::others_come(txn, &references_of(&references, *blob)?, *blob)?;
                     references.insert((&blob.0, &hold.0, Role::Held.code()), size)?;
                 }
             }
-            Ok(())
+            Ok(dropped)
+        })
+    }
+
+    /// These small blobs are complete and durable in a pack. Those that nobody refers to any more, or that lie elsewhere, are
+    /// not put on record; gives how many are.
+    pub(crate) fn place_packed(&self, pack: u64, blobs: &[Packed], now: UnixTime) -> Result<u64, IndexError> {
+        self.write(|txn| packed::place(txn, pack, blobs, now))
+    }
+
+    /// The packs that are sealed, in order.
+    pub(crate) fn packs(&self) -> Result<Vec<u64>, IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(packed::TABLE)?;
+            table.iter()?.map(|entry| Ok(entry?.0.value())).collect()
         })
     }
 
@@ -219,11 +282,12 @@ impl Index {
         self.write(|txn| change_references(txn, hold, &parts, false))
     }
 
-    /// The blob is not held any more, though deliveries may refer to it: it was damaged.
-    pub(crate) fn unplace(&self, blob: BlobId) -> Result<(), IndexError> {
+    /// The blob is not held any more, though deliveries may refer to it: it was damaged. Gives what its pack lost.
+    pub(crate) fn unplace(&self, blob: BlobId) -> Result<Option<Dropped>, IndexError> {
         self.write(|txn| {
-            txn.open_table(BLOBS)?.remove(&blob.0)?;
-            Ok(())
+            let mut table = txn.open_table(BLOBS)?;
+            let row = table.remove(&blob.0)?.map(|row| decode("blobs", row.value())).transpose()?;
+            packed::leave(txn, row)
         })
     }
 
@@ -531,8 +595,9 @@ fn counted_size(references: &[(DeliveryId, u8, u64)]) -> u64 {
 }
 
 fn drop_rows(txn: &WriteTransaction, blob: BlobId, dropped: &mut Vec<Dropped>) -> Result<(), IndexError> {
-    if txn.open_table(BLOBS)?.remove(&blob.0)?.is_some() {
-        dropped.push(Dropped::Blob(blob));
+    let row = txn.open_table(BLOBS)?.remove(&blob.0)?.map(|row| decode("blobs", row.value())).transpose()?;
+    if row.is_some() {
+        dropped.push(packed::leave(txn, row)?.unwrap_or(Dropped::Blob(blob)));
     }
     let mut partials = txn.open_table(PARTIALS)?;
     let mut sizes = Vec::new();

@@ -7,12 +7,14 @@
 //! | `blobs/HEX`, `blobs/HEX.tree` | a complete blob and its outboard (none for one of a single group) |
 //! | `partial/HEX-SIZE`, `partial/HEX-SIZE.tree` | a blob on its way in. The size is in the name: one that was lied about never gets in the way of the true one |
 //! | `partial/import-N`, `partial/import-N.tree` | a file of the user's on its way in |
+//! | `packs/N` | complete small blobs, many to a file ([`crate::packs`]) |
 //! | `damaged/HEX`, `damaged/HEX.tree` | what was found not to be what its hash says |
 
 use lighter_protocol::BlobId;
 
 pub(crate) const BLOBS: &str = "blobs";
 pub(crate) const PARTIAL: &str = "partial";
+pub(crate) const PACKS: &str = "packs";
 pub(crate) const DAMAGED: &str = "damaged";
 
 /// A data file and the outboard beside it.
@@ -47,6 +49,16 @@ impl Pair {
     pub(crate) fn damaged(blob: BlobId) -> Self {
         Self::named(format!("{DAMAGED}/{blob}"))
     }
+}
+
+/// A file of small blobs.
+pub(crate) fn pack(number: u64) -> String {
+    format!("{PACKS}/{number:016x}")
+}
+
+/// Which number a name in `packs/` has.
+pub(crate) fn pack_from_name(name: &str) -> Option<u64> {
+    u64::from_str_radix(name, 16).ok()
 }
 
 /// Which blob a name in `blobs/` belongs to.

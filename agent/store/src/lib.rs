@@ -17,6 +17,7 @@ pub mod import;
 mod index;
 mod layout;
 pub mod limits;
+mod packs;
 pub mod partial;
 pub mod store;
 pub mod tree;

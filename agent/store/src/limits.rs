@@ -30,6 +30,8 @@ pub const SHARINGS_KEPT_MAX: u64 = 16_384;
 
 /// Files that are synced at a time, where several are to be durable.
 pub const SYNCS_MAX: usize = 8;
+/// Bytes of small blobs in a file, after which the next one is begun: what is synced together.
+pub const PACK_LEN_MAX: u64 = 4 * 1024 * 1024;
 /// Bytes of the index kept in memory (redb's default is 1 GiB; an idle agent has 40 MiB in all, DESIGN §11).
 pub const INDEX_CACHE_LEN: usize = 4 * 1024 * 1024;
 /// Bytes read or copied at a time where a whole file is gone through.

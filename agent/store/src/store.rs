@@ -6,8 +6,11 @@ mod drops;
 mod hold;
 mod recovery;
 mod sharings;
+mod small;
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Take};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -15,14 +18,16 @@ use std::time::Duration;
 
 use lighter_protocol::blob::RangeSet;
 use lighter_protocol::{BlobId, DeliveryId, UnixTime};
+use serde::{Deserialize, Serialize};
 
-use crate::blob::StoredBlob;
+use crate::blob::{InMemory, StoredBlob};
 use crate::disk::{Disk, OsDisk};
 use crate::error::{OpenError, StoreError};
 use crate::import::Import;
 use crate::index::{Dropped, FORMAT, Index};
 use crate::layout::{self, Pair};
 use crate::limits::BLOB_SIZE_MAX;
+use crate::packs::Packs;
 use crate::partial::Partial;
 use crate::tree;
 
@@ -62,6 +67,7 @@ pub(crate) struct Inner {
     partials: Mutex<HashMap<(BlobId, u64), Weak<Partial>>>,
     /// Held while a blob gets its final place or is removed from it: files and rows change as one.
     placing: Mutex<()>,
+    pub(crate) packs: Packs,
     imports: AtomicU64,
     holds: AtomicU64,
 }
@@ -85,14 +91,28 @@ pub enum Here {
 }
 
 /// Where a complete blob lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobFiles {
     /// Bytes in it.
     pub size: u64,
-    /// The bytes.
+    /// The file that the bytes are in.
     pub data: PathBuf,
+    /// Where they begin in it: small blobs are many to a file.
+    pub offset: u64,
     /// The inner hashes, as `bao-tree`'s `PreOrderOutboard` has them; none for a blob of one group.
     pub outboard: Option<PathBuf>,
+}
+
+impl BlobFiles {
+    /// Opens the bytes for reading from the first to the last, *unverified*.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(&self) -> io::Result<Take<File>> {
+        let mut file = File::open(&self.data)?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        Ok(file.take(self.size))
+    }
 }
 
 impl Store {
@@ -101,7 +121,7 @@ impl Store {
     /// # Errors
     /// [`OpenError::InUse`] where another process has it: speak to the agent that runs.
     pub fn open(folder: &Path, settings: Settings) -> Result<Self, OpenError> {
-        let disk = OsDisk::take(folder, &[layout::BLOBS, layout::PARTIAL, layout::DAMAGED])?;
+        let disk = OsDisk::take(folder, &[layout::BLOBS, layout::PARTIAL, layout::PACKS, layout::DAMAGED])?;
         Self::open_on(Arc::new(disk), settings)
     }
 
@@ -121,6 +141,7 @@ impl Store {
             settings: RwLock::new(settings),
             partials: Mutex::default(),
             placing: Mutex::default(),
+            packs: Packs::default(),
             imports: AtomicU64::new(0),
             holds: AtomicU64::new(0),
         }));
@@ -158,6 +179,7 @@ impl Store {
         if size > self.settings().blob_size_max.max(crate::limits::MANIFEST_SIZE_MAX) {
             return Err(StoreError::TooLarge { size });
         }
+        self.seal_if_waiting(&blob, now)?;
         if self.holds(blob)? || self.adopt(blob, size, now)? {
             return Ok(Wanted::Held);
         }
@@ -194,8 +216,7 @@ impl Store {
         for partial in &whole {
             let mut result = Ok(());
             for _ in partial.files() {
-                result =
-                    result.and(synced.next().unwrap_or_else(|| Err(std::io::Error::other("not synced"))));
+                result = result.and(synced.next().unwrap_or_else(|| Err(io::Error::other("not synced"))));
             }
             failed = result.map_err(|source| partial.give_up(source)).err().or(failed);
         }
@@ -239,12 +260,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoBlob`] where it is not here.
     pub fn open_blob(&self, blob: BlobId) -> Result<StoredBlob, StoreError> {
-        let size = self.0.index.blob_size(blob)?.ok_or(StoreError::NoBlob(blob))?;
+        let (size, packed) = self.0.index.blob(blob)?.ok_or(StoreError::NoBlob(blob))?;
         let names = Pair::complete(blob);
         let open = |name: &str| match self.0.disk.open(name, false) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(StoreError::NoBlob(blob)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::NoBlob(blob)),
             result => result.map_err(StoreError::io("opening a blob")),
         };
+        if let Some(place) = packed {
+            let data = InMemory::read(&*open(&layout::pack(place.pack))?, place.offset, size);
+            let data = data.map_err(StoreError::io("reading a small blob"))?;
+            return Ok(StoredBlob::new(blob, size, Arc::new(data), None));
+        }
         let data = open(&names.data)?;
         let outboard = if tree::outboard_len(size) == 0 { None } else { Some(open(&names.tree)?) };
         Ok(StoredBlob::new(blob, size, data, outboard))
@@ -255,11 +281,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoBlob`] where it is not here.
     pub fn files_of(&self, blob: BlobId) -> Result<BlobFiles, StoreError> {
-        let size = self.0.index.blob_size(blob)?.ok_or(StoreError::NoBlob(blob))?;
+        let (size, packed) = self.0.index.blob(blob)?.ok_or(StoreError::NoBlob(blob))?;
         let names = Pair::complete(blob);
         let path = |name: &str| self.0.disk.path(name).ok_or(StoreError::NoBlob(blob));
+        if let Some(place) = packed {
+            let data = path(&layout::pack(place.pack))?;
+            return Ok(BlobFiles { size, data, offset: place.offset, outboard: None });
+        }
         let outboard = if tree::outboard_len(size) == 0 { None } else { Some(path(&names.tree)?) };
-        Ok(BlobFiles { size, data: path(&names.data)?, outboard })
+        Ok(BlobFiles { size, data: path(&names.data)?, offset: 0, outboard })
     }
 
     /// What of a blob is here: complete, or verified in part. It is asked without making any file.
@@ -267,12 +297,13 @@ impl Store {
     /// # Errors
     /// What disk or index say.
     pub fn here(&self, blob: BlobId, size: u64, now: UnixTime) -> Result<Here, StoreError> {
+        self.seal_if_waiting(&blob, now)?;
         if self.holds(blob)? {
             return Ok(Here::Whole);
         }
         let exists = |name: &str| match self.0.disk.open(name, false) {
             Ok(_) => Ok(true),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(StoreError::io("looking for a blob")(error)),
         };
         if !exists(&Pair::partial(blob, size).data)? && !exists(&Pair::complete(blob).data)? {
@@ -303,11 +334,19 @@ impl Store {
     fn set_aside(&self, blob: BlobId) -> Result<(), StoreError> {
         tracing::warn!(%blob, "a blob is damaged on disk; it is set aside");
         let _placing = self.0.placing();
-        self.0.index.unplace(blob)?;
+        let packed = self.0.index.blob(blob)?.and_then(|(_, packed)| packed);
+        if let Some(place) = packed {
+            self.0.copy_out(place, &Pair::damaged(blob).data);
+        }
+        let dropped = self.0.index.unplace(blob)?;
+        if packed.is_some() {
+            self.0.remove_files(dropped.as_slice());
+            return Ok(());
+        }
         let (from, to) = (Pair::complete(blob), Pair::damaged(blob));
         for (from, to) in [(&from.data, &to.data), (&from.tree, &to.tree)] {
             if let Err(error) = self.0.disk.rename(from, to)
-                && error.kind() != std::io::ErrorKind::NotFound
+                && error.kind() != io::ErrorKind::NotFound
             {
                 return Err(StoreError::io("setting a damaged blob aside")(error));
             }
@@ -356,7 +395,9 @@ impl Inner {
             return Ok(());
         }
         self.sync_places(&rows)?;
-        Ok(self.index.place(&rows, hold, now)?)
+        let dropped = self.index.place(&rows, hold, now)?;
+        self.remove_files(&dropped);
+        Ok(())
     }
 
     /// Makes the final places of `blobs` durable. Where that fails, nobody knows under which name their files are on
@@ -384,6 +425,14 @@ impl Inner {
             let names = match row {
                 Dropped::Blob(blob) => Pair::complete(*blob),
                 Dropped::Partial(blob, size) => Pair::partial(*blob, *size),
+                Dropped::Packed(place) => {
+                    self.free_packed(*place);
+                    continue;
+                }
+                Dropped::Pack(number) => {
+                    self.remove_pack(*number);
+                    continue;
+                }
             };
             for name in [&names.data, &names.tree] {
                 if let Err(error) = self.disk.remove(name) {

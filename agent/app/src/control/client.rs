@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use lighter_protocol::{BlobId, DeliveryId, Mailbox};
+use lighter_store::BlobFiles;
 use lighter_transport::location::api::AcceptanceChange;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -85,11 +86,11 @@ impl Client {
         }
     }
 
-    /// Where a complete blob's file is, and its size.
+    /// Where a complete blob lies.
     ///
     /// # Errors
     /// What the agent says, or that it is gone.
-    pub async fn blob(&mut self, blob: BlobId) -> Result<Option<(std::path::PathBuf, u64)>, Failure> {
+    pub async fn blob(&mut self, blob: BlobId) -> Result<Option<BlobFiles>, Failure> {
         match self.ask(&Question::Blob(blob)).await? {
             Answer::Blob(file) => Ok(file),
             _ => Err(unexpected()),

@@ -124,7 +124,7 @@ async fn answer(shared: &Handle, question: Question, writer: &mut OwnedWriteHalf
         Question::Blob(blob) => {
             let files = shared.blocking(move |store| store.files_of(blob)).await;
             match files {
-                Ok(files) => Answer::Blob(Some((files.data, files.size))),
+                Ok(files) => Answer::Blob(Some(files)),
                 Err(StoreError::NoBlob(_)) => Answer::Blob(None),
                 Err(error) => return Err(error.into()),
             }

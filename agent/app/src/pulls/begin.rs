@@ -14,6 +14,7 @@ use super::driver::{Driver, Event, Offered};
 use super::finisher::Finisher;
 use super::known::{Known, look_as};
 use super::links::refuse;
+use super::packer::Packer;
 use super::{LATER_S, push};
 use crate::shared::{Handle, now};
 use crate::sharing::take::Givers;
@@ -87,7 +88,7 @@ pub(super) async fn pull(
             }
         }
     }
-    let finisher = Finisher::start(shared);
+    let (finisher, packer) = (Finisher::start(shared), Packer::start(shared));
     let mut driver = Driver {
         shared,
         machine,
@@ -102,6 +103,7 @@ pub(super) async fn pull(
         givers: Givers::default(),
         partials: HashMap::new(),
         finisher: finisher.queue(),
+        packer: packer.queue(),
         deadline: None,
         guest: shared.guest.verdict(),
         went_free: true,

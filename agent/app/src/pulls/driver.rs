@@ -19,6 +19,7 @@ use tokio::time::sleep_until;
 
 use super::begin;
 use super::finisher::FinisherQueue;
+use super::packer::PackerQueue;
 use super::push::Arrived;
 use super::settle::settle;
 use super::streams::{Right, Stream};
@@ -128,6 +129,7 @@ pub(super) struct Driver<'a> {
     pub(super) givers: Givers,
     pub(super) partials: HashMap<BlobId, (Arc<Partial>, Arc<AtomicBool>)>,
     pub(super) finisher: FinisherQueue,
+    pub(super) packer: PackerQueue,
     pub(super) deadline: Option<Instant>,
     /// What may go now.
     pub(super) guest: watch::Receiver<Verdict>,

@@ -121,6 +121,12 @@ async fn run(shared: Handle, mut work: mpsc::Receiver<Work>) {
             }
         }
         held.set(0);
+        if !flushes.is_empty()
+            && let Err(error) = shared.blocking(|store| store.seal(UnixTime::now())).await
+        {
+            tracing::warn!(%error, "small blobs did not get their place");
+            all_well = false;
+        }
         for done in flushes.drain(..) {
             let _ = done.send(all_well);
         }

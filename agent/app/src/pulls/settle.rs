@@ -18,13 +18,17 @@ pub(super) async fn settle(
     let identity = shared.identity.clone();
     let settled = shared
         .blocking(move |store| {
-            for (blob, size) in parts {
-                // The empty blob was never asked for: there is nothing to fetch.
-                if let Wanted::Partial(partial) = store.want(blob, size, UnixTime::now())? {
-                    store.finish(&[partial], UnixTime::now())?;
+            let mut durable = store.durable(delivery)?;
+            if durable.is_none() {
+                for (blob, size) in parts {
+                    // The empty blob was never asked for: there is nothing to fetch.
+                    if let Wanted::Partial(partial) = store.want(blob, size, UnixTime::now())? {
+                        store.finish(&[partial], UnixTime::now())?;
+                    }
                 }
+                durable = store.durable(delivery)?;
             }
-            let Some(durable) = store.durable(delivery)? else { return Ok(None) };
+            let Some(durable) = durable else { return Ok(None) };
             let receipt = durable.receipt(identity.peer(), UnixTime::now());
             let Ok(signed) = Signed::sign(&receipt, identity.keypair()) else { return Ok(None) };
             if durable.incoming().manifest.media_type == NewDrop::MEDIA_TYPE {

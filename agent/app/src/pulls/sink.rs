@@ -1,4 +1,5 @@
-//! Where a pull's verified pieces go: into the store's partial blob, with a checkpoint every few MiB beside the stream.
+//! Where a pull's verified pieces go: into the store's partial blob, with a checkpoint every few MiB beside the stream; or, where
+//! the blob is one piece, into a file with others.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::driver::Event;
+use super::packer::PackerQueue;
 
 /// One stream's way into a partial blob.
 #[derive(Debug)]
@@ -70,6 +72,25 @@ impl VerifiedSink for SmallSink {
             partial.write_data(piece.offset, &piece.bytes).map(drop)
         });
         written.await.map_err(io::Error::other)?.map_err(|error: StoreError| io::Error::other(error))?;
+        let told = self.events.send(Event::Verified { stream: self.stream, range }).await;
+        told.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// The stream's way of a blob that comes in one piece, and lies in a file with others.
+#[derive(Debug)]
+pub(super) struct PackSink {
+    pub(super) stream: StreamId,
+    pub(super) blob: BlobId,
+    pub(super) packer: PackerQueue,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+impl VerifiedSink for PackSink {
+    async fn write(&self, piece: Piece) -> io::Result<()> {
+        let range = piece.offset..piece.offset + piece.bytes.len() as u64;
+        // A group is a piece: there is nothing before or behind it.
+        self.packer.keep(self.blob, piece.bytes).await?;
         let told = self.events.send(Event::Verified { stream: self.stream, range }).await;
         told.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }

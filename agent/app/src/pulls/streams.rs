@@ -6,20 +6,22 @@ use std::sync::{Arc, OnceLock};
 
 use lighter_protocol::pull::{Command, Role, StreamEnd, StreamId};
 use lighter_protocol::{Attestation, BlobId, DeliveryId, PeerId, Sharing, Signed, UnixTime};
-use lighter_store::{Partial, Wanted};
+use lighter_store::{Partial, Store, Wanted};
 use lighter_transport::Connection;
 use lighter_transport::error::{GiveUp, Misbehaviour, PeerError};
 use lighter_transport::pull::{Gauge, Pull, PullError};
 use tokio::task::AbortHandle;
 
 use super::driver::{Driver, Event};
-use super::sink::{Discard, Sink, SmallSink};
+use super::sink::{Discard, PackSink, Sink, SmallSink};
 use crate::limits::SMALL_LEN_MAX;
 use crate::shared::now;
 
 /// Where a stream writes to.
 pub(super) enum Target {
     Partial(Arc<Partial>, Arc<AtomicBool>),
+    /// Nothing of it is here, and it comes in one piece.
+    Packed,
     /// Nothing of it is here, and its files are made when it comes: it is small.
     Unmade(Arc<OnceLock<Arc<Partial>>>),
     /// The blob is here already.
@@ -77,10 +79,13 @@ impl Driver<'_> {
             && pull.missing.is_whole(pull.size)
             && !self.hides
             && !self.partials.contains_key(&pull.blob);
-        let target =
-            if is_unmade { Target::Unmade(Arc::default()) } else { self.target(pull.blob, pull.size).await };
+        let target = match is_unmade {
+            true if Store::is_small(pull.size) => Target::Packed,
+            true => Target::Unmade(Arc::default()),
+            false => self.target(pull.blob, pull.size).await,
+        };
         let made = if let Target::Unmade(made) = &target { Some(Arc::clone(made)) } else { None };
-        let store = self.shared.store.clone();
+        let (store, packer) = (self.shared.store.clone(), self.packer.clone());
         let (on, gauge) = (connection.clone(), pull.gauge.clone());
         let task = self.work.spawn(async move {
             let end = match (connection, target) {
@@ -104,13 +109,18 @@ impl Driver<'_> {
                     let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
                     stream_end(ended, pull.blob, from)
                 }
+                (Some(connection), Target::Packed) => {
+                    let sink = PackSink { stream, blob: pull.blob, packer, events: events.clone() };
+                    let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
+                    stream_end(ended, pull.blob, from)
+                }
                 (Some(connection), Target::Unmade(made)) => {
                     let (blob, size, events) = (pull.blob, pull.size, events.clone());
                     let sink = SmallSink { stream, store, blob, size, made, events };
                     let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
                     stream_end(ended, pull.blob, from)
                 }
-                (None, Target::Partial(..) | Target::Unmade(_) | Target::Hidden) => {
+                (None, Target::Partial(..) | Target::Packed | Target::Unmade(_) | Target::Hidden) => {
                     let _ = events.send(Event::Lost(from)).await;
                     StreamEnd::Over
                 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -258,6 +259,13 @@ impl Disk for SimulatedDisk {
             apply(&mut state.durable_names, change);
         }
         Ok(())
+    }
+
+    fn free_range(&self, name: &str, range: Range<u64>) -> io::Result<()> {
+        let file = self.open(name, false)?;
+        let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
+        assert!(end <= usize::try_from(file.len()?).unwrap(), "beyond the end");
+        file.write_at(&vec![0; end - start], range.start)
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {

@@ -16,6 +16,15 @@ pub(super) enum BlobRow {
         /// When it was placed.
         placed: UnixTime,
     },
+    /// In a file with others.
+    Packed {
+        size: u64,
+        /// When it was placed.
+        placed: UnixTime,
+        pack: u64,
+        /// Of its first byte there.
+        offset: u64,
+    },
 }
 
 impl BlobRow {
@@ -25,7 +34,7 @@ impl BlobRow {
 
     pub(super) fn size(&self) -> u64 {
         match self {
-            Self::V1 { size, .. } => *size,
+            Self::V1 { size, .. } | Self::Packed { size, .. } => *size,
         }
     }
 }

@@ -88,6 +88,10 @@ impl Store {
         if self.0.index.incoming_count()? >= DELIVERIES_MAX {
             return Err(StoreError::TooMany);
         }
+        // What came for somebody who let go of it since did not come for this one.
+        for part in std::iter::once(&offer.manifest).chain(&offer.blobs) {
+            self.seal_if_waiting(&part.id, now)?;
+        }
         let incoming = Incoming::new(offer, from, now);
         self.0.index.put_incoming(&incoming, true)?;
         Ok(Admission::New(incoming))
@@ -99,13 +103,9 @@ impl Store {
     /// [`StoreError::NoDelivery`] where it is not known; else what the index says.
     pub fn durable(&self, delivery: DeliveryId) -> Result<Option<Durable>, StoreError> {
         let incoming = self.0.index.incoming(delivery)?.ok_or(StoreError::NoDelivery(delivery))?;
-        for (part, _) in incoming.parts() {
-            // The size is the stored blob's own from here on: what the offer claimed was only a claim.
-            if self.0.index.blob_size(part.id)? != Some(part.size) {
-                return Ok(None);
-            }
-        }
-        Ok(Some(Durable { incoming }))
+        // The size is the stored blob's own from here on: what the offer claimed was only a claim.
+        let missing = self.0.index.first_missing(incoming.parts().map(|(part, _)| (part.id, part.size)))?;
+        Ok(missing.is_none().then_some(Durable { incoming }))
     }
 
     /// Puts the signed receipt on record, durable before it is sent. Where there is one already, that one stays, and
@@ -119,10 +119,9 @@ impl Store {
         let delivery = incoming.delivery;
         // Nothing is set aside or removed while the proof becomes a receipt.
         let _placing = self.0.placing();
-        for (part, _) in incoming.parts() {
-            if self.0.index.blob_size(part.id)? != Some(part.size) {
-                return Err(StoreError::NoBlob(part.id));
-            }
+        let parts = incoming.parts().map(|(part, _)| (part.id, part.size));
+        if let Some(missing) = self.0.index.first_missing(parts)? {
+            return Err(StoreError::NoBlob(missing));
         }
         let known = self.0.index.incoming(delivery)?.ok_or(StoreError::NoDelivery(delivery))?;
         if let Some(given) = known.receipt() {
@@ -179,6 +178,9 @@ impl Store {
     /// What the index says.
     pub fn len_here(&self, blob: BlobId, size: u64) -> Result<u64, StoreError> {
         if self.holds(blob)? {
+            return Ok(size);
+        }
+        if self.0.packs.is_waiting(&blob) {
             return Ok(size);
         }
         let running = self.0.partials().get(&(blob, size)).and_then(std::sync::Weak::upgrade);

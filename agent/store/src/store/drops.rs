@@ -65,10 +65,9 @@ impl Store {
         let sealed = durable.into_incoming();
         let delivery = sealed.delivery;
         let _placing = self.0.placing();
-        for part in std::iter::once(&manifest).chain(&blobs) {
-            if self.0.index.blob_size(part.id)? != Some(part.size) {
-                return Err(StoreError::NoBlob(part.id));
-            }
+        let parts = std::iter::once(&manifest).chain(&blobs).map(|part| (part.id, part.size));
+        if let Some(missing) = self.0.index.first_missing(parts)? {
+            return Err(StoreError::NoBlob(missing));
         }
         let known = self.0.index.incoming(delivery)?.ok_or(StoreError::NoDelivery(delivery))?;
         if let Some(given) = known.receipt() {

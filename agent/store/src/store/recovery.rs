@@ -6,6 +6,8 @@
 //! | after the outboard got its final place | outboard in `blobs/`, data in `partial/` | taken back when the blob is wanted |
 //! | after the data got its place, before the row | both in `blobs/`, no row | re-read and taken over when the blob is wanted |
 //! | after a row was removed, before its files | files that nothing refers to | removed at the start |
+//! | before a pack was sealed | a pack that the index does not know | what proves true in it, and is referred to, is taken over at the start |
+//! | after a pack's last row was removed, before it | the same | the same |
 //! | while the user's file was taken in | `partial/import-N` | removed at the start |
 //! | while a message was being sent | blobs that only a hold refers to | removed at the start |
 
@@ -42,8 +44,14 @@ impl Store {
         }
         for name in listing(layout::PARTIAL)? {
             let blob = layout::partial_from_name(&name).map(|(blob, _)| blob);
+            // One that came complete by another way, as small ones do, needs no part of itself.
+            let blob = match blob {
+                Some(blob) if self.0.index.blob_size(blob)?.is_some() => None,
+                blob => blob,
+            };
             recovered.files += self.remove_stray(layout::PARTIAL, &name, blob)?;
         }
+        recovered.files += self.recover_packs(UnixTime::now())?;
         Ok(recovered)
     }
 

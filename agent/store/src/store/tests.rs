@@ -3,6 +3,7 @@
 mod crashes;
 mod faults;
 mod sharings;
+mod small;
 
 use std::io::{Read, Write};
 use std::ops::Range;
@@ -100,6 +101,18 @@ pub(super) fn pull(store: &Store, source: &Source, step: u64) -> Result<u64, Sto
     Ok(fetched)
 }
 
+/// Small ones come whole, others group by group.
+pub(super) fn take(store: &Store, source: &Source) -> Result<u64, StoreError> {
+    if !Store::is_small(source.size()) {
+        return pull(store, source, 3);
+    }
+    if store.here(source.id(), source.size(), NOW)? == Here::Whole {
+        return Ok(0);
+    }
+    store.keep(&[(source.id(), &source.bytes)])?;
+    Ok(1)
+}
+
 /// All of a delivery, from offer to receipt, as the agent does it.
 pub(super) fn deliver(
     store: &Store,
@@ -111,8 +124,9 @@ pub(super) fn deliver(
     let fetched = match store.admit(offer, from, NOW)? {
         Admission::Known(known) if known.receipt().is_some() => return Ok(0),
         Admission::Conflict => unreachable!("one sender draws the numbers here"),
-        _ => sources.iter().try_fold(0, |sum, source| Ok::<_, StoreError>(sum + pull(store, source, 3)?))?,
+        _ => sources.iter().try_fold(0, |sum, source| Ok::<_, StoreError>(sum + take(store, source)?))?,
     };
+    store.seal(NOW)?;
     let durable = store.durable(offer.delivery)?.expect("all parts were finished");
     let receipt = Signed::sign(&durable.receipt(key.public().to_peer_id(), NOW), key).unwrap();
     store.settle(durable, receipt)?;

@@ -15,6 +15,8 @@ use crate::limits::{OUTBOARD_READ_AHEAD_LEN, READ_AHEAD_LEN};
 #[derive(Clone, Debug)]
 pub struct FileSlices {
     file: Arc<File>,
+    /// Where in the file they begin.
+    start: u64,
     /// Bytes of the file that count: what is behind them is not read.
     len: u64,
     read_ahead: usize,
@@ -25,19 +27,27 @@ pub struct FileSlices {
 impl FileSlices {
     /// The file of a blob of `size` bytes.
     pub fn of_blob(file: impl Into<Arc<File>>, size: u64) -> Self {
-        Self { file: file.into(), len: size, read_ahead: READ_AHEAD_LEN, held_at: 0, held: Bytes::new() }
+        Self {
+            file: file.into(),
+            start: 0,
+            len: size,
+            read_ahead: READ_AHEAD_LEN,
+            held_at: 0,
+            held: Bytes::new(),
+        }
     }
 
-    /// The same, for who opens it where one may block: what fits into one piece is read at once, and not waited for later.
+    /// The same where the blob begins at `start` of the file, for who opens it where one may block: what fits into one piece
+    /// is read at once, and not waited for later.
     ///
     /// # Errors
     /// What the system says.
-    pub fn of_blob_read(file: impl Into<Arc<File>>, size: u64) -> io::Result<Self> {
-        let mut slices = Self::of_blob(file, size);
+    pub fn of_blob_read(file: impl Into<Arc<File>>, start: u64, size: u64) -> io::Result<Self> {
+        let mut slices = Self { start, ..Self::of_blob(file, size) };
         if let Ok(len) = usize::try_from(size)
             && len <= slices.read_ahead
         {
-            slices.held = read_up_to(&slices.file, 0, len)?;
+            slices.held = read_up_to(&slices.file, start, len)?;
         }
         Ok(slices)
     }
@@ -64,8 +74,8 @@ impl AsyncSliceReader for FileSlices {
             return Ok(bytes);
         }
         let wanted = len.max(self.read_ahead.min(left));
-        let file = Arc::clone(&self.file);
-        let read = tokio::task::spawn_blocking(move || read_up_to(&file, offset, wanted));
+        let (file, at) = (Arc::clone(&self.file), self.start.saturating_add(offset));
+        let read = tokio::task::spawn_blocking(move || read_up_to(&file, at, wanted));
         self.held = read.await.map_err(io::Error::other)??;
         self.held_at = offset;
         // A file that is shorter than it should be gives less than was asked for: `bao-tree` takes it for damage.

@@ -186,7 +186,7 @@ async fn serve(get: &Get, store: &Store, responder: Responder) -> Result<()> {
             // A blob of one group has none, and none of it is read.
             None => Arc::clone(&data),
         };
-        Ok((files.size, FileSlices::of_blob_read(data, files.size)?, outboard))
+        Ok((files.size, FileSlices::of_blob_read(data, files.offset, files.size)?, outboard))
     };
     let (size, data, outboard) = spawn_blocking(open).await??;
     let outboard = PreOrderOutboard {

@@ -14,8 +14,11 @@ fn chance(seed: u64) -> impl FnMut() -> u64 {
     }
 }
 
-fn sources() -> (Source, Source, Source) {
-    (Source::new(1, 300), Source::new(2, 7 * GROUP_LEN as usize + 11), Source::new(3, 2 * GROUP_LEN as usize))
+/// The manifest, two large ones, two small ones.
+fn sources() -> [Source; 5] {
+    let group = GROUP_LEN as usize;
+    [(1, 300), (2, 7 * group + 11), (3, 2 * group), (4, group), (5, 1)]
+        .map(|(seed, len)| Source::new(seed, len))
 }
 
 /// What is on record of a partial blob proves true. Where the outboard went ahead to its final place it proves nothing
@@ -38,9 +41,9 @@ fn check_recorded(store: &Store, disk: &SimulatedDisk, part: &Source) {
 
 /// Runs a delivery until `step`, crashes, and checks what the next start finds; then the delivery must come through.
 fn crash_at(step: u64, power: bool, seed: u64) -> bool {
-    let (manifest, first, second) = sources();
-    let parts = [&manifest, &first, &second];
-    let (key, offer) = (key(), offer(1, &manifest, &[&first, &second]));
+    let sources = sources();
+    let parts = sources.each_ref();
+    let (key, offer) = (key(), offer(1, parts[0], &parts[1..]));
     let disk = SimulatedDisk::default();
     drop(open(&disk));
     disk.plan(step, Fault::PowerLoss);
@@ -57,13 +60,23 @@ fn crash_at(step: u64, power: bool, seed: u64) -> bool {
             "step {step} seed {seed}: receipted and not there"
         );
         check_recorded(&store, &disk, part);
+        if store.holds(part.id()).unwrap() {
+            assert_eq!(
+                read_all(&store, part.id()),
+                part.bytes,
+                "step {step} seed {seed}: on record, not durable"
+            );
+        }
     }
     deliver(&store, &key, &offer, &parts).unwrap();
     for part in parts {
         assert_eq!(read_all(&store, part.id()), part.bytes);
     }
-    let strays = disk.names().iter().filter(|name| name.starts_with("partial/")).count();
+    let names = disk.names();
+    let strays = names.iter().filter(|name| name.starts_with("partial/")).count();
     assert_eq!(strays, 0, "step {step} seed {seed}");
+    let packs = names.iter().filter_map(|name| layout::pack_from_name(name.strip_prefix("packs/")?));
+    assert!(packs.eq(store.0.index.packs().unwrap()), "step {step} seed {seed}: {names:?}");
     came_through
 }
 

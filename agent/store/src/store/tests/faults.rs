@@ -8,13 +8,14 @@ use crate::disk::simulated::Fault;
 /// there. Gives whether the fault was met.
 fn fault_at(step: u64, fault: Fault) -> bool {
     let (manifest, blob) = (Source::new(1, 300), Source::new(2, 5 * GROUP_LEN as usize + 11));
-    let (key, offer) = (key(), offer(1, &manifest, &[&blob]));
+    let small = Source::new(3, 5_000);
+    let (key, offer) = (key(), offer(1, &manifest, &[&blob, &small]));
     let disk = SimulatedDisk::default();
     let store = open(&disk);
     let before = disk.steps();
     disk.plan(step, fault);
     let mut errors = Vec::new();
-    while let Err(error) = deliver(&store, &key, &offer, &[&manifest, &blob]) {
+    while let Err(error) = deliver(&store, &key, &offer, &[&manifest, &blob, &small]) {
         errors.push(error.to_string());
         assert!(errors.len() < 40, "step {step} {fault:?}: {errors:?}");
     }
@@ -25,6 +26,7 @@ fn fault_at(step: u64, fault: Fault) -> bool {
     assert!(known.receipt().is_some(), "step {step} {fault:?}: the receipt was lost; {errors:?}");
     assert_eq!(read_all(&after, blob.id()), blob.bytes, "step {step} {fault:?}");
     assert_eq!(read_all(&after, manifest.id()), manifest.bytes);
+    assert_eq!(read_all(&after, small.id()), small.bytes);
     met
 }
 
