@@ -247,7 +247,7 @@ impl Index {
                 let before = table.insert(&blob.0, encode(&BlobRow::new(*size, now)).as_slice())?;
                 let before = before.map(|row| decode("blobs", row.value())).transpose()?;
                 // A file of its own takes the place of one that it shared.
-                dropped.extend(packed::leave(txn, before)?);
+                dropped.extend(packed::leave(txn, before.as_ref())?);
                 partials.remove((&blob.0, *size))?;
                 if let Some(hold) = hold {
                     brought::others_come(txn, &references_of(&references, *blob)?, *blob)?;
@@ -287,7 +287,7 @@ impl Index {
         self.write(|txn| {
             let mut table = txn.open_table(BLOBS)?;
             let row = table.remove(&blob.0)?.map(|row| decode("blobs", row.value())).transpose()?;
-            packed::leave(txn, row)
+            packed::leave(txn, row.as_ref())
         })
     }
 
@@ -597,7 +597,7 @@ fn counted_size(references: &[(DeliveryId, u8, u64)]) -> u64 {
 fn drop_rows(txn: &WriteTransaction, blob: BlobId, dropped: &mut Vec<Dropped>) -> Result<(), IndexError> {
     let row = txn.open_table(BLOBS)?.remove(&blob.0)?.map(|row| decode("blobs", row.value())).transpose()?;
     if row.is_some() {
-        dropped.push(packed::leave(txn, row)?.unwrap_or(Dropped::Blob(blob)));
+        dropped.push(packed::leave(txn, row.as_ref())?.unwrap_or(Dropped::Blob(blob)));
     }
     let mut partials = txn.open_table(PARTIALS)?;
     let mut sizes = Vec::new();

@@ -82,22 +82,29 @@ pub(crate) fn many(settings: &Settings) -> Result<Vec<Comparison>> {
     let (plan, files) = (here(count, size), folder.path().join("files"));
     let mut holder = HoldingProcess::start(&plan, folder.path(), Some(files.clone()))?;
     let Some(sendme) = Sendme::start(&[], folder.path(), &files)? else { return Ok(Vec::new()) };
-    // Cleared away at the end of all rounds: a file system without a journal looks for free inodes among those that were let go
-    // of within the last minutes, at length (ext4), and both sides would mostly wait for that.
-    let kept = RefCell::new(Vec::new());
-    let folder = || -> io::Result<Rc<TempDir>> {
-        let folder = Rc::new(settings.temporary()?);
-        kept.borrow_mut().push(Rc::clone(&folder));
-        Ok(folder)
-    };
+    let kept = Kept::default();
     let sides = vec![
         Side::costed(format!("agent: {count} blobs of {} KiB, offers to receipts", size / 1024), || {
-            holder.pull(&plan, &*folder()?)
+            holder.pull(&plan, &*kept.folder(settings)?)
         }),
-        Side::costed("sendme", || sendme.receive(&[], &*folder()?, u64::from(count) * size)),
+        Side::costed("sendme", || sendme.receive(&[], &*kept.folder(settings)?, u64::from(count) * size)),
     ];
     let pairs = [Pair { ours: 0, peer: 1, aim: Some(3.0) }];
     compare(settings.rounds, Work { amount: f64::from(count), unit: "blobs/s" }, sides, &pairs)
+}
+
+/// The folders of all rounds, cleared away at their end: a file system without a journal looks for free inodes among those that
+/// were let go of within the last minutes, at length (ext4), and both sides would mostly wait for that.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(RefCell<Vec<Rc<TempDir>>>);
+
+impl Kept {
+    /// A new one.
+    pub(crate) fn folder(&self, settings: &Settings) -> io::Result<Rc<TempDir>> {
+        let folder = Rc::new(settings.temporary()?);
+        self.0.borrow_mut().push(Rc::clone(&folder));
+        Ok(folder)
+    }
 }
 
 /// Both processes on this machine, with nothing between them.

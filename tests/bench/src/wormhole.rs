@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 use crate::cost::{Cost, Watch};
 use crate::measure::{Comparison, Pair, Side, Work, compare};
 use crate::pull::process::HoldingProcess;
-use crate::pull::{MANY_SIZE, here};
+use crate::pull::{Kept, MANY_SIZE, here};
 use crate::settings::{MIB, Settings, amount};
 
 /// Where the program is, if not on the PATH; its servers' `twist` is beside it.
@@ -37,9 +38,12 @@ pub(crate) fn run(settings: &Settings) -> Result<Vec<Comparison>> {
             let work = Work { amount: f64::from(count), unit: "blobs/s" };
             (format!("agent: {count} blobs of {} KiB, offers to receipts", size / 1024), files, work)
         };
+        // Many files are cleared away at the end of all rounds, as in `many`, and for the same reason.
+        let kept = Kept::default();
+        let folder = || if count > 1 { kept.folder(settings) } else { settings.temporary().map(Rc::new) };
         let sides = vec![
-            Side::costed(name, || holder.pull(&plan, &settings.temporary()?)),
-            Side::costed("magic-wormhole", || wormhole.send(&path, settings)),
+            Side::costed(name, || holder.pull(&plan, &*folder()?)),
+            Side::costed("magic-wormhole", || wormhole.send(&path, &*folder()?)),
         ];
         let aim = (count > 1).then_some(3.0);
         comparisons.extend(compare(settings.rounds, work, sides, &[Pair { ours: 0, peer: 1, aim }])?);
@@ -93,8 +97,7 @@ impl Wormhole {
 
     /// Sends a file or folder and receives it. What counts: packing, and from when the receiver says that it receives until it has
     /// ended; the exchange of keys is left out, as connecting is elsewhere.
-    fn send(&self, path: &Path, settings: &Settings) -> Result<(Duration, Cost)> {
-        let folder = settings.temporary()?;
+    fn send(&self, path: &Path, folder: &TempDir) -> Result<(Duration, Cost)> {
         let code = "--code=7-lighter-bench";
         let path = path.to_str().context("a path in UTF-8")?;
         let mut sender = self.command(&["send", "--hide-progress", code, path], folder.path()).spawn()?;

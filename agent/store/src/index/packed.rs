@@ -52,8 +52,8 @@ pub(super) fn place(
 }
 
 /// A blob's row is gone: what that leaves of its pack, if it was in one.
-pub(super) fn leave(txn: &WriteTransaction, row: Option<BlobRow>) -> Result<Option<Dropped>, IndexError> {
-    let Some(place) = row.as_ref().and_then(place_of) else { return Ok(None) };
+pub(super) fn leave(txn: &WriteTransaction, row: Option<&BlobRow>) -> Result<Option<Dropped>, IndexError> {
+    let Some(place) = row.and_then(place_of) else { return Ok(None) };
     let mut table = txn.open_table(TABLE)?;
     let left = table.get(place.pack)?.map_or(0, |count| count.value()).saturating_sub(1);
     if left == 0 {
