@@ -40,6 +40,7 @@ use crate::sources::Found;
 use driver::{Driver, Event, Offered, ToldSources};
 use finisher::Finisher;
 use known::Known;
+use packer::Packer;
 pub use push::pushed;
 use waits::{Wait, Waits};
 
@@ -313,7 +314,7 @@ async fn pull_from(
     let Found { role, connection } = found;
     let source = connection.peer();
     let (machine, commands) = Pull::resume(offer, (source, role), &room, held, now());
-    let finisher = Finisher::start(shared);
+    let (finisher, packer) = (Finisher::start(shared), Packer::start(shared));
     let mut driver = Driver {
         shared,
         machine,
@@ -328,6 +329,7 @@ async fn pull_from(
         givers: std::mem::take(givers),
         partials: HashMap::new(),
         finisher: finisher.queue(),
+        packer: packer.queue(),
         deadline: None,
         guest: shared.guest.verdict(),
         went_free: true,
