@@ -114,7 +114,9 @@ impl Shared {
             if let Ok(Ok(one)) = tried {
                 reached.push(one);
             }
-            if reached.len() >= needed && !tries.is_empty() {
+            // One that knows nothing counts only where all are there: the others are waited for.
+            let knowing = reached.iter().filter(|one: &&Reached| one.knows_writer()).count();
+            if knowing >= needed && !tries.is_empty() {
                 let rest = async {
                     while let Some(tried) = tries.join_next().await {
                         if let Ok(Ok(one)) = tried {

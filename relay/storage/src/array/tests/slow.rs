@@ -41,6 +41,19 @@ impl World {
     }
 }
 
+// SPEC: B14
+#[test]
+fn an_array_begins_when_all_its_servers_are_there_also_where_one_is_slow() {
+    run(async {
+        let mut servers = SimServers::new(1, 2);
+        servers.delay(0, Duration::ZERO);
+        // Longer than servers are waited for that an array can do without.
+        servers.delay(1, Duration::from_secs(4));
+        let array = servers.open().await.unwrap();
+        assert!(array.status().servers.iter().all(|server| server.live), "{:?}", array.status());
+    });
+}
+
 // SPEC: C9
 #[test]
 fn a_server_that_hangs_costs_a_reader_one_short_wait_and_not_one_for_each_portion() {
