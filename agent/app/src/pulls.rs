@@ -1,7 +1,7 @@
 //! Deliveries being pulled: who may offer is asked at the door, then each delivery is a task of its own that drives the
 //! machine of `lighter_protocol::pull` with streams, disk and receipts (`driver`); what a holder pushes comes to it there
 //! (`push`). One that nobody offers now, and that other recipients of its message have by its sender's word on record, is a
-//! task all the same ([`resume`]).
+//! task all the same (`resume`).
 
 mod begin;
 mod driver;
@@ -10,38 +10,33 @@ mod known;
 mod links;
 mod packer;
 mod push;
+mod resume;
 mod settle;
 mod sink;
 mod streams;
 pub mod waits;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use lighter_protocol::pull::{Held, NotAdmitted, Own, Pull, SourceView, Standing};
+use lighter_protocol::pull::{NotAdmitted, Own, SourceView, Standing};
 use lighter_protocol::wire::{LaterReason, Offer, Response, Sources};
-use lighter_protocol::{DeliveryId, PeerId, Sharing, Signed};
-use lighter_store::{Incoming, IncomingState, StoreError};
+use lighter_protocol::{DeliveryId, PeerId};
 use lighter_transport::Responder;
 use lighter_transport::limiter::Class;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::limits::{
-    HELD_LATER_S, HOSTED_PULLS_MAX, PULL_EVENTS_MAX, PULL_SHOW_TIME_MAX, PULLS_MAX, RESUMED_PULLS_MAX,
-    SHARINGS_VERIFIED_MAX, STRANGER_PULLS_MAX,
+    HELD_LATER_S, HOSTED_PULLS_MAX, PULL_EVENTS_MAX, PULL_SHOW_TIME_MAX, PULLS_MAX, SHARINGS_VERIFIED_MAX,
+    STRANGER_PULLS_MAX,
 };
 use crate::shared::{Handle, now};
-use crate::sharing::take::{self, Givers};
 use crate::sharing::{Share, keep};
-use crate::sources::Found;
-use driver::{Driver, Event, Offered, ToldSources};
-use finisher::Finisher;
-use known::Known;
-use packer::Packer;
+use driver::{Event, Offered, ToldSources};
 pub use push::pushed;
+pub(crate) use resume::resume;
 use waits::{Wait, Waits};
 
 /// Seconds after which somebody whom this agent cannot answer now is asked to come back.
@@ -210,152 +205,4 @@ fn hand_over(shared: &Handle, delivery: DeliveryId, offered: Offered) -> Result<
     running.insert(delivery, Running { events: events.clone(), stranger, looked_at: 0 });
     tokio::spawn(driver::run(shared.clone(), offered, events, receiver));
     Ok(())
-}
-
-/// Goes on with a delivery that was let in before, and that nobody offers now: those who have it by its sender's word `told`
-/// are looked for, and asked. Nothing, where it is being pulled, or too many are.
-pub(crate) fn resume(shared: &Handle, incoming: Incoming, told: Vec<Signed<Sharing>>) {
-    let mut running = shared.pulls.lock();
-    if running.contains_key(&incoming.delivery) || running.len() >= RESUMED_PULLS_MAX {
-        return;
-    }
-    let (events, receiver) = mpsc::channel(PULL_EVENTS_MAX);
-    running.insert(incoming.delivery, Running { events: events.clone(), stranger: None, looked_at: 0 });
-    tokio::spawn(resumed(shared.clone(), incoming, told, events, receiver));
-}
-
-/// Runs such a delivery until nobody is left to be looked for, or somebody offers it: from then on it is like any other.
-async fn resumed(
-    shared: Handle,
-    incoming: Incoming,
-    told: Vec<Signed<Sharing>>,
-    events: mpsc::Sender<Event>,
-    mut receiver: mpsc::Receiver<Event>,
-) {
-    let (delivery, own) = (incoming.delivery, shared.identity.peer());
-    let mut givers = Givers::default();
-    let named = givers.take(told, &incoming.from, (&own, &incoming.mailbox), shared.share(), now().wall);
-    let mut seeking = JoinSet::new();
-    for sharing in named {
-        let (shared, events) = (shared.clone(), events.clone());
-        seeking.spawn(async move {
-            let (sender, mut found) = mpsc::channel(1);
-            let forward = async {
-                while let Some(found) = found.recv().await {
-                    let _ = events.send(Event::Source(found)).await;
-                }
-            };
-            tokio::join!(take::seek(shared, sharing, sender), forward);
-        });
-    }
-    let stop = shared.stop.clone();
-    loop {
-        let event = tokio::select! {
-            // Nobody is looked for any more.
-            () = stop.cancelled() => {
-                shared.pulls.lock().remove(&delivery);
-                return;
-            }
-            // The sender is this task's own, too: the channel never closes.
-            Some(event) = receiver.recv() => event,
-            ended = seeking.join_next() => {
-                if ended.is_none() && shared.pulls.end(&delivery, &receiver) {
-                    return;
-                }
-                continue;
-            }
-        };
-        match event {
-            Event::Offer(offered) => return driver::run(shared, *offered, events, receiver).await,
-            Event::Source(found) if !found.connection.is_closed() => {
-                tracing::info!(%delivery, source = %found.connection.peer(), "goes on without who offered it");
-                match pull_from(&shared, &incoming, found, &mut givers, &events, &mut receiver).await {
-                    Ok(true) => {}
-                    Ok(false) => seeking.shutdown().await,
-                    Err(error) => {
-                        tracing::warn!(%delivery, %error, "cannot go on without who offered it");
-                        seeking.shutdown().await;
-                    }
-                }
-                keep_offers(&events, &mut receiver);
-            }
-            Event::Sources(told) => {
-                // Who has not offered it is not believed.
-                let _ = told.responder.respond(&Response::Refused).await;
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Pulls from the first giver that was found, and from whoever comes. Gives whether something is still missing.
-async fn pull_from(
-    shared: &Handle,
-    incoming: &Incoming,
-    found: Found,
-    givers: &mut Givers,
-    events: &mpsc::Sender<Event>,
-    receiver: &mut mpsc::Receiver<Event>,
-) -> Result<bool, StoreError> {
-    let offer = Offer {
-        delivery: incoming.delivery,
-        mailbox: incoming.mailbox.clone(),
-        manifest: incoming.manifest.clone(),
-        blobs: incoming.blobs.clone(),
-        sources: Vec::new(),
-        expires: incoming.expires,
-        introduction: None,
-    };
-    let (delivery, asked, handle) = (offer.delivery, offer.clone(), shared.clone());
-    let closed = shared.guest.is_held().then_some(LaterReason::Paused);
-    let known = shared.blocking(move |store| known::look_as(&handle, store, &asked, closed, false)).await?;
-    let Known::Held { held, room } = known else { return Ok(false) };
-    let held = |blob: &_| held.get(blob).cloned().unwrap_or(Held::Some(Default::default()));
-    let Found { role, connection } = found;
-    let source = connection.peer();
-    let (machine, commands) = Pull::resume(offer, (source, role), &room, held, now());
-    let (finisher, packer) = (Finisher::start(shared), Packer::start(shared));
-    let mut driver = Driver {
-        shared,
-        machine,
-        events: events.clone(),
-        work: JoinSet::new(),
-        answering: JoinSet::new(),
-        streams: HashMap::new(),
-        watched: JoinSet::new(),
-        responders: HashMap::new(),
-        holders: HashMap::from([(source, connection.clone())]),
-        dialled: vec![connection],
-        givers: std::mem::take(givers),
-        partials: HashMap::new(),
-        finisher: finisher.queue(),
-        packer: packer.queue(),
-        deadline: None,
-        guest: shared.guest.verdict(),
-        went_free: true,
-        hides: false,
-        hidden: BTreeSet::new(),
-        sendings: HashMap::new(),
-    };
-    driver.went_free = driver.goes_free();
-    driver.watch(source);
-    driver.find_sources(source);
-    driver.run(commands, receiver).await;
-    *givers = std::mem::take(&mut driver.givers);
-    let now = shared.blocking(move |store| store.incoming(delivery)).await?;
-    Ok(now.is_some_and(|incoming| incoming.state == IncomingState::Pulling))
-}
-
-/// What the streams of a pull that is over still had to say is of no use to the next one: offers and sources are.
-fn keep_offers(events: &mpsc::Sender<Event>, receiver: &mut mpsc::Receiver<Event>) {
-    let mut kept = Vec::new();
-    while let Ok(event) = receiver.try_recv() {
-        if matches!(event, Event::Offer(_) | Event::Source(_)) {
-            kept.push(event);
-        }
-    }
-    for event in kept {
-        // There is room: it was just emptied. A holder who is not answered comes again.
-        let _ = events.try_send(event);
-    }
 }

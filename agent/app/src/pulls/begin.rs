@@ -1,23 +1,17 @@
 //! The beginning of a pull: what is there, what there is room for, and the delivery on record before its first byte.
 
-use std::collections::{BTreeSet, HashMap};
-
 use lighter_protocol::limits::OFFER_BLOBS_MAX;
 use lighter_protocol::pull::{Command, Held, NotAdmitted, Pull, Standing, Stop};
 use lighter_protocol::wire::{Answer, LaterReason, Offer, OfferedBlob, Response};
 use lighter_protocol::{BlobId, UnixTime};
 use lighter_store::{Admission, StoreError};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 use super::driver::{Driver, Event, Offered};
-use super::finisher::Finisher;
 use super::known::{Known, look_as};
 use super::links::refuse;
-use super::packer::Packer;
 use super::{LATER_S, push};
 use crate::shared::{Handle, now};
-use crate::sharing::take::Givers;
 
 /// Pulls what is offered, until nothing is to be done for it any more.
 pub(super) async fn pull(
@@ -88,30 +82,9 @@ pub(super) async fn pull(
             }
         }
     }
-    let (finisher, packer) = (Finisher::start(shared), Packer::start(shared));
-    let mut driver = Driver {
-        shared,
-        machine,
-        events: events.clone(),
-        work: JoinSet::new(),
-        answering: JoinSet::new(),
-        streams: HashMap::new(),
-        watched: JoinSet::new(),
-        responders: HashMap::from([(from, responder)]),
-        holders: HashMap::new(),
-        dialled: Vec::new(),
-        givers: Givers::default(),
-        partials: HashMap::new(),
-        finisher: finisher.queue(),
-        packer: packer.queue(),
-        deadline: None,
-        guest: shared.guest.verdict(),
-        went_free: true,
-        hides,
-        hidden: BTreeSet::new(),
-        sendings: HashMap::new(),
-    };
-    driver.went_free = driver.goes_free();
+    let mut driver = Driver::new(shared, machine, events);
+    driver.responders.insert(from, responder);
+    driver.hides = hides;
     driver.hold(from);
     driver.find_sources(from);
     driver.run(commands, receiver).await;

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::begin;
-use super::finisher::FinisherQueue;
-use super::packer::PackerQueue;
+use super::finisher::{Finisher, FinisherQueue};
+use super::packer::{Packer, PackerQueue};
 use super::push::Arrived;
 use super::settle::settle;
 use super::streams::{Right, Stream};
@@ -130,6 +130,8 @@ pub(super) struct Driver<'a> {
     pub(super) partials: HashMap<BlobId, (Arc<Partial>, Arc<AtomicBool>)>,
     pub(super) finisher: FinisherQueue,
     pub(super) packer: PackerQueue,
+    /// What runs behind both: ends with the pull.
+    _tasks: (Finisher, Packer),
     pub(super) deadline: Option<Instant>,
     /// What may go now.
     pub(super) guest: watch::Receiver<Verdict>,
@@ -141,6 +143,38 @@ pub(super) struct Driver<'a> {
     pub(super) hidden: BTreeSet<BlobId>,
     /// How often each holder was sent the receipt.
     pub(super) sendings: HashMap<PeerId, u64>,
+}
+
+impl<'a> Driver<'a> {
+    /// One that knows of no source yet.
+    pub(super) fn new(shared: &'a Handle, machine: Pull, events: &mpsc::Sender<Event>) -> Self {
+        let (finisher, packer) = (Finisher::start(shared), Packer::start(shared));
+        let mut driver = Self {
+            shared,
+            machine,
+            events: events.clone(),
+            work: JoinSet::new(),
+            answering: JoinSet::new(),
+            streams: HashMap::new(),
+            watched: JoinSet::new(),
+            responders: HashMap::new(),
+            holders: HashMap::new(),
+            dialled: Vec::new(),
+            givers: Givers::default(),
+            partials: HashMap::new(),
+            finisher: finisher.queue(),
+            packer: packer.queue(),
+            _tasks: (finisher, packer),
+            deadline: None,
+            guest: shared.guest.verdict(),
+            went_free: true,
+            hides: false,
+            hidden: BTreeSet::new(),
+            sendings: HashMap::new(),
+        };
+        driver.went_free = driver.goes_free();
+        driver
+    }
 }
 
 impl Driver<'_> {
