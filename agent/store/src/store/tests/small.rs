@@ -245,7 +245,7 @@ fn bad_input_38_small_blobs_that_many_bring_and_seal_at_once_are_there_once() {
 }
 
 #[test]
-fn bad_input_30_a_pack_that_is_cut_off_or_damaged_gives_what_proves_true_and_no_more() {
+fn bad_input_31_a_pack_that_is_cut_off_or_damaged_gives_what_proves_true_and_no_more() {
     let disk = SimulatedDisk::default();
     let store = open(&disk);
     let sources = small(5);
