@@ -105,11 +105,27 @@ async fn bad_input_31_a_server_whose_first_start_fails_at_any_sync_says_so_and_s
 /// Whether what failed was to write down how far the scrub is: it comes after the start, as soon as it may, and stops nothing.
 fn is_the_scrubs(traced: &[Traced]) -> bool {
     let failed = traced.iter().position(|one| one.is_injected).unwrap_or(0);
-    let created = traced[..failed].iter().rev().find_map(|one| match &one.operation {
-        Operation::Open { path, creates: true } => path.file_name(),
-        _ => None,
-    });
-    created.is_some_and(|name| name.to_string_lossy().starts_with("unit.scrub"))
+    let Some(Operation::Write { fd, .. } | Operation::Sync { fd }) =
+        traced.get(failed).map(|one| &one.operation)
+    else {
+        return false;
+    };
+    // By what it was done to: other threads open files meanwhile. (A folder's sync makes the new name durable.)
+    let opened = || {
+        traced[..failed].iter().rev().filter_map(|one| match &one.operation {
+            Operation::Open { path, .. } => Some((path, one.result)),
+            _ => None,
+        })
+    };
+    let is_its =
+        |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("unit.scrub"));
+    match opened().find(|(_, result)| result == fd) {
+        Some((path, _)) if path.is_dir() => {
+            opened().any(|(file, _)| is_its(file) && file.parent() == Some(path))
+        }
+        Some((path, _)) => is_its(path),
+        None => false,
+    }
 }
 
 /// Starts a server anew, and sees to it that it is written to: another one is away for a moment.
