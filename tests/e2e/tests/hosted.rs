@@ -177,6 +177,12 @@ async fn senders_offer_to_a_hosted_store_and_a_users_own_device_gets_from_it() -
     let mut service = Service::start(folder.path()).await?;
     let mut dora = service.world.agent("dora").await?;
     dora.member.start().await?;
+    // By herself, and not by the relay, which has what is sent while no way to the store is found.
+    wait_for("a way to the store", async || {
+        let found = dora.json(&["lookup", USERS[0]]).await?;
+        Ok(found["store"]["way"].as_str().map(ToOwned::to_owned))
+    })
+    .await?;
     let content: Vec<u8> = message(4, SIZE).attachment().flatten().collect();
     let file = folder.path().join("report.bin");
     std::fs::write(&file, &content)?;
