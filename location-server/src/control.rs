@@ -1,19 +1,13 @@
 //! The control socket: how `lighter-location token`, `user` and `export` reach a server that runs on the same data
-//! folder, whose database only one process can open.
-//!
-//! A Unix socket in the data folder, for its owner only: who may open it may read the database, too, so it needs no
-//! token, and nothing of it is on the network. One connection, one command: a line of JSON each way.
+//! folder. One connection, one command: a line of JSON each way.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lighter_protocol::Now;
+use lighter_shell::control::{Connection, Limits, Listener};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{
@@ -53,70 +47,47 @@ pub enum ControlError {
     Refused(String),
 }
 
-/// The control socket, listening.
-#[derive(Debug)]
-pub struct Listener(UnixListener);
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // Closing does not end it while a process that is just being started has a copy of everything that is open: a
-        // command would wait for a server that is gone.
-        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
-    }
-}
-
-/// Opens the socket in `data`. Only the holder of the database calls this, so one that is there is a left-over.
+/// Opens the socket in `data`. Only the holder of the database calls this.
 ///
 /// # Errors
-/// Where it cannot be made: a path over 107 bytes, for one.
+/// Where it cannot be made.
 pub fn listen(data: &Path) -> io::Result<Listener> {
-    let path = data.join(SOCKET_FILE);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path)?;
-    // The folder was made for its owner only; this holds for one that somebody else made.
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(Listener(listener))
+    Listener::bind(&data.join(SOCKET_FILE))
 }
 
-/// Answers commands until `stopping`.
+/// Answers commands until `stopping`; those that were heard by then are answered.
 pub async fn serve(listener: Listener, location: Arc<Location>, stopping: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
-    loop {
-        let accept = async {
-            // Never closed.
-            let slot = slots.clone().acquire_owned().await;
-            (slot, listener.0.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
-            accepted = accept => accepted,
-            () = stopping.cancelled() => return,
-        };
-        let Ok((stream, _)) = accepted else { continue };
-        let location = location.clone();
-        tokio::spawn(async move {
-            match tokio::time::timeout(CONTROL_TIME_MAX, answer(stream, &location)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "control connection broken off"),
-                Err(_) => tracing::debug!("control connection took too long"),
-            }
-            drop(slot);
-        });
-    }
+    let limits = Limits {
+        connections_max: CONTROL_CONNECTIONS_MAX,
+        line_len_max: CONTROL_COMMAND_LEN_MAX,
+        time_max: Some(CONTROL_TIME_MAX),
+    };
+    let stopped = stopping.clone();
+    let conversation = move |connection| answer(connection, Arc::clone(&location), stopping.clone());
+    listener.serve(limits, stopped.cancelled_owned(), conversation).await;
 }
 
-async fn answer(mut stream: UnixStream, location: &Location) -> io::Result<()> {
-    let line = read_line(&mut stream, CONTROL_COMMAND_LEN_MAX).await?;
-    let reply = match serde_json::from_slice::<AdminCommand>(&line) {
-        Ok(command) => match location.administer(command, Now::read()).await {
+async fn answer(
+    mut connection: Connection,
+    location: Arc<Location>,
+    stopping: CancellationToken,
+) -> io::Result<()> {
+    let command = tokio::select! {
+        command = connection.read::<AdminCommand>() => command,
+        () = stopping.cancelled() => return Ok(()),
+    };
+    let reply = match command {
+        Ok(Some(command)) => match location.administer(command, Now::read()).await {
             Ok(answer) => Reply::Done(answer),
             Err(error) => Reply::Failed(error.to_string()),
         },
-        Err(_) => Reply::Failed("not a command that this server knows".to_owned()),
+        Ok(None) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Reply::Failed("not a command that this server knows".to_owned())
+        }
+        Err(error) => return Err(error),
     };
-    write_line(&mut stream, &reply).await
+    connection.write(&reply).await
 }
 
 /// Asks the server that runs on the data folder `data`.
@@ -125,31 +96,10 @@ async fn answer(mut stream: UnixStream, location: &Location) -> io::Result<()> {
 /// [`ControlError`].
 pub async fn ask(data: &Path, command: &AdminCommand) -> Result<AdminAnswer, ControlError> {
     let path = data.join(SOCKET_FILE);
-    let mut stream =
-        UnixStream::connect(&path).await.map_err(|source| ControlError::NoServer { path, source })?;
-    let exchange = async {
-        write_line(&mut stream, command).await?;
-        read_line(&mut stream, CONTROL_ANSWER_LEN_MAX).await
-    };
-    let line = match tokio::time::timeout(CONTROL_TIME_MAX, exchange).await {
-        Ok(line) => line.map_err(ControlError::Broken)?,
-        Err(_) => return Err(ControlError::Broken(io::ErrorKind::TimedOut.into())),
-    };
-    match serde_json::from_slice(&line) {
-        Ok(Reply::Done(answer)) => Ok(answer),
-        Ok(Reply::Failed(why)) => Err(ControlError::Refused(why)),
-        Err(error) => Err(ControlError::Broken(error.into())),
+    let connection = Connection::open(&path, CONTROL_ANSWER_LEN_MAX).await;
+    let connection = connection.map_err(|source| ControlError::NoServer { path, source })?;
+    match connection.ask(command, CONTROL_TIME_MAX).await.map_err(ControlError::Broken)? {
+        Reply::Done(answer) => Ok(answer),
+        Reply::Failed(why) => Err(ControlError::Refused(why)),
     }
-}
-
-async fn read_line(stream: &mut UnixStream, len_max: usize) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    BufReader::new(stream.take(len_max as u64)).read_until(b'\n', &mut line).await?;
-    if line.ends_with(b"\n") { Ok(line) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-}
-
-async fn write_line(stream: &mut UnixStream, value: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
-    stream.write_all(&line).await
 }

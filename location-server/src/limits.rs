@@ -103,9 +103,9 @@ pub const PRESENCE_KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub const TIMEOUTS_PER_STEP_MAX: usize = 1_024;
 
 /// Bytes of one command on the control socket.
-pub const CONTROL_COMMAND_LEN_MAX: usize = 64 * 1024;
+pub const CONTROL_COMMAND_LEN_MAX: u64 = 64 * 1024;
 /// Bytes of one answer on the control socket: a page of [`USERS_PER_PAGE`] users with all their stores.
-pub const CONTROL_ANSWER_LEN_MAX: usize = 16 * 1024 * 1024;
+pub const CONTROL_ANSWER_LEN_MAX: u64 = 16 * 1024 * 1024;
 /// Stores in one page of the list of users.
 pub const USERS_PER_PAGE: usize = 1_000;
 /// Mailboxes that one connection to the helper may be a store of: those of a hosted store, and its own. Each is attested.

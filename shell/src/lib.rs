@@ -1,7 +1,8 @@
-//! What every program of Lighter does alike: its logs, saying that it is ready and where it listens, stopping cleanly,
-//! and what its exit code says.
+//! What every program of Lighter does alike: its logs, saying that it is ready and where it listens, the socket over
+//! which its commands reach it, stopping cleanly, and what its exit code says.
 
 pub mod addresses;
+pub mod control;
 pub mod exit;
 pub mod logs;
 pub mod stop;

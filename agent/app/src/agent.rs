@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lighter_protocol::UnixTime;
+use lighter_shell::control::Listener;
 use lighter_store::{Store, StoreError};
 use lighter_transport::location::{Finder, LocationClient, LocationSetupError};
 use lighter_transport::proxy::NotAProxy;
@@ -89,7 +90,7 @@ impl Agent {
         } else {
             Endpoint::bind(&identity, listen, EndpointConfig::default())?
         };
-        let listener = control.map(control::listen).transpose().map_err(StartError::Control)?;
+        let listener = control.map(Listener::bind).transpose().map_err(StartError::Control)?;
         let shared = Shared::new(config, identity, store, endpoint, location, carriers, finder, guest);
         offers::resume(&shared).await?;
         let registration = tokio::spawn(registration::run(shared.clone()));

@@ -3,7 +3,6 @@
 
 mod client;
 mod server;
-pub mod socket;
 
 use lighter_protocol::{BlobId, DeliveryId, Mailbox};
 use lighter_store::BlobFiles;
@@ -11,7 +10,7 @@ use lighter_transport::location::api::AcceptanceChange;
 use serde::{Deserialize, Serialize};
 
 pub use client::Client;
-pub use server::{listen, run};
+pub use server::run;
 
 use crate::acceptance::AcceptanceView;
 use crate::get::Places;

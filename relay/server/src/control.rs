@@ -4,18 +4,16 @@
 //! The catalog's view belongs to one process; while the relay runs, whoever wants to know asks it. Not a network
 //! protocol: whoever may open the socket may do everything, as whoever may read the data folder could.
 
+use std::future::pending;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lighter_protocol::DeliveryId;
+use lighter_shell::control::{Connection, Limits, Listener};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 
-use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_LINE_LEN_MAX, CONTROL_TIMEOUT};
+use crate::limits::{CONTROL_ANSWER_LEN_MAX, CONTROL_CONNECTIONS_MAX, CONTROL_LINE_LEN_MAX, CONTROL_TIMEOUT};
 
 /// What can be asked of a running relay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,95 +98,48 @@ pub fn socket_path(data: &Path) -> PathBuf {
 /// Asks the relay that runs on `data`.
 ///
 /// # Errors
-/// [`io::ErrorKind::NotFound`] or [`io::ErrorKind::ConnectionRefused`] where none runs; others where it fails.
+/// [`is_nobody`](lighter_shell::control::is_nobody) tells where none runs; others where it fails.
 pub async fn ask(data: &Path, question: &Question) -> io::Result<Reply> {
-    let stream = UnixStream::connect(socket_path(data)).await?;
-    let exchange = async move {
-        let mut line = serde_json::to_vec(question)?;
-        line.push(b'\n');
-        let (reader, mut writer) = stream.into_split();
-        writer.write_all(&line).await?;
-        let mut reply = Vec::new();
-        BufReader::new(reader).read_until(b'\n', &mut reply).await?;
-        Ok(serde_json::from_slice(&reply)?)
+    Connection::open(&socket_path(data), CONTROL_ANSWER_LEN_MAX).await?.ask(question, CONTROL_TIMEOUT).await
+}
+
+/// Binds the socket in `data`; the lock on the catalog has made sure that no other relay runs there.
+///
+/// # Errors
+/// Where the folder cannot be written to.
+pub fn listen(data: &Path) -> io::Result<Listener> {
+    Listener::bind(&socket_path(data))
+}
+
+/// Answers questions until dropped.
+pub async fn serve(listener: Listener, answers: Arc<impl Answers>) {
+    let limits = Limits {
+        connections_max: CONTROL_CONNECTIONS_MAX,
+        line_len_max: CONTROL_LINE_LEN_MAX,
+        time_max: Some(CONTROL_TIMEOUT),
     };
-    tokio::time::timeout(CONTROL_TIMEOUT, exchange).await.map_err(|_| io::ErrorKind::TimedOut)?
+    listener.serve(limits, pending(), |connection| converse(connection, Arc::clone(&answers))).await;
 }
 
-/// The bound socket; dropped, its file is removed.
-#[derive(Debug)]
-pub struct Control {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Control {
-    /// Binds the socket in `data`; the lock on the catalog has made sure that no other relay runs there, so a file that
-    /// is left is an old one.
-    ///
-    /// # Errors
-    /// Where the folder cannot be written to.
-    pub fn bind(data: &Path) -> io::Result<Self> {
-        let path = socket_path(data);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+async fn converse(mut connection: Connection, answers: Arc<impl Answers>) -> io::Result<()> {
+    let reply = match connection.read().await {
+        Ok(Some(question)) => answers.answer(question).await,
+        Ok(None) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Reply::Error("not a question that this version understands".to_owned())
         }
-        let listener = UnixListener::bind(&path)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path })
-    }
-
-    /// Answers questions until dropped.
-    pub async fn serve(self, answers: Arc<impl Answers>) {
-        let slots = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
-        loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "control socket: accept failed");
-                    // Out of file descriptors, most likely: the next connection that ends frees one.
-                    tokio::task::yield_now().await;
-                    continue;
-                }
-            };
-            let answers = Arc::clone(&answers);
-            tokio::spawn(async move {
-                match tokio::time::timeout(CONTROL_TIMEOUT, converse(stream, &*answers)).await {
-                    Ok(Err(error)) => tracing::debug!(%error, "control socket: conversation failed"),
-                    Err(_) => tracing::debug!("control socket: conversation took too long"),
-                    Ok(Ok(())) => {}
-                }
-                drop(slot);
-            });
-        }
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        // Closing does not end it while a process that is just being started has a copy of everything that is open.
-        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-async fn converse(stream: UnixStream, answers: &impl Answers) -> io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut line = Vec::new();
-    BufReader::new(reader.take(CONTROL_LINE_LEN_MAX)).read_until(b'\n', &mut line).await?;
-    let reply = match serde_json::from_slice(&line) {
-        Ok(question) => answers.answer(question).await,
-        Err(_) => Reply::Error("not a question that this version understands".to_owned()),
+        Err(error) => return Err(error),
     };
-    let mut line = serde_json::to_vec(&reply)?;
-    line.push(b'\n');
-    writer.write_all(&line).await
+    connection.write(&reply).await
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
     use super::*;
 
     struct Echo;
@@ -202,10 +153,10 @@ mod tests {
     #[tokio::test]
     async fn a_question_is_answered_and_garbage_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let control = Control::bind(folder.path()).unwrap();
+        let listener = listen(folder.path()).unwrap();
         let mode = std::fs::metadata(socket_path(folder.path())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let task = tokio::spawn(control.serve(Arc::new(Echo)));
+        let task = tokio::spawn(serve(listener, Arc::new(Echo)));
 
         let reply = ask(folder.path(), &Question::Queue).await.unwrap();
         assert_eq!(reply, Reply::Answer(serde_json::json!({"ask": "queue"})));

@@ -12,6 +12,8 @@ pub const CONFIG_LEN_MAX: u64 = 1024 * 1024;
 pub const CONTROL_CONNECTIONS_MAX: usize = 16;
 /// Bytes of a question on the control socket: the longest names a hundred places of the mirroring table.
 pub const CONTROL_LINE_LEN_MAX: u64 = 16 * 1024;
+/// Bytes of an answer: the longest tells every server of the array.
+pub const CONTROL_ANSWER_LEN_MAX: u64 = 16 * 1024 * 1024;
 /// How long a conversation on the control socket may take; a change of the array waits for a server that does not
 /// answer, and then for all that are to have it.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);

@@ -1,15 +1,18 @@
 //! The programs' own edges: configuration, control sockets, the header fields of downloads.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use lighter_agent::control::socket::Lines;
-use lighter_agent::control::{self};
+use lighter_agent::control;
 use lighter_message::name::percent_encode;
 use lighter_protocol::UnixTime;
 use lighter_relay::control::Question;
 use lighter_relay::retrieval::disposition::{content_disposition, content_type};
 use lighter_relay::retrieval::range::{Selection, Validators, select};
+use lighter_shell::control::Lines;
 
 use crate::Target;
+
+/// Bytes of a line that control sockets take here.
+const LINE_LEN_MAX: u64 = 4 * 1024;
 
 /// These crates' targets.
 pub const TARGETS: &[Target] = &[
@@ -42,8 +45,8 @@ pub fn control_socket(data: &[u8]) {
         }
     }
     let read = async {
-        let (mut lines, mut count) = (Lines::new(data), 0_usize);
-        while let Ok(Some(_)) = lines.next::<control::Question>().await {
+        let (mut lines, mut count) = (Lines::new(data, LINE_LEN_MAX), 0_usize);
+        while let Ok(Some(_)) = lines.read::<control::Question>().await {
             count += 1;
         }
         count

@@ -4,27 +4,23 @@ use std::io;
 use std::path::Path;
 
 use lighter_protocol::{BlobId, DeliveryId, Mailbox};
+use lighter_shell::control::{Connection, is_nobody};
 use lighter_store::BlobFiles;
 use lighter_transport::location::api::AcceptanceChange;
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::socket::{Lines, ShortPath, write_line};
 use super::{Answer, Question};
 use crate::acceptance::AcceptanceView;
 use crate::failure::Failure;
 use crate::get::{Places, Wish};
 use crate::guest::by_hand;
 use crate::guest::view::GuestView;
+use crate::limits::CONTROL_LINE_LEN_MAX;
 use crate::send::{SendEvent, SendRequest};
 use crate::views::{Cancelled, List, Lookup, Removed, Status};
 
 /// A connection to the agent that runs.
 #[derive(Debug)]
-pub struct Client {
-    lines: Lines<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
-}
+pub struct Client(Connection);
 
 impl Client {
     /// Connects; none where no agent runs.
@@ -32,20 +28,9 @@ impl Client {
     /// # Errors
     /// What the system says else.
     pub async fn connect(path: &Path) -> io::Result<Option<Self>> {
-        let short = match ShortPath::of(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            short => short?,
-        };
-        match UnixStream::connect(&short.path).await {
-            Ok(stream) => {
-                let (reader, writer) = stream.into_split();
-                Ok(Some(Self { lines: Lines::new(reader), writer }))
-            }
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
-            {
-                Ok(None)
-            }
+        match Connection::open(path, CONTROL_LINE_LEN_MAX).await {
+            Ok(connection) => Ok(Some(Self(connection))),
+            Err(error) if is_nobody(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -241,12 +226,12 @@ impl Client {
     }
 
     async fn ask(&mut self, question: &Question) -> Result<Answer, Failure> {
-        write_line(&mut self.writer, question).await.map_err(gone)?;
+        self.0.write(question).await.map_err(gone)?;
         self.next().await
     }
 
     async fn next(&mut self) -> Result<Answer, Failure> {
-        match self.lines.next().await.map_err(gone)? {
+        match self.0.read().await.map_err(gone)? {
             Some(Answer::Failed { message, temporary: true }) => Err(Failure::temporary(message)),
             Some(Answer::Failed { message, temporary: false }) => Err(Failure::failed(message)),
             Some(answer) => Ok(answer),

@@ -1,90 +1,39 @@
 //! The running agent's side.
 
+use std::future::pending;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::sync::Arc;
 
 use lighter_protocol::{Mailbox, UnixTime};
+use lighter_shell::control::{Connection, Limits, Listener};
 use lighter_store::{Store, StoreError};
-use tokio::net::unix::OwnedWriteHalf;
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
-use super::socket::{Lines, ShortPath, write_line};
 use super::{Answer, Question};
 use crate::failure::Failure;
-use crate::limits::CONTROL_CONNECTIONS_MAX;
+use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_LINE_LEN_MAX};
 use crate::shared::Handle;
 use crate::views::{DeliveryRow, DeliveryState};
 use crate::{acceptance, get, hosted, lookup, offers, remove, send, status};
 
-/// The control socket, listening.
-#[derive(Debug)]
-pub struct Listener(UnixListener);
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // Closing does not end it while a process that is just being started has a copy of everything that is open: a
-        // command would be taken for an agent that is gone.
-        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
-    }
-}
-
-/// Listens at `path`. The store's lock says that no other agent does: a socket that is there was left by one that was
-/// killed.
-///
-/// # Errors
-/// What the system says.
-pub fn listen(path: &Path) -> io::Result<Listener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let short = ShortPath::of(path)?;
-    let listener = UnixListener::bind(&short.path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(Listener(listener))
-}
-
 /// Answers commands until the agent stops.
 pub async fn run(shared: Handle, listener: Listener) {
-    let room = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
-    let mut commands = JoinSet::new();
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        tokio::select! {
-            Some(_ended) = commands.join_next(), if !commands.is_empty() => {}
-            accepted = listener.0.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let shared = shared.clone();
-                    commands.spawn(async move {
-                        if let Err(error) = command(&shared, stream).await {
-                            tracing::debug!(%error, "a command went away");
-                        }
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the control socket cannot accept now");
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                }
-            },
-        }
-    }
+    let limits = Limits {
+        connections_max: CONTROL_CONNECTIONS_MAX,
+        line_len_max: CONTROL_LINE_LEN_MAX,
+        // A command may follow its message for as long as that is on its way.
+        time_max: None,
+    };
+    listener.serve(limits, pending(), |connection| command(shared.clone(), connection)).await;
 }
 
-async fn command(shared: &Handle, stream: UnixStream) -> io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut lines = Lines::new(reader);
-    while let Some(question) = lines.next::<Question>().await? {
-        match answer(shared, question, &mut writer).await {
+async fn command(shared: Handle, mut connection: Connection) -> io::Result<()> {
+    while let Some(question) = connection.read::<Question>().await? {
+        match answer(&shared, question, &mut connection).await {
             Ok(()) => {}
             Err(Told::Gone(error)) => return Err(error),
             Err(Told::Failed(failure)) => {
                 let temporary = failure.is_temporary();
-                write_line(&mut writer, &Answer::Failed { message: failure.to_string(), temporary }).await?;
+                connection.write(&Answer::Failed { message: failure.to_string(), temporary }).await?;
             }
         }
     }
@@ -117,10 +66,10 @@ impl From<StoreError> for Told {
     }
 }
 
-async fn answer(shared: &Handle, question: Question, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
+async fn answer(shared: &Handle, question: Question, connection: &mut Connection) -> Result<(), Told> {
     let answer = match question {
         Question::Status(mailbox) => Answer::Status(Box::new(status::of_running(shared, mailbox).await?)),
-        Question::List(mailbox) => return list(shared, mailbox, writer).await,
+        Question::List(mailbox) => return list(shared, mailbox, connection).await,
         Question::Blob(blob) => {
             let files = shared.blocking(move |store| store.files_of(blob)).await;
             match files {
@@ -163,13 +112,13 @@ async fn answer(shared: &Handle, question: Question, writer: &mut OwnedWriteHalf
             hosted::prefer(shared, peer).await?;
             Answer::End
         }
-        Question::RemoveAll(mailbox) => return remove_all(shared, mailbox, writer).await,
-        Question::Send(request) => return send(shared, *request, writer).await,
+        Question::RemoveAll(mailbox) => return remove_all(shared, mailbox, connection).await,
+        Question::Send(request) => return send(shared, *request, connection).await,
     };
-    Ok(write_line(writer, &answer).await?)
+    Ok(connection.write(&answer).await?)
 }
 
-async fn remove_all(shared: &Handle, mailbox: Mailbox, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
+async fn remove_all(shared: &Handle, mailbox: Mailbox, connection: &mut Connection) -> Result<(), Told> {
     if hosted::is_served(shared, &mailbox) {
         let why = format!("{mailbox} is served here: take it out at the location server first");
         return Err(Failure::failed(why).into());
@@ -179,13 +128,13 @@ async fn remove_all(shared: &Handle, mailbox: Mailbox, writer: &mut OwnedWriteHa
     for delivery in all {
         let removed = shared.blocking(move |store| remove::whatever(store, delivery)).await?;
         shared.hosted.let_go();
-        write_line(writer, &Answer::Removed(removed)).await?;
+        connection.write(&Answer::Removed(removed)).await?;
     }
     shared.guest.there_is_room();
-    Ok(write_line(writer, &Answer::End).await?)
+    Ok(connection.write(&Answer::End).await?)
 }
 
-async fn list(shared: &Handle, mailbox: Option<Mailbox>, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
+async fn list(shared: &Handle, mailbox: Option<Mailbox>, connection: &mut Connection) -> Result<(), Told> {
     let is_meant = |of: &Mailbox| mailbox.as_ref().is_none_or(|mailbox| of == mailbox);
     let mut all = shared.blocking(Store::all_incoming).await?;
     all.retain(|incoming| is_meant(&incoming.mailbox));
@@ -217,24 +166,24 @@ async fn list(shared: &Handle, mailbox: Option<Mailbox>, writer: &mut OwnedWrite
         if let Some(pull) = pulls.iter_mut().find(|pull| pull.delivery == delivery) {
             row.0.sources = std::mem::take(&mut pull.sources);
         }
-        write_line(writer, &Answer::Delivery(Box::new(row.0), row.1)).await?;
+        connection.write(&Answer::Delivery(Box::new(row.0), row.1)).await?;
     }
     // What is on record nowhere here: its holder keeps it.
     for wait in waits {
-        write_line(writer, &Answer::Delivery(Box::new(wait.row(&limits)), Vec::new())).await?;
+        connection.write(&Answer::Delivery(Box::new(wait.row(&limits)), Vec::new())).await?;
     }
-    Ok(write_line(writer, &Answer::End).await?)
+    Ok(connection.write(&Answer::End).await?)
 }
 
 /// Sends; goes on with what was taken over even when the command is gone.
-async fn send(shared: &Handle, request: send::SendRequest, writer: &mut OwnedWriteHalf) -> Result<(), Told> {
+async fn send(shared: &Handle, request: send::SendRequest, connection: &mut Connection) -> Result<(), Told> {
     let (events, mut told) = mpsc::channel(send::EVENTS_MAX);
     let sending = tokio::spawn(send::run(shared.clone(), request, events));
     while let Some(event) = told.recv().await {
-        write_line(writer, &Answer::Sending(event)).await?;
+        connection.write(&Answer::Sending(event)).await?;
     }
     match sending.await {
-        Ok(Ok(())) => Ok(write_line(writer, &Answer::End).await?),
+        Ok(Ok(())) => Ok(connection.write(&Answer::End).await?),
         Ok(Err(failure)) => Err(failure.into()),
         Err(_) => Err(Failure::failed("the agent could not go on with this message: see its log").into()),
     }

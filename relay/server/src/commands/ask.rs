@@ -1,7 +1,8 @@
 //! Commands that the running relay answers.
 
-use std::io;
 use std::path::Path;
+
+use lighter_shell::control::is_nobody;
 
 use super::{CommandError, print};
 use crate::control::{self, Question, Reply};
@@ -17,11 +18,7 @@ pub(super) async fn ask(data: &Path, question: Question) -> Result<serde_json::V
     match control::ask(data, &question).await {
         Ok(Reply::Answer(answer)) => Ok(answer),
         Ok(Reply::Error(text)) => Err(CommandError::Relay(text)),
-        Err(error) if is_not_running(&error) => Err(CommandError::NotRunning(data.to_owned())),
+        Err(error) if is_nobody(&error) => Err(CommandError::NotRunning(data.to_owned())),
         Err(error) => Err(CommandError::failed("asking the relay", error)),
     }
-}
-
-pub(super) fn is_not_running(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lighter_catalog::{Imported, Ledger};
+use lighter_shell::control::is_nobody;
 use lighter_storage::wall_clock;
 use serde_json::{Value, json};
 
-use super::{CommandError, ask, print};
+use super::{CommandError, print};
 use crate::config::{CatalogEngine, Config};
 use crate::control::{self, Question, Reply, Task};
 use crate::layout;
@@ -83,10 +84,10 @@ async fn ask_relay(data: &Path, task: Task) -> Result<Option<Value>, CommandErro
         let answer = match control::ask(data, &question).await {
             Ok(Reply::Answer(answer)) => answer,
             Ok(Reply::Error(text)) => return Err(CommandError::Relay(text)),
-            Err(error) if ask::is_not_running(&error) && matches!(question, Question::Begin { .. }) => {
+            Err(error) if is_nobody(&error) && matches!(question, Question::Begin { .. }) => {
                 return Ok(None);
             }
-            Err(error) if ask::is_not_running(&error) => {
+            Err(error) if is_nobody(&error) => {
                 return Err(CommandError::TryAgain("the relay stopped meanwhile".to_owned()));
             }
             Err(error) => return Err(CommandError::failed("asking the relay", error)),

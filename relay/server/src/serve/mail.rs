@@ -26,7 +26,7 @@ use super::catalog;
 use super::key_change::KeyChange;
 use crate::commands::CommandError;
 use crate::config::{ArrayServerConfig, Config, Role};
-use crate::control::Control;
+use crate::control;
 use crate::delivery::{self, DeliveryGauges, DeliveryParts, DeliverySignals};
 use crate::hand_over::{self, HandOverParts};
 use crate::ingest::{Admit, Decide, Ingest, IngestParts};
@@ -102,7 +102,7 @@ impl Mail {
             listeners: JoinSet::new(),
             giving,
             workers: JoinSet::new(),
-            control: control(config, answering)?,
+            control: answer_commands(config, answering)?,
         };
         mail.workers.spawn(key_change.run(mail.giving.clone()));
         mail.workers.spawn(thinning);
@@ -448,8 +448,11 @@ fn policy(config: &Config) -> Policy {
     Policy { min_size: usize::try_from(config.detach.size_bytes_min).unwrap_or(usize::MAX), ..base }
 }
 
-fn control(config: &Config, answering: Answering) -> Result<tokio::task::JoinHandle<()>, CommandError> {
-    let control =
-        Control::bind(&config.data).map_err(|error| CommandError::failed("the control socket", error))?;
-    Ok(tokio::spawn(control.serve(Arc::new(answering))))
+fn answer_commands(
+    config: &Config,
+    answering: Answering,
+) -> Result<tokio::task::JoinHandle<()>, CommandError> {
+    let listener =
+        control::listen(&config.data).map_err(|error| CommandError::failed("the control socket", error))?;
+    Ok(tokio::spawn(control::serve(listener, Arc::new(answering))))
 }
