@@ -3,147 +3,43 @@
 //! (`told`), peers that know nothing of it (`older`), and restarts (`restart`).
 
 mod domains;
+mod office;
 mod older;
 mod restart;
 mod told;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use lighter_agent::agent::Agent;
-use lighter_agent::config::{Config, Paths};
 use lighter_agent::guest::decide::GuestConfig;
-use lighter_agent::send::unreachable::Unreachable;
 use lighter_agent::sharing::Share;
 use lighter_protocol::pull::{Role, SourceView};
 use lighter_protocol::wire::{Request, Response, Sources};
 use lighter_protocol::{Attestation, BlobId, DeliveryId, Keypair, PeerId, Sharing, Signed, UnixTime};
-use lighter_store::{Incoming, IncomingState, Outgoing, OutgoingState};
 use lighter_transport::pull::{Piece, Pull, PullError, VerifiedSink};
 use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity};
 
 use crate::submissions::Client;
 use crate::support::mail_sink::MailSink;
-use crate::support::programs::{error_text, json, run};
+use crate::support::programs::json;
 use crate::support::{PATIENCE, World, bytes, eventually, file, mailbox, start};
+use office::{
+    MIB, Office, SIZE, are_released, away, come, delivery_of, holds, is_intact, is_receipted, limit,
+    outgoing, send, sender, stop, the_sender_hears_of_it, verified, views,
+};
 
-const MIB: u64 = 1024 * 1024;
-const SIZE: usize = 40 * 1024 * 1024;
 /// What may be on its way from a source that is not asked any more: QUIC's windows, and what waits in the sender.
 const ON_ITS_WAY: u64 = 20 * MIB;
-
-fn change(paths: &Paths, change: impl FnOnce(&mut Config)) {
-    let mut config = Config::read(&paths.config).unwrap();
-    change(&mut config);
-    config.write(&paths.config).unwrap();
-}
-
-fn limit(agent: &Agent, rate: &str) {
-    let limits = if rate.is_empty() { String::new() } else { format!("upload = '{rate}'") };
-    agent.shared().guest.configure(Ok(toml::from_str::<GuestConfig>(&limits).unwrap()));
-}
-
-/// Sam writes to carol, who is there, and to dave, who is not yet.
-struct Office {
-    world: World,
-    sink: MailSink,
-    sam_paths: Paths,
-    sam: Agent,
-    carol: Agent,
-    dave_paths: Paths,
-    content: Vec<u8>,
-}
-
-impl Office {
-    async fn start() -> Self {
-        Self::with(|_| {}, |_| {}).await
-    }
-
-    /// `of_sam` and `of_carol` say what is other in their configurations.
-    async fn with(of_sam: impl FnOnce(&mut Config), of_carol: impl FnOnce(&mut Config)) -> Self {
-        let world = World::start().await;
-        let sink = MailSink::start().await;
-        let carol_paths = world.set_up("carol", None).await;
-        change(&carol_paths, of_carol);
-        let dave_paths = world.set_up("dave", None).await;
-        start(&dave_paths).await.stop().await;
-        let sam_paths = world.set_up("sam", Some(sink.address.to_string())).await;
-        change(&sam_paths, |config| {
-            config.send.unreachable = Unreachable::Retry;
-            of_sam(config);
-        });
-        let (sam, carol) = (start(&sam_paths).await, start(&carol_paths).await);
-        Self { world, sink, sam_paths, sam, carol, dave_paths, content: bytes(1, SIZE) }
-    }
-
-    /// Carol has it, and it waits for dave.
-    async fn send(&self) {
-        let attached = file(self.world.folder.path(), "film.bin", &self.content);
-        self.send_to(&["carol", "dave"], &attached).await;
-        assert!(self.holds(&self.carol));
-    }
-
-    async fn send_to(&self, to: &[&str], attached: &Path) {
-        let mut arguments = vec!["--json".to_owned(), "send".to_owned()];
-        for to in to {
-            arguments.extend(["--to".to_owned(), format!("{to}@example.org")]);
-        }
-        arguments.push(attached.to_str().unwrap().to_owned());
-        let output = run(&self.sam_paths, &arguments, b"").await;
-        assert!(output.status.success(), "{}", error_text(&output));
-    }
-
-    fn holds(&self, agent: &Agent) -> bool {
-        agent.shared().store.holds(BlobId::of(&self.content)).unwrap()
-    }
-
-    /// Dave's agent begins, and sam's hears of it at once.
-    async fn dave(&self) -> Agent {
-        let dave = start(&self.dave_paths).await;
-        self.sam.shared().wakes.send_modify(|count| *count += 1);
-        dave
-    }
-
-    fn outgoing(&self, to: &str) -> Outgoing {
-        let all = self.sam.shared().store.all_outgoing().unwrap();
-        all.into_iter().find(|outgoing| outgoing.recipient == mailbox(to)).unwrap()
-    }
-}
-
-async fn views(agent: &Agent) -> Vec<SourceView> {
-    agent.shared().pulls.sources().await.into_values().flatten().collect()
-}
-
-fn verified(agent: &Agent, content: &[u8]) -> u64 {
-    agent.shared().store.len_here(BlobId::of(content), content.len() as u64).unwrap()
-}
-
-fn delivery_of(agent: &Agent) -> Incoming {
-    agent.shared().store.all_incoming().unwrap().into_iter().next().unwrap()
-}
-
-fn is_receipted(agent: &Agent) -> bool {
-    let all = agent.shared().store.all_incoming().unwrap();
-    all.iter().any(|incoming| matches!(incoming.state, IncomingState::Receipted(_)))
-}
 
 // SPEC: D3, D4
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_sender_goes_to_sleep_half_way_a_colleague_brings_the_rest_and_the_receipt_comes_later() {
     let office = Office::start().await;
     office.send().await;
-    limit(&office.sam, "4 MiB/s");
-    limit(&office.carol, "4 MiB/s");
-    let given_before = office.carol.shared().guest.up.granted();
-    let sent_before = office.sam.shared().guest.up.granted();
-    let dave = office.dave().await;
+    let up = |agent: &Agent| agent.shared().guest.up.granted();
+    let (given_before, sent_before) = (up(&office.carol), up(&office.sam));
+    let dave = office.dave_pulls_from_both(["4 MiB/s", "4 MiB/s"]).await;
     let carols = office.carol.shared().identity.peer();
-    eventually("some from both", async || {
-        let views = views(&dave).await;
-        let brings = |role| views.iter().any(|view| view.role == role && view.bytes > 2 * MIB);
-        brings(Role::Recipient) && brings(Role::Holder)
-    })
-    .await;
     let status = json(&office.dave_paths, &["status"]).await;
     let sources = status["pulls"][0]["sources"].as_array().unwrap();
     let shown = sources.iter().find(|source| source["peer"] == carols.to_string()).unwrap();
@@ -157,23 +53,14 @@ async fn when_the_sender_goes_to_sleep_half_way_a_colleague_brings_the_rest_and_
     assert!(!is_receipted(&dave) && before < SIZE as u64);
     limit(&carol, "");
     eventually("all of it", async || is_receipted(&dave)).await;
-    assert!(dave.shared().store.open_blob(BlobId::of(&content)).unwrap().is_intact().unwrap());
-    let given = carol.shared().guest.up.granted() - given_before;
+    assert!(is_intact(&dave, &content));
+    let given = up(&carol) - given_before;
     assert!(given >= SIZE as u64 - sent, "{given} given, {sent} sent");
     assert!(given + sent <= SIZE as u64 + ON_ITS_WAY, "{given} given, {sent} sent: some of it twice");
 
-    // The sender is back: it hears of it, and nothing is pulled again.
     eventually("the pull to end", async || dave.shared().pulls.count() == 0).await;
-    let sam = start(&sam_paths).await;
-    eventually("the receipt", async || {
-        let all = sam.shared().store.all_outgoing().unwrap();
-        all.iter().all(|outgoing| matches!(outgoing.state, OutgoingState::Released(_)))
-    })
-    .await;
-    assert!(sam.shared().guest.up.granted() < MIB);
-    for agent in [sam, dave, carol] {
-        agent.stop().await;
-    }
+    let sam = the_sender_hears_of_it(&sam_paths).await;
+    stop([sam, dave, carol]).await;
     drop((world, sink));
 }
 
@@ -184,7 +71,7 @@ async fn who_has_it_meanwhile_is_told_to_those_who_still_pull() {
     let dave = office.dave().await;
     limit(&office.sam, "3 MiB/s");
     let attached = file(office.world.folder.path(), "film.bin", &office.content);
-    let sending = office.send_to(&["carol", "dave"], &attached);
+    let sending = send(&office.sam_paths, &["carol", "dave"], &attached);
     let meanwhile = async {
         let both = || [&office.carol, &dave].map(|agent| verified(agent, &office.content));
         eventually("both to pull", async || both().iter().all(|bytes| *bytes > MIB)).await;
@@ -192,17 +79,14 @@ async fn who_has_it_meanwhile_is_told_to_those_who_still_pull() {
         // Carol is faster from here on.
         dave.shared().guest.configure(Ok(toml::from_str("download = '100 KiB/s'").unwrap()));
         limit(&office.sam, "");
-        eventually("carol's receipt", async || office.holds(&office.carol)).await;
+        eventually("carol's receipt", async || holds(&office.carol, &office.content)).await;
         let is_source = async || views(&dave).await.iter().any(|view| view.role == Role::Recipient);
         eventually("carol to be a source", is_source).await;
         dave.shared().guest.configure(Ok(GuestConfig::default()));
     };
     tokio::join!(sending, meanwhile);
     eventually("dave's", async || is_receipted(&dave)).await;
-    let Office { sam, carol, .. } = office;
-    for agent in [sam, dave, carol] {
-        agent.stop().await;
-    }
+    office.close([dave]).await;
 }
 
 /// A message with `attached` to carol and dave, and perhaps to others whom the header does not show.
@@ -220,17 +104,12 @@ async fn who_is_in_bcc_gives_nothing_and_takes_nothing_and_is_named_to_nobody() 
     let world = World::start().await;
     let sink = MailSink::start().await;
     let gus_paths = world.set_up("gus", None).await;
-    let dave_paths = world.set_up("dave", None).await;
-    let eve_paths = world.set_up("eve", None).await;
-    for away in [&dave_paths, &eve_paths] {
-        start(away).await.stop().await;
-    }
-    let sam_paths = world.set_up("sam", Some(sink.address.to_string())).await;
-    change(&sam_paths, |config| {
+    let (dave_paths, eve_paths) = (away(&world, "dave").await, away(&world, "eve").await);
+    let sam_paths = sender(&world, "sam@example.org", &sink, |config| {
         config.submission.listen = Some("127.0.0.1:0".parse().unwrap());
-        config.send.unreachable = Unreachable::Retry;
         config.send.share = Share::All;
-    });
+    })
+    .await;
     let (sam, address) = crate::submissions::start(&sam_paths).await;
     let (carol, gus) = (world.agent("carol", None).await, start(&gus_paths).await);
     let content = bytes(2, 12 * 1024 * 1024);
@@ -238,26 +117,20 @@ async fn who_is_in_bcc_gives_nothing_and_takes_nothing_and_is_named_to_nobody() 
     let to = ["carol", "dave", "eve", "gus"];
     let said = client.send("sam", &to, &message(&content)).await;
     assert!(said.starts_with("250 "), "{said}");
-    let state = |to: &str| {
-        let all = sam.shared().store.all_outgoing().unwrap();
-        all.into_iter().find(|outgoing| outgoing.recipient == mailbox(to)).unwrap()
-    };
-    let is_released = |to: &str| matches!(state(to).state, OutgoingState::Released(_));
-    eventually("carol's and gus's receipts", async || is_released("carol") && is_released("gus")).await;
-    let shown = sam.shared().store.shown(state("gus").manifest.id).unwrap();
+    eventually("carol's and gus's receipts", async || are_released(&sam, &["carol", "gus"])).await;
+    let shown = sam.shared().store.shown(outgoing(&sam, "gus").unwrap().manifest.id).unwrap();
     let mut shown: Vec<_> = shown.into_iter().map(|outgoing| outgoing.recipient).collect();
     shown.sort();
     assert_eq!(shown, [mailbox("carol"), mailbox("dave")], "and neither eve nor gus");
 
     limit(&sam, "2 MiB/s");
-    let (dave, eve) = (start(&dave_paths).await, start(&eve_paths).await);
-    sam.shared().wakes.send_modify(|count| *count += 1);
+    let (dave, eve) = (start(&dave_paths).await, come(&sam, &eve_paths).await);
     let carols = carol.shared().identity.peer();
     let (mut of_dave, mut of_eve) = (Vec::new(), Vec::new());
     eventually("both receipts", async || {
         of_dave.extend(views(&dave).await);
         of_eve.extend(views(&eve).await);
-        is_released("dave") && is_released("eve")
+        are_released(&sam, &["dave", "eve"])
     })
     .await;
     let sources = |views: &[SourceView]| {
@@ -271,9 +144,7 @@ async fn who_is_in_bcc_gives_nothing_and_takes_nothing_and_is_named_to_nobody() 
     let mut expected = [sams, carols];
     expected.sort();
     assert_eq!(sources(&of_dave), expected, "and nobody of her, or of gus");
-    for agent in [sam, carol, dave, eve, gus] {
-        agent.stop().await;
-    }
+    stop([sam, carol, dave, eve, gus]).await;
 }
 
 #[derive(Debug)]
@@ -393,7 +264,7 @@ async fn bad_input_34_a_giver_gives_to_the_taker_whom_the_sender_named_and_to_no
 
     // What carol had before is not given at the word of who only named it: sam sends the same file once more.
     let attached = office.world.folder.path().join("film.bin");
-    office.send_to(&["carol"], &attached).await;
+    send(&office.sam_paths, &["carol"], &attached).await;
     let all = office.carol.shared().store.all_incoming().unwrap();
     let second = all.iter().find(|other| other.delivery != incoming.delivery).unwrap();
     let of_second = asked.but(|asked| {
@@ -412,10 +283,7 @@ async fn bad_input_34_a_giver_gives_to_the_taker_whom_the_sender_named_and_to_no
     asked.of(&as_dave).await.unwrap();
     office.carol.shared().store.remove(incoming.delivery).unwrap();
     asked.is_refused(&as_dave, "let go of").await;
-    let Office { sam, carol, .. } = office;
-    for agent in [sam, dave, carol] {
-        agent.stop().await;
-    }
+    office.close([dave]).await;
 }
 
 // SPEC: D3
@@ -466,10 +334,7 @@ async fn bad_input_34_a_taker_hears_of_sources_from_who_offers_and_believes_only
         is_receipted(&dave)
     })
     .await;
-    let Office { sam, carol, .. } = office;
-    for agent in [sam, dave, carol] {
-        agent.stop().await;
-    }
+    office.close([dave]).await;
 }
 
 fn peer(of: u8) -> PeerId {
@@ -479,7 +344,7 @@ fn peer(of: u8) -> PeerId {
 // SPEC: D3
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_sender_does_not_share_comes_from_the_sender_alone() {
-    let office = Office::with(|sam| sam.send.share = Share::Off, |_| {}).await;
+    let office = Office::with(|sam| sam.send.share = Share::Off).await;
     office.send().await;
     assert_eq!(office.sam.shared().store.shown(office.outgoing("dave").manifest.id).unwrap(), []);
     limit(&office.sam, "20 MiB/s");
@@ -491,8 +356,5 @@ async fn what_a_sender_does_not_share_comes_from_the_sender_alone() {
     })
     .await;
     assert!(!seen.is_empty() && seen.iter().all(|view| view.role == Role::Holder), "{seen:?}");
-    let Office { sam, carol, .. } = office;
-    for agent in [sam, dave, carol] {
-        agent.stop().await;
-    }
+    office.close([dave]).await;
 }

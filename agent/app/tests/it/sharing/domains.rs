@@ -2,13 +2,12 @@
 
 use lighter_agent::acceptance;
 use lighter_agent::sharing::Share;
+use lighter_protocol::Mailbox;
 use lighter_protocol::pull::{Role, SourceView};
-use lighter_protocol::{BlobId, Mailbox};
 use lighter_transport::location::api::{AcceptanceChange, AcceptancePolicy};
 
-use super::{MIB, Unreachable, change, is_receipted, limit, views};
+use super::office::{MIB, change, come, holds, is_intact, is_receipted, limit, send, sender, stop, views};
 use crate::support::mail_sink::MailSink;
-use crate::support::programs::{error_text, run};
 use crate::support::recorder::{Manner, Recorder};
 use crate::support::{World, bytes, eventually, file, start};
 
@@ -25,8 +24,7 @@ async fn across(of_sam: Share, of_carol: Share, of_dave: Share) -> Vec<SourceVie
         config.finding.domains.insert("a.example".to_owned(), url);
     })
     .await;
-    let smtp = Some(sink.address.to_string());
-    let sam_paths = a.set_up_as("sam", named("sam@a.example"), smtp).await;
+    let sam_paths = sender(&a, "sam@a.example", &sink, |config| config.send.share = of_sam).await;
     let dave_paths = a.set_up_as("dave", named("dave@a.example"), None).await;
     let carol_paths = b.set_up_as("carol", named("carol@b.example"), None).await;
     let (of_a, of_b) = (a.location.url(), b.location.url());
@@ -38,10 +36,6 @@ async fn across(of_sam: Share, of_carol: Share, of_dave: Share) -> Vec<SourceVie
         config.store.share = of_carol;
     });
     change(&dave_paths, |config| config.store.share = of_dave);
-    change(&sam_paths, |config| {
-        config.send.unreachable = Unreachable::Retry;
-        config.send.share = of_sam;
-    });
     start(&dave_paths).await.stop().await;
     let (sam, carol) = (start(&sam_paths).await, start(&carol_paths).await);
     let policy = Some(AcceptancePolicy::Open);
@@ -50,14 +44,10 @@ async fn across(of_sam: Share, of_carol: Share, of_dave: Share) -> Vec<SourceVie
         .unwrap();
     let content = bytes(3, 24 * 1024 * 1024);
     let attached = file(a.folder.path(), "a.bin", &content);
-    let arguments =
-        ["--json", "send", "--to", "carol@b.example", "--to", "dave@a.example", attached.to_str().unwrap()];
-    let output = run(&sam_paths, &arguments, b"").await;
-    assert!(output.status.success(), "{}", error_text(&output));
-    assert!(carol.shared().store.holds(BlobId::of(&content)).unwrap());
+    send(&sam_paths, &["carol@b.example", "dave@a.example"], &attached).await;
+    assert!(holds(&carol, &content));
     limit(&sam, "6 MiB/s");
-    let dave = start(&dave_paths).await;
-    sam.shared().wakes.send_modify(|count| *count += 1);
+    let dave = come(&sam, &dave_paths).await;
     let mut last = Vec::new();
     eventually("dave's", async || {
         let views = views(&dave).await;
@@ -67,10 +57,8 @@ async fn across(of_sam: Share, of_carol: Share, of_dave: Share) -> Vec<SourceVie
         is_receipted(&dave)
     })
     .await;
-    assert!(dave.shared().store.open_blob(BlobId::of(&content)).unwrap().is_intact().unwrap());
-    for agent in [sam, carol, dave] {
-        agent.stop().await;
-    }
+    assert!(is_intact(&dave, &content));
+    stop([sam, carol, dave]).await;
     last
 }
 
@@ -102,14 +90,14 @@ async fn told_across(share: Share) -> [Vec<Mailbox>; 2] {
         config.finding.domains.insert("a.example".to_owned(), url);
     })
     .await;
-    let sam_paths = a.set_up_as("sam", named("sam@a.example"), Some(sink.address.to_string())).await;
+    let sam_paths = sender(&a, "sam@a.example", &sink, |config| {
+        config.finding.domains.insert("b.example".to_owned(), b.location.url());
+        config.send.share = share;
+    })
+    .await;
     let carol_paths = a.set_up_as("carol", named("carol@a.example"), None).await;
     let dave_paths = a.set_up_as("dave", named("dave@a.example"), None).await;
     let eve_paths = b.set_up_as("eve", named("eve@b.example"), None).await;
-    change(&sam_paths, |config| {
-        config.finding.domains.insert("b.example".to_owned(), b.location.url());
-        config.send.share = share;
-    });
     let eve = start(&eve_paths).await;
     let policy = Some(AcceptancePolicy::Open);
     let chosen = AcceptanceChange { policy, ..AcceptanceChange::default() };
@@ -120,12 +108,8 @@ async fn told_across(share: Share) -> [Vec<Mailbox>; 2] {
     let eve = Recorder::start(&eve_paths, Manner::New).await;
     let sam = start(&sam_paths).await;
     let attached = file(a.folder.path(), "a.bin", &bytes(4, 12 * 1024 * 1024));
-    let mut arguments = vec!["--json".to_owned(), "send".to_owned()];
-    for to in ["carol@a.example", "dave@a.example", "eve@b.example", "frank@b.example"] {
-        arguments.extend(["--to".to_owned(), to.to_owned()]);
-    }
-    arguments.push(attached.to_str().unwrap().to_owned());
-    let sending = run(&sam_paths, &arguments, b"");
+    let to = ["carol@a.example", "dave@a.example", "eve@b.example", "frank@b.example"];
+    let sending = send(&sam_paths, &to, &attached);
     let taking = async {
         tokio::join!(dave.offered(), eve.offered());
         carol.take().await;
@@ -142,8 +126,7 @@ async fn told_across(share: Share) -> [Vec<Mailbox>; 2] {
         }
         dave.take().await;
     };
-    let (output, ()) = tokio::join!(sending, taking);
-    assert!(output.status.success(), "{}", error_text(&output));
+    tokio::join!(sending, taking);
     let shown = sam.shared().store.all_outgoing().unwrap();
     let shown = sam.shared().store.shown(shown[0].manifest.id).unwrap();
     assert_eq!(shown.len(), if share == Share::Off { 0 } else { 3 }, "each may share with somebody");

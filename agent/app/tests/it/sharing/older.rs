@@ -1,45 +1,14 @@
 //! Stores and agents that know nothing of other recipients as sources, or do not take part: everything goes on without.
 
-use std::path::Path;
-
-use lighter_agent::agent::Agent;
-use lighter_agent::config::Paths;
 use lighter_protocol::limits::FRUITLESS_STREAMS_MAX;
 use lighter_protocol::pull::{Role, SourceState};
 use lighter_protocol::wire::Request;
-use lighter_store::OutgoingState;
 
-use super::{MIB, Unreachable, change, is_receipted, limit, views};
+use super::office::{MIB, are_released, away, brings, come, is_receipted, limit, send, sender, stop, views};
 use crate::support::mail_sink::MailSink;
-use crate::support::programs::{error_text, json, run};
+use crate::support::programs::json;
 use crate::support::recorder::{Manner, Recorder};
-use crate::support::{World, bytes, eventually, file, mailbox, start};
-
-/// Sam's agent, who sends.
-async fn sam(world: &World, sink: &MailSink) -> (Paths, Agent) {
-    let paths = world.set_up("sam", Some(sink.address.to_string())).await;
-    change(&paths, |config| config.send.unreachable = Unreachable::Retry);
-    let agent = start(&paths).await;
-    (paths, agent)
-}
-
-async fn send(sam: &Paths, to: &[&str], attached: &Path) {
-    let mut arguments = vec!["--json".to_owned(), "send".to_owned()];
-    for to in to {
-        arguments.extend(["--to".to_owned(), format!("{to}@example.org")]);
-    }
-    arguments.push(attached.to_str().unwrap().to_owned());
-    let output = run(sam, &arguments, b"").await;
-    assert!(output.status.success(), "{}", error_text(&output));
-}
-
-fn are_released(sam: &Agent, names: &[&str]) -> bool {
-    let all = sam.shared().store.all_outgoing().unwrap();
-    names.iter().all(|name| {
-        let mut its = all.iter().filter(|outgoing| outgoing.recipient == mailbox(name));
-        its.any(|outgoing| matches!(outgoing.state, OutgoingState::Released(_)))
-    })
-}
+use crate::support::{World, bytes, eventually, file, start};
 
 // SPEC: D3, A25
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +19,8 @@ async fn a_taker_that_does_not_know_what_it_is_told_pulls_on_and_is_not_told_wit
         let dave = Recorder::start(&world.set_up("dave", None).await, manner).await;
         let carol = Recorder::start(&world.set_up("carol", None).await, Manner::New).await;
         let eve = Recorder::start(&world.set_up("eve", None).await, Manner::New).await;
-        let (sam_paths, sam) = sam(&world, &sink).await;
+        let sam_paths = sender(&world, "sam@example.org", &sink, |_| {}).await;
+        let sam = start(&sam_paths).await;
         let attached = file(world.folder.path(), "a.bin", &bytes(6, 12 * 1024 * 1024));
         let sources = || dave.count(|request| matches!(request, Request::Sources(_)));
         let sending = send(&sam_paths, &["carol", "dave", "eve"], &attached);
@@ -77,23 +47,18 @@ async fn a_giver_that_does_not_know_what_it_is_asked_for_is_left_and_the_sender_
     for manner in [Manner::Resets, Manner::Refuses] {
         let world = World::start().await;
         let sink = MailSink::start().await;
-        let dave_paths = world.set_up("dave", None).await;
-        start(&dave_paths).await.stop().await;
+        let dave_paths = away(&world, "dave").await;
         let carol = Recorder::start(&world.set_up("carol", None).await, manner).await;
-        let (sam_paths, sam) = sam(&world, &sink).await;
+        let sam_paths = sender(&world, "sam@example.org", &sink, |_| {}).await;
+        let sam = start(&sam_paths).await;
         let attached = file(world.folder.path(), "a.bin", &bytes(7, 24 * 1024 * 1024));
         tokio::join!(send(&sam_paths, &["carol", "dave"], &attached), carol.take());
         eventually("carol's receipt", async || are_released(&sam, &["carol"])).await;
         limit(&sam, "3 MiB/s");
-        let dave = start(&dave_paths).await;
-        sam.shared().wakes.send_modify(|count| *count += 1);
+        let dave = come(&sam, &dave_paths).await;
         let asked = || carol.count(|request| matches!(request, Request::GetShared(_)));
         eventually("carol to be asked", async || asked() > 0).await;
-        let from_sam = async || {
-            let views = views(&dave).await;
-            views.iter().any(|view| view.role == Role::Holder && view.bytes > 6 * MIB)
-        };
-        eventually("the sender to go on", from_sam).await;
+        eventually("the sender to go on", async || brings(&dave, Role::Holder, 6 * MIB).await).await;
         let asked_then = asked();
         assert!(asked_then <= FRUITLESS_STREAMS_MAX as usize * 2, "{manner:?}: {asked_then}");
         let views = views(&dave).await;
@@ -108,8 +73,6 @@ async fn a_giver_that_does_not_know_what_it_is_asked_for_is_left_and_the_sender_
         eventually("dave's", async || is_receipted(&dave)).await;
         eventually("the receipt", async || are_released(&sam, &["carol", "dave"])).await;
         assert_eq!(asked(), asked_then, "{manner:?}: not asked again");
-        for agent in [sam, dave] {
-            agent.stop().await;
-        }
+        stop([sam, dave]).await;
     }
 }

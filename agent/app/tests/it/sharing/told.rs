@@ -2,13 +2,13 @@
 
 use lighter_agent::sharing::Share;
 use lighter_protocol::wire::Request;
-use lighter_store::OutgoingState;
 
-use super::{Unreachable, change, message};
+use super::message;
+use super::office::{are_released, sender};
 use crate::submissions::Client;
 use crate::support::mail_sink::MailSink;
 use crate::support::recorder::{Manner, Recorder};
-use crate::support::{World, bytes, eventually, mailbox};
+use crate::support::{World, bytes, eventually};
 
 // SPEC: D3
 #[tokio::test(flavor = "multi_thread")]
@@ -21,19 +21,13 @@ async fn on_the_wire_nothing_shows_a_recipient_in_bcc_to_others_or_others_to_the
         stores.push(Recorder::start(&world.set_up(name, None).await, Manner::New).await);
     }
     let [carol, dave, gus, hal] = &stores[..] else { unreachable!("four") };
-    let sam_paths = world.set_up("sam", Some(sink.address.to_string())).await;
-    change(&sam_paths, |config| {
+    let sam_paths = sender(&world, "sam@example.org", &sink, |config| {
         config.submission.listen = Some("127.0.0.1:0".parse().unwrap());
-        config.send.unreachable = Unreachable::Retry;
         config.send.share = Share::All;
-    });
+    })
+    .await;
     let (sam, address) = crate::submissions::start(&sam_paths).await;
     let mut client = Client::connect(address).await;
-    let is_released = |to: &str| {
-        let all = sam.shared().store.all_outgoing().unwrap();
-        let mut its = all.iter().filter(|outgoing| outgoing.recipient == mailbox(to));
-        its.any(|outgoing| matches!(outgoing.state, OutgoingState::Released(_)))
-    };
     let content = message(&bytes(5, 12 * 1024 * 1024));
     let sending = async {
         let said = client.send("sam", &["carol", "dave", "gus", "hal"], &content).await;
@@ -48,12 +42,12 @@ async fn on_the_wire_nothing_shows_a_recipient_in_bcc_to_others_or_others_to_the
         carol.take().await;
         eventually("dave to hear of carol", async || !dave.told().is_empty()).await;
         dave.take().await;
-        eventually("three receipts", async || ["gus", "carol", "dave"].into_iter().all(is_released)).await;
+        eventually("three receipts", async || are_released(&sam, &["gus", "carol", "dave"])).await;
         // Hal pulls when all others have it.
         hal.take().await;
     };
     tokio::join!(sending, taking);
-    eventually("hal's receipt", async || is_released("hal")).await;
+    eventually("hal's receipt", async || are_released(&sam, &["hal"])).await;
     sam.stop().await;
 
     let hears = |one: &Recorder, other: &Recorder| one.has_heard_of(&other.mailbox, &other.identity.peer());

@@ -4,6 +4,7 @@ use lighter_protocol::limits::{CLOCK_GRACE, SHARINGS_MAX};
 use lighter_protocol::{DeliveryId, Keypair, PeerId, Sharing, Signed};
 
 use super::*;
+use crate::limits::SHARINGS_KEPT_MAX;
 
 fn sharing(giver: u8, expires: UnixTime) -> Signed<Sharing> {
     let of = |seed| Keypair::ed25519_from_bytes([seed; 32]).unwrap();
@@ -92,4 +93,29 @@ fn bad_input_35_however_much_a_sender_says_so_much_of_a_delivery_is_kept() {
     let known = store.sharings(delivery).unwrap()[0].claim().unwrap().delivery.0[0];
     assert_eq!(store.put_sharings(delivery, &[sharing(known, later(90))]).unwrap(), 1, "who is known counts");
     assert_eq!(store.sharings(delivery).unwrap().len(), SHARINGS_MAX);
+}
+
+// SPEC: D3
+#[test]
+fn bad_input_35_however_many_deliveries_senders_speak_of_so_much_of_all_is_kept() {
+    let store = open(&SimulatedDisk::default());
+    let (manifest, blob) = (Source::new(1, 100), Source::new(2, 40_000));
+    let numbered = |number: u64| DeliveryId([number.to_be_bytes(), [7; 8]].concat().try_into().unwrap());
+    let offered = |number| Offer { delivery: numbered(number), ..offer(0, &manifest, &[&blob]) };
+    let told: Vec<_> = (10..).take(SHARINGS_MAX).map(|giver| sharing(giver, later(60))).collect();
+    let full = SHARINGS_KEPT_MAX / SHARINGS_MAX as u64;
+    for number in 0..=full + 1 {
+        store.admit(&offered(number), PeerId::random(), NOW).unwrap();
+    }
+    for number in 0..full {
+        assert_eq!(store.put_sharings(numbered(number), &told).unwrap(), SHARINGS_MAX, "{number}");
+    }
+    assert_eq!(store.put_sharings(numbered(full), &told).unwrap(), 0, "beyond, nothing is kept");
+    let longer = [sharing(10, later(90))];
+    assert_eq!(store.put_sharings(numbered(0), &longer).unwrap(), 1, "what is there is replaced");
+    assert_eq!(store.shared_deliveries().unwrap().len() as u64, full);
+    // What is over makes room, and no more of it than there was.
+    store.remove(numbered(1)).unwrap();
+    assert_eq!(store.put_sharings(numbered(full), &told).unwrap(), SHARINGS_MAX);
+    assert_eq!(store.put_sharings(numbered(full + 1), &told).unwrap(), 0);
 }
