@@ -58,8 +58,13 @@ pub const SEEKING_MAX: usize = 4;
 pub const SHARINGS_VERIFIED_MAX: usize = 64;
 /// Pulls under way, up to which one is begun that nobody offers: offers have the rest to themselves.
 pub const RESUMED_PULLS_MAX: usize = PULLS_MAX / 4;
-/// How often it is looked whether deliveries that nobody offers now can be had from other recipients of their messages.
+/// How often it is looked whether deliveries that nobody offers now can be had from other recipients of their messages,
+/// where nothing says that it may be worth it before.
 pub const SHARING_LOOK_INTERVAL: Duration = Duration::from_mins(5);
+/// After each look, how long none is made whatever happens: what was begun then notices by itself who comes.
+pub const SHARING_LOOK_PAUSE: Duration = Duration::from_mins(1);
+/// Peers heard of that wait until it is seen whether somebody waits for them: beyond, each who waits tries.
+pub const ARRIVALS_MAX: usize = 64;
 /// Times that one giver is looked for during a pull.
 pub const GIVER_TRIES_MAX: u32 = 4;
 /// The wait before the second time; doubled each time.

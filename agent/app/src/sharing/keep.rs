@@ -4,12 +4,14 @@
 //! Sound because what is kept was verified as if it were used (`take`), and is again when it is; and because what is asked
 //! then was let in before, with its bytes counted.
 
+use std::collections::HashSet;
+
 use lighter_protocol::{DeliveryId, PeerId, Sharing, Signed, UnixTime};
 use lighter_store::{Incoming, IncomingState, Store, StoreError};
 use tokio::time::sleep;
 
 use super::{Share, is_worth};
-use crate::limits::SHARING_LOOK_INTERVAL;
+use crate::limits::{SHARING_LOOK_INTERVAL, SHARING_LOOK_PAUSE};
 use crate::pulls;
 use crate::shared::Handle;
 
@@ -38,21 +40,32 @@ pub(crate) async fn keep(shared: &Handle, delivery: DeliveryId, told: Vec<Signed
     }
 }
 
-/// Goes on with deliveries that others have, as long as the agent runs: at its start, and every now and then.
+/// Goes on with deliveries that others have, as long as the agent runs: at its start, when one of those is heard of, when the
+/// machine woke or is on another network, when transfers may go on that were held, and every now and then.
 pub(crate) async fn run(shared: Handle) {
+    let (mut wakes, mut room) = (shared.wakes.subscribe(), shared.guest.room());
+    let mut arrivals = shared.links.arrivals();
     loop {
+        let all = shared.blocking(on_record).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "who else has what is missing cannot be looked up");
+            Vec::new()
+        });
+        let givers = givers(&all);
         // What is paused is not asked for; those of a store of many mailboxes take no part.
         if shared.share() != Share::Off && !shared.hosted.is_on() && !shared.guest.is_held() {
-            match shared.blocking(on_record).await {
-                Ok(all) => {
-                    for (incoming, told) in all {
-                        pulls::resume(&shared, incoming, told);
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "who else has what is missing cannot be looked up"),
+            for (incoming, told) in all {
+                pulls::resume(&shared, incoming, told);
             }
+            sleep(SHARING_LOOK_PAUSE).await;
+            // Who came meanwhile was noticed by what was begun.
+            arrivals = shared.links.arrivals();
         }
-        sleep(SHARING_LOOK_INTERVAL).await;
+        tokio::select! {
+            () = sleep(SHARING_LOOK_INTERVAL) => {}
+            () = arrivals.of(|peer| givers.contains(peer)) => {}
+            _ = wakes.changed() => {}
+            _ = room.changed() => {}
+        }
     }
 }
 
@@ -70,4 +83,10 @@ fn on_record(store: &Store) -> Result<Vec<Resumable>, StoreError> {
         }
     }
     Ok(all)
+}
+
+/// Who has any of them.
+fn givers(all: &[Resumable]) -> HashSet<PeerId> {
+    let told = all.iter().flat_map(|(_, told)| told);
+    told.filter_map(|signed| signed.claim().ok()).map(|sharing| sharing.giver_store).collect()
 }

@@ -76,10 +76,12 @@ impl Givers {
     }
 }
 
-/// Finds one giver, and tells of it; again a few times, where it is not there or went.
+/// Finds one giver, and tells of it; again a few times, where it is not there or went: after a while, or as soon as it is
+/// heard of.
 pub(crate) async fn seek(shared: Handle, sharing: Sharing, found: mpsc::Sender<Found>) {
     let mut wait = GIVER_WAIT_MIN;
     for _ in 0..GIVER_TRIES_MAX {
+        let mut arrivals = shared.links.arrivals();
         match reach(&shared, &sharing).await {
             Ok(source) => {
                 let connection = source.connection.clone();
@@ -87,10 +89,15 @@ pub(crate) async fn seek(shared: Handle, sharing: Sharing, found: mpsc::Sender<F
                     return;
                 }
                 connection.closed().await;
+                // That it came when it was looked for is no news.
+                arrivals = shared.links.arrivals();
             }
             Err(why) => tracing::debug!(giver = %sharing.giver_store, %why, "is no source now"),
         }
-        sleep(wait).await;
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = arrivals.of(|peer| *peer == sharing.giver_store) => {}
+        }
         wait *= 2;
     }
 }

@@ -70,6 +70,7 @@ fn announced(shared: &Handle, service: &ResolvedService) {
     let networks = networks();
     if nearby(shared).handle_announced(&service.fullname, peer, addresses, &networks, Instant::now()) {
         tracing::debug!(%peer, "is on the local network");
+        shared.links.heard_of(peer);
     }
 }
 
