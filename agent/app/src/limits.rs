@@ -26,8 +26,11 @@ pub const STRANGER_PULLS_MAX: usize = 8;
 pub const REQUESTS_PER_CONNECTION_MAX: usize = 32;
 /// Bytes of a blob whose files are made when it comes, and not before it is asked for: no stream asks for a part of one.
 pub const SMALL_LEN_MAX: u64 = lighter_protocol::blob::PORTION_LEN;
-/// Small blobs that are written to the disk in one go, where so many have come: at most 1 MiB of them.
-pub const PACKER_BATCH_MAX: usize = 64;
+/// Small blobs of one delivery that are asked for one by one at a time, where the source does not give them together.
+pub const SMALL_SINGLES_MAX: usize = 16;
+/// Hand-overs of small blobs that are written to the disk in one go, where so many have come: at most
+/// [`lighter_transport::limits::SMALL_BATCH_LEN`] each.
+pub const PACKER_BATCH_MAX: usize = 16;
 /// Blobs that get their final place with one sync of the folder and one transaction.
 pub const FINISH_BATCH_MAX: usize = 64;
 /// Bytes in them after which that is not put off any longer.

@@ -271,12 +271,23 @@ impl<'a> Progress<'a> {
         self.sent(get.blob, len, size);
     }
 
+    /// These blobs were sent, all of each: with their sizes.
+    pub fn sent_all(&self, blobs: impl Iterator<Item = (BlobId, u64)>) {
+        self.note(blobs.map(|(blob, size)| (blob, size, size)));
+    }
+
     /// So many bytes of a blob of `size` bytes were sent, asked for or pushed.
     pub fn sent(&self, blob: BlobId, len: u64, size: u64) {
+        self.note(std::iter::once((blob, len, size)));
+    }
+
+    fn note(&self, sent: impl Iterator<Item = (BlobId, u64, u64)>) {
         if let Some(running) = self.shared.offers.lock().get(&self.delivery) {
             running.progress.send_modify(|stage| {
-                let served = stage.served.entry(blob).or_default();
-                *served = served.saturating_add(len).min(size);
+                for (blob, len, size) in sent {
+                    let served = stage.served.entry(blob).or_default();
+                    *served = served.saturating_add(len).min(size);
+                }
             });
         }
         self.shared.offers.tell(&self.delivery, Event::Progress);

@@ -1,6 +1,6 @@
 //! Deliveries being pulled: who may offer is asked at the door, then each delivery is a task of its own that drives the
 //! machine of `lighter_protocol::pull` with streams, disk and receipts (`driver`); what a holder pushes comes to it there
-//! (`push`). One that nobody offers now, and that other recipients of its message have by its sender's word on record, is a
+//! (`push`), and small blobs are asked for together (`small`). One that nobody offers now, and that other recipients of its message have by its sender's word on record, is a
 //! task all the same (`resume`).
 
 mod begin;
@@ -13,6 +13,7 @@ mod push;
 mod resume;
 mod settle;
 mod sink;
+mod small;
 mod streams;
 pub mod waits;
 

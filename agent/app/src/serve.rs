@@ -3,14 +3,16 @@
 //! Each request is decided on by who asks: an own relay and a stranger get different answers, and a stranger gets the
 //! same one for everything that is not theirs (DESIGN §3 rule 11, §4).
 
+mod held;
+mod small;
+
 use std::fs::File;
 use std::sync::Arc;
 
 use bao_tree::io::outboard::PreOrderOutboard;
 use lighter_protocol::blob;
-use lighter_protocol::offer::Delivery;
 use lighter_protocol::wire::{Get, GetShared, Have, Request, Response};
-use lighter_protocol::{BlobId, PeerId, UnixTime};
+use lighter_protocol::{BlobId, PeerId};
 use lighter_store::{BlobFiles, StoreError};
 use lighter_transport::limiter::{Rate, Transfer, Turns};
 use lighter_transport::limits::SERVED_RATE_MIN;
@@ -19,10 +21,10 @@ use lighter_transport::{Connection, IncomingRequest, Responder};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
-use crate::guest;
 use crate::limits::{HELD_LATER_S, REQUESTS_PER_CONNECTION_MAX, SERVES_MAX};
 use crate::shared::{self, Handle};
-use crate::{hosted, offers, pulls, sharing, ways};
+use crate::{offers, pulls, sharing, ways};
+use held::Held;
 
 /// Seconds after which somebody whom this agent cannot answer now is asked to come back.
 const LATER_S: u32 = 10;
@@ -71,6 +73,7 @@ async fn answer(shared: &Handle, request: Request, responder: Responder) {
         Request::Push(push) => return pulls::pushed(shared, push, responder).await,
         Request::Get(get) => return serve(shared, get, responder).await,
         Request::GetShared(asked) => return serve_shared(shared, asked, responder).await,
+        Request::GetBlobs(asked) => return small::serve(shared, asked, responder).await,
         Request::Sources(sources) => return pulls::told_sources(shared, sources, responder).await,
         Request::Have(have) => self::have(shared, have, &peer).await,
         Request::Receipt(receipt) => offers::receipted(shared, &receipt, &peer).await,
@@ -206,46 +209,10 @@ fn served_max(shared: &Handle) -> usize {
 
 /// The files of what `get` asks for, if `peer` may read it, and what it is to the line.
 async fn readable(shared: &Handle, get: &Get, peer: PeerId) -> Option<(BlobFiles, Transfer)> {
-    let (delivery, blob) = (get.delivery, get.blob);
-    let found = shared
-        .blocking(move |store| {
-            let outgoing = store.outgoing(delivery)?;
-            let incoming = store.incoming(delivery)?;
-            let left = store.left(delivery)?;
-            Ok::<_, StoreError>((outgoing, incoming, left))
-        })
-        .await;
-    let (outgoing, incoming, left) =
-        found.inspect_err(|error| tracing::warn!(%error, "the index cannot be read")).ok()?;
-    let now = UnixTime::now();
-    let location = &shared.location_peer();
-    let (size, transfer) = if let Some(left) = left {
-        // The relay that it is left with reads what is sealed, and nobody reads anything else of it.
-        let is_its = left.relay == peer && left.taken.is_none();
-        let size = left.parts().find(|part| is_its && part.id == blob).map(|part| part.size);
-        // Somebody waits until it is there: only then the message goes.
-        (size, guest::asked(delivery))
-    } else if let Some(outgoing) = outgoing.filter(lighter_store::Outgoing::is_held) {
-        let offered_to = outgoing.store;
-        let size = offers::facts(&outgoing).admits(get, &peer, Some(&offered_to), location, now);
-        (size, guest::transfer(delivery, outgoing.manifest.id == blob, &outgoing.blobs))
-    } else {
-        // What is here for a mailbox that is hosted no more is nobody's to read.
-        let incoming = incoming.filter(|incoming| hosted::is_served(shared, &incoming.mailbox))?;
-        let facts = Delivery {
-            id: incoming.delivery,
-            mailbox: incoming.mailbox,
-            manifest: incoming.manifest,
-            blobs: incoming.blobs,
-            sources: Vec::new(),
-            expires: incoming.expires,
-        };
-        let size = facts.admits(get, &peer, None, location, now);
-        (size, guest::transfer(delivery, facts.manifest.id == blob, &facts.blobs))
-    };
-    let size = size?;
+    let held = Held::find(shared, get.delivery).await?;
+    let (size, blob) = (held.admits(shared, get, &peer)?, get.blob);
     let files = shared.blocking(move |store| store.files_of(blob)).await;
-    files.ok().filter(|files| files.size == size).map(|files| (files, transfer))
+    files.ok().filter(|files| files.size == size).map(|files| (files, held.transfer(&blob)))
 }
 
 enum Served {

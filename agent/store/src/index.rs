@@ -63,6 +63,9 @@ const SHOWN: TableDefinition<'_, (&[u8; 32], &[u8; 16]), ()> = TableDefinition::
 const META_FORMAT: &str = "format";
 const META_USED: &str = "used";
 
+/// Size of a complete blob, and its place where that is in a pack.
+pub(crate) type Whereabouts = (u64, Option<Place>);
+
 /// The index, shared.
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -203,12 +206,20 @@ impl Index {
     }
 
     /// Size of a complete blob, and where it lies if that is in a pack.
-    pub(crate) fn blob(&self, blob: BlobId) -> Result<Option<(u64, Option<Place>)>, IndexError> {
+    pub(crate) fn blob(&self, blob: BlobId) -> Result<Option<Whereabouts>, IndexError> {
+        Ok(self.blobs(&[blob])?.pop().flatten())
+    }
+
+    /// The same of several, in this order.
+    pub(crate) fn blobs(&self, blobs: &[BlobId]) -> Result<Vec<Option<Whereabouts>>, IndexError> {
         self.read(|txn| {
             let table = txn.open_table(BLOBS)?;
-            let Some(row) = table.get(&blob.0)? else { return Ok(None) };
-            let row: BlobRow = decode("blobs", row.value())?;
-            Ok(Some((row.size(), packed::place_of(&row))))
+            let row = |blob: &BlobId| {
+                let Some(row) = table.get(&blob.0)? else { return Ok(None) };
+                let row: BlobRow = decode("blobs", row.value())?;
+                Ok(Some((row.size(), packed::place_of(&row))))
+            };
+            blobs.iter().map(row).collect()
         })
     }
 

@@ -25,6 +25,8 @@ pub const SEALING_KEYS_MAX: usize = 16;
 /// Ranges in one `Get`: an interrupted pull asks for what is missing; more gaps are asked for in a further `Get`.
 pub const GET_RANGES_MAX: usize = 256;
 
+/// Blobs in one `GetBlobs`: of so many a request costs next to nothing, and they are no more than a piece together.
+pub const GET_BLOBS_MAX: usize = 64;
 /// Parts of one `Push`: so many small attachments come on one stream, without a round trip for each.
 pub const PUSH_PARTS_MAX: usize = 256;
 /// Ranges in a `PushAnswer`, of all blobs together: one for each blob of the largest offer, and gaps of what was
@@ -51,6 +53,8 @@ pub const MEETING_MESSAGE_LEN_MAX: usize = STATEMENT_MESSAGE_LEN_MAX + 64;
 /// Bytes of an encoded `Get`: its ranges (two varints of up to 6 bytes each, as no blob is over 2^40), two ids and an
 /// attestation.
 pub const GET_MESSAGE_LEN_MAX: usize = GET_RANGES_MAX * 12 + STATEMENT_MESSAGE_LEN_MAX + 64;
+/// Bytes of an encoded `GetBlobs`: its ids, the delivery and an attestation.
+pub const GET_BLOBS_MESSAGE_LEN_MAX: usize = GET_BLOBS_MAX * 32 + STATEMENT_MESSAGE_LEN_MAX + 64;
 /// Bytes of an encoded `Answer`: two for each blob.
 pub const ANSWER_MESSAGE_LEN_MAX: usize = OFFER_BLOBS_MAX * 2 + 8;
 /// Bytes of an encoded `Push`: its parts' ids and counts, its ranges, the delivery.
@@ -104,9 +108,11 @@ pub const PULL_STREAMS_MAX: usize = 4;
 pub const PULL_SHARED_STREAMS_MAX: usize = 2;
 /// Sources of one delivery that are asked at a time; further ones stand by. Each has a connection's window.
 pub const PULL_SOURCES_ASKED_MAX: usize = 4;
-/// The same where they ask for less than [`PIECE_LEN_MIN`] together: many small attachments are not fetched one round
-/// trip after the other.
-pub const PULL_SMALL_STREAMS_MAX: usize = 16;
+/// The same where they ask for less than [`PULL_SMALL_LEN_MAX`] together: many small attachments are not fetched one round
+/// trip after the other. When half of them are over, as many are asked for in one go ([`GET_BLOBS_MAX`]).
+pub const PULL_SMALL_STREAMS_MAX: usize = 2 * GET_BLOBS_MAX;
+/// Bytes that such streams ask for together.
+pub const PULL_SMALL_LEN_MAX: u64 = PULL_SMALL_STREAMS_MAX as u64 * crate::blob::GROUP_LEN;
 /// Bytes that one range stream asks for at least, where there are so many: below, a stream costs more than it gains.
 pub const PIECE_LEN_MIN: u64 = 1024 * 1024;
 /// Bytes that one range stream asks for at most: what a broken stream leaves to others, and how soon a stream that
@@ -160,6 +166,8 @@ const _: () = assert!(SHARING_LEN_MAX <= STATEMENT_LEN_MAX && SHARINGS_MAX < PUL
 const _: () = assert!(
     SOURCES_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX && GET_SHARED_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX
 );
+const _: () = assert!(GET_BLOBS_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX);
+const _: () = assert!(GET_BLOBS_MAX as u64 * crate::blob::GROUP_LEN <= PIECE_LEN_MIN);
 const _: () = assert!(OFFER_BLOBS_MAX < PUSH_ANSWER_RANGES_MAX && PUSH_PARTS_MAX <= GET_RANGES_MAX);
 const _: () = assert!(INTRODUCTION_CLOCK_GRACE.as_secs() < INTRODUCTION_LIFE_MAX.as_secs());
 const _: () = assert!(PORTIONS_MAX * crate::blob::PORTION_LEN == BLOB_SIZE_MAX);

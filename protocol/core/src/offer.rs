@@ -17,9 +17,10 @@
 use std::time::{Duration, Instant};
 
 use crate::backoff::backoff;
+use crate::blob::GROUP_LEN;
 use crate::limits::{ANSWER_TIME_MAX, PULL_IDLE_MAX};
 use crate::receipt::{Expected, ReceiptError, Releaser, VerifiedReceipt};
-use crate::wire::{Answer, Get, NoReason, Offer, OfferedBlob, PushAnswer, Response};
+use crate::wire::{Answer, Get, GetBlobs, NoReason, Offer, OfferedBlob, PushAnswer, Response};
 use crate::{Attestation, BlobId, DeliveryId, Introduction, Mailbox, Now, PeerId, Receipt, Signed, UnixTime};
 
 /// What is to be delivered: the facts that do not change.
@@ -63,12 +64,52 @@ impl Delivery {
         now: UnixTime,
     ) -> Option<u64> {
         let size = self.size_of(&get.blob).filter(|_| get.delivery == self.id)?;
+        let shown = get.attestation.as_ref();
+        self.may_read(peer, offered_to, shown, location, now).then_some(size)
+    }
+
+    /// As [`Delivery::admits`], of all that `get` asks for: their sizes, in its order. `None` where one of them is not small, too.
+    pub fn admits_blobs(
+        &self,
+        get: &GetBlobs,
+        peer: &PeerId,
+        offered_to: Option<&PeerId>,
+        location: &PeerId,
+        now: UnixTime,
+    ) -> Option<Vec<u64>> {
+        let sizes = (get.delivery == self.id).then(|| self.sizes_of(&get.blobs)).flatten()?;
+        let shown = get.attestation.as_ref();
+        self.may_read(peer, offered_to, shown, location, now).then_some(sizes)
+    }
+
+    /// The sizes of these small blobs, where all of them are the delivery's.
+    fn sizes_of(&self, blobs: &[BlobId]) -> Option<Vec<u64>> {
+        let all: Vec<_> = std::iter::once(&self.manifest).chain(&self.blobs).collect();
+        let mut next = 0;
+        let find = |blob: &BlobId| {
+            // They are asked for in the offer's order.
+            let (before, behind) = all.split_at(next);
+            let at = behind.iter().chain(before).position(|offered| offered.id == *blob)?;
+            next = (next + at) % all.len();
+            let size = all[next].size;
+            (1..=GROUP_LEN).contains(&size).then_some(size)
+        };
+        blobs.iter().map(find).collect()
+    }
+
+    fn may_read(
+        &self,
+        peer: &PeerId,
+        offered_to: Option<&PeerId>,
+        shown: Option<&Signed<Attestation>>,
+        location: &PeerId,
+        now: UnixTime,
+    ) -> bool {
         let attested = |signed: &Signed<Attestation>| {
             Attestation::verify_of(signed, location, peer, now)
                 .is_ok_and(|attested| attested.mailbox == self.mailbox)
         };
-        let allowed = offered_to == Some(peer) || get.attestation.as_ref().is_some_and(attested);
-        allowed.then_some(size)
+        offered_to == Some(peer) || shown.is_some_and(attested)
     }
 }
 

@@ -64,6 +64,9 @@ pub enum Request {
     /// Send me these ranges of this blob of your delivery: who offered it to you says that I may. Answered as a
     /// [`Request::Get`].
     GetShared(GetShared),
+    /// Send me these small blobs of this delivery, all of each. Answered as a [`Request::Get`], with the bytes of one behind
+    /// the other as the stream: a blob of one group is its own proof.
+    GetBlobs(GetBlobs),
 }
 
 /// What the other side answers.
@@ -78,7 +81,7 @@ pub enum Response {
     Answer(Vec<Answer>),
     /// To [`Request::Get`]: the blob's size, as claimed until its last chunk is verified; the verified stream follows.
     Data {
-        /// Bytes in the whole blob.
+        /// Bytes in the whole blob; to [`Request::GetBlobs`], in all of them together.
         size: u64,
     },
     /// To [`Request::Receipt`]: the receipt is recorded durably.
@@ -195,6 +198,18 @@ pub struct Get {
     /// chunk groups by both sides ([`crate::blob::chunk_ranges`]). At most [`crate::limits::GET_RANGES_MAX`].
     pub ranges: Vec<(u64, u64)>,
     /// For an asker that is not the one who was offered it (a user's further device): its attestation.
+    pub attestation: Option<Signed<Attestation>>,
+}
+
+/// Send me these small blobs of this delivery, one behind the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetBlobs {
+    /// As in [`Get::delivery`].
+    pub delivery: DeliveryId,
+    /// Which, in this order: each of one to [`crate::blob::GROUP_LEN`] bytes. At least one, at most
+    /// [`crate::limits::GET_BLOBS_MAX`].
+    pub blobs: Vec<BlobId>,
+    /// As in [`Get::attestation`].
     pub attestation: Option<Signed<Attestation>>,
 }
 

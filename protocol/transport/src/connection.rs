@@ -33,6 +33,7 @@ use crate::limits::{
 use crate::message;
 use crate::progress::Pace;
 use crate::push::{Pushed, Pushes};
+use crate::small::Known;
 
 /// How long things on a connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +69,7 @@ struct Inner {
     /// How many pulls are under way: the window is opened for them.
     pulls: std::sync::Mutex<u32>,
     pushes: Pushes,
+    small: Known,
 }
 
 /// A request that came, and the way back; what follows on the stream, where something does.
@@ -103,8 +105,10 @@ impl Connection {
         let reader = RequestReader { quic: quic.clone(), peer, patience, large, sender, _permit: permit };
         let reader = tokio::spawn(reader.run());
         let (requests, pulls, pushes) = (Mutex::new(receiver), Default::default(), Pushes::default());
+        let small = Known::default();
         let first_address = canonical(quic.remote_address());
-        let inner = Inner { quic, peer, carrier, first_address, patience, requests, reader, pulls, pushes };
+        let inner =
+            Inner { quic, peer, carrier, first_address, patience, requests, reader, pulls, pushes, small };
         Self { inner: Arc::new(inner) }
     }
 
@@ -219,6 +223,10 @@ impl Connection {
         self.inner.patience
     }
 
+    pub(crate) fn small(&self) -> &Known {
+        &self.inner.small
+    }
+
     pub(crate) fn pushes(&self) -> &Pushes {
         &self.inner.pushes
     }
@@ -281,6 +289,13 @@ pub(crate) struct AnswerStream {
     pub(crate) ended: bool,
 }
 
+impl Responder {
+    /// Gives no answer, and tells the other side why: what was to be sent is damaged, say.
+    pub fn give_up(self, why: GiveUp) {
+        self.stream.give_up(why);
+    }
+}
+
 impl AnswerStream {
     /// Gives up, and tells the other side why.
     pub(crate) fn give_up(mut self, why: GiveUp) {
@@ -323,7 +338,7 @@ fn answers(request: &Request, response: &Response) -> bool {
         }
         (Request::Ping, Response::Pong)
         | (Request::Have(_), Response::Have(_))
-        | (Request::Get(_) | Request::GetShared(_), Response::Data { .. })
+        | (Request::Get(_) | Request::GetShared(_) | Request::GetBlobs(_), Response::Data { .. })
         | (Request::Sources(_), Response::Noted)
         | (Request::Receipt(_), Response::Released)
         | (Request::Waiting(_), Response::Waiting(_))

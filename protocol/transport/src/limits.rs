@@ -125,6 +125,8 @@ pub const PUSH_SILENCE_MAX: Duration = Duration::from_secs(15);
 pub const PUSHED_TIME_MAX: Duration = lighter_protocol::limits::PULL_IDLE_MAX;
 /// Verified bytes that are handed on at once, the last piece excepted.
 pub const PIECE_LEN: usize = 1024 * 1024;
+/// Bytes of small blobs that are handed on at once, where so many have come.
+pub const SMALL_BATCH_LEN: usize = 256 * 1024;
 /// Bytes gathered before they are given to a stream that sends.
 pub const SEND_BATCH_LEN: usize = 128 * 1024;
 /// Bytes read from a file at once for sending.

@@ -85,11 +85,16 @@ pub struct Parent {
 #[derive(Clone, Debug, Default)]
 pub struct Gauge {
     received: Arc<AtomicU64>,
-    stop: Arc<watch::Sender<bool>>,
+    control: Arc<Control>,
+}
+
+#[derive(Debug, Default)]
+struct Control {
+    stop: watch::Sender<bool>,
     /// Streams that wait for their turn now.
-    waiting: Arc<AtomicUsize>,
+    waiting: AtomicUsize,
     /// One waited since somebody looked.
-    waited: Arc<AtomicBool>,
+    waited: AtomicBool,
 }
 
 impl Gauge {
@@ -101,37 +106,43 @@ impl Gauge {
     /// Ends the pull: what is verified goes to the sink, and [`Connection::pull`] gives
     /// [`GiveUp::Cancelled`].
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.control.stop.send_replace(true);
+    }
+
+    /// One that counts for itself, and is ended with this one.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self { received: Arc::default(), control: Arc::clone(&self.control) }
     }
 
     /// Whether a stream waited for its turn since the last time that this was asked, or does: that little came is not the
     /// peer's doing, then.
     pub fn has_waited(&self) -> bool {
-        self.waited.swap(false, Ordering::Relaxed) || self.is_waiting()
+        self.control.waited.swap(false, Ordering::Relaxed) || self.is_waiting()
     }
 
     /// Whether a stream waits for its turn: nothing is asked for on it.
     pub fn is_waiting(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+        self.control.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Waits for a turn, and says so.
     async fn turn(&self, turns: &Turns, wanted: u64) -> u64 {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.waited.store(true, Ordering::Relaxed);
-        let _waits = Waits(&self.waiting);
+        self.control.waiting.fetch_add(1, Ordering::Relaxed);
+        self.control.waited.store(true, Ordering::Relaxed);
+        let _waits = Waits(&self.control.waiting);
         turns.take(wanted).await
     }
 
     /// Turns true when somebody wants the pull to end.
     pub(crate) fn to_stop(&self) -> watch::Receiver<bool> {
-        self.stop.subscribe()
+        self.control.stop.subscribe()
     }
 
     /// Waits until somebody wants the pull to end.
     async fn stopped(&self) {
         // The sender is this gauge's own.
-        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+        let _ = self.control.stop.subscribe().wait_for(|stop| *stop).await;
     }
 
     fn add(&self, bytes: usize) {
@@ -393,7 +404,7 @@ impl<S: VerifiedSink> Stream<S> {
 }
 
 /// Asks for ranges: the stream, the answer, and what of the verified stream came with it.
-async fn ask(
+pub(crate) async fn ask(
     quic: &quinn::Connection,
     request: Request,
 ) -> Result<(quinn::RecvStream, Response, Bytes), ExchangeError> {

@@ -26,6 +26,7 @@ mod file;
 
 use std::io;
 use std::ops::Range;
+use std::time::Duration;
 
 use bao_tree::io::EncodeError;
 use bao_tree::io::fsm::{AsyncSliceReader, Outboard, encode_ranges_validated};
@@ -38,7 +39,7 @@ use tokio::time::{Instant, timeout};
 
 pub use file::FileSlices;
 
-use crate::connection::Responder;
+use crate::connection::{AnswerStream, Responder};
 use crate::error::{ExchangeError, GiveUp, Misbehaviour, PeerError};
 use crate::limiter::Turns;
 use crate::limits::SEND_BATCH_LEN;
@@ -99,16 +100,7 @@ impl Responder {
     {
         let (connection, mut stream) = self.into_parts();
         let patience = connection.patience();
-        let beginning = Response::Data { size };
-        let beginning = message::write(&mut stream.send, &beginning);
-        match timeout(patience.response, beginning).await {
-            Ok(Ok(())) => {}
-            Ok(Err(ExchangeError::Peer(error))) => return Err(error.into()),
-            Ok(Err(ExchangeError::Invalid(error))) => {
-                return Err(ServeError::Read(io::Error::new(io::ErrorKind::InvalidInput, error)));
-            }
-            Err(_) => return Err(PeerError::TimedOut.into()),
-        }
+        begin(&mut stream, size, patience.response).await?;
         match encode(&mut stream.send, patience.pace, &get.ranges, size, (data, outboard), turns).await {
             Ok(sent) => {
                 stream.send.finish().map_err(|_| PeerError::Gone)?;
@@ -120,6 +112,19 @@ impl Responder {
                 Err(error)
             }
         }
+    }
+}
+
+/// Says that `size` bytes are there.
+pub(crate) async fn begin(stream: &mut AnswerStream, size: u64, limit: Duration) -> Result<(), ServeError> {
+    let beginning = Response::Data { size };
+    match timeout(limit, message::write(&mut stream.send, &beginning)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(ExchangeError::Peer(error))) => Err(error.into()),
+        Ok(Err(ExchangeError::Invalid(error))) => {
+            Err(ServeError::Read(io::Error::new(io::ErrorKind::InvalidInput, error)))
+        }
+        Err(_) => Err(PeerError::TimedOut.into()),
     }
 }
 
@@ -168,7 +173,7 @@ fn serve_error(error: EncodeError) -> ServeError {
 }
 
 /// The stream as `bao-tree` writes to it: small pieces are gathered, large ones passed on without copying.
-struct Output<'a> {
+pub(crate) struct Output<'a> {
     stream: &'a mut SendStream,
     /// To be sent, in order; then `pairs`.
     batch: Vec<Bytes>,
@@ -182,7 +187,7 @@ struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    fn new(stream: &'a mut SendStream, pace: Pace, turns: Option<&'a Turns>) -> Self {
+    pub(crate) fn new(stream: &'a mut SendStream, pace: Pace, turns: Option<&'a Turns>) -> Self {
         let progress = Progress::new(pace);
         Self {
             stream,
@@ -196,6 +201,26 @@ impl<'a> Output<'a> {
         }
     }
 
+    /// Bytes that were sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Takes the next bytes, and sends what is here once it is enough.
+    pub(crate) async fn add(&mut self, bytes: Bytes) -> Result<(), ServeError> {
+        self.batch_len += bytes.len();
+        self.batch.push(bytes);
+        if self.batch_len >= SEND_BATCH_LEN { self.end().await } else { Ok(()) }
+    }
+
+    /// Sends what is here.
+    pub(crate) async fn end(&mut self) -> Result<(), ServeError> {
+        let sent = self.send().await;
+        self.batch.clear();
+        self.batch_len = 0;
+        sent
+    }
+
     fn end_pairs(&mut self) {
         if !self.pairs.is_empty() {
             self.batch.push(self.pairs.split().freeze());
@@ -204,10 +229,7 @@ impl<'a> Output<'a> {
 
     async fn flush(&mut self) -> io::Result<()> {
         self.end_pairs();
-        let sent = self.send().await;
-        self.batch.clear();
-        self.batch_len = 0;
-        sent.map_err(|error| {
+        self.end().await.map_err(|error| {
             self.failed = Some(error);
             io::ErrorKind::BrokenPipe.into()
         })

@@ -110,6 +110,8 @@ pub const WAITING_COUNT_MAX: usize = lighter_catalog::limits::PAGE_LEN_MAX;
 pub const LATER_SECONDS: u32 = 10;
 /// A refusal is given this long after its question: what the relay had to look at before does not show in it.
 pub const REFUSAL_TIME: Duration = Duration::from_millis(25);
+/// Small blobs of one request that are read from the storage servers at a time.
+pub const SMALL_READS_MAX: usize = 8;
 /// How often the loop is told that a store pulls: well within what counts as idle.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 /// How often the keeper looks at what is due.

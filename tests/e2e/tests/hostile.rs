@@ -11,7 +11,7 @@ use lighter_harness::watch::{wait_for_mail, wait_for_receipts};
 use lighter_harness::{Process, World};
 use lighter_protocol::limits::OFFER_BLOBS_MAX;
 use lighter_protocol::wire::{
-    Get, Offer, OfferedBlob, Push, PushPart, Request, Response, Waiting, decode, encode,
+    Get, GetBlobs, Offer, OfferedBlob, Push, PushPart, Request, Response, Waiting, decode, encode,
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Mailbox, Receipt, Signed, Statement, UnixTime,
@@ -139,11 +139,14 @@ impl Attacker {
             ranges: Vec::new(),
             attestation: Some(attestation.clone()),
         };
+        let many =
+            GetBlobs { delivery: get.delivery, blobs: vec![get.blob], attestation: get.attestation.clone() };
         for _ in 0..10 {
             self.is_refused(&Request::Receipt(self.signed(&receipt)?), "a receipt").await?;
             self.is_refused(&Request::Waiting(Waiting { attestation: attestation.clone() }), "a store")
                 .await?;
             self.is_refused(&Request::Get(get.clone()), "a get").await?;
+            self.is_refused(&Request::GetBlobs(many.clone()), "a get of many").await?;
             self.is_refused(&Request::Offer(self.offer(1)?), "an introduction").await?;
             self.is_refused(&Request::PushOffer(self.offer(1)?), "an introduction").await?;
         }

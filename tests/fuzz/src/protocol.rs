@@ -3,9 +3,9 @@
 use lighter_protocol::blob::RangeSet;
 use lighter_protocol::limits::BLOB_SIZE_MAX;
 use lighter_protocol::wire::{
-    Answer, Decoder, DropAnswer, DropState, Get, GetShared, Have, Knock, LaterReason, Meet, Message, NewDrop,
-    Offer, OfferedBlob, Push, PushAnswer, PushPart, Request, Response, SealedBlob, Sources, Waiting, decode,
-    encode,
+    Answer, Decoder, DropAnswer, DropState, Get, GetBlobs, GetShared, Have, Knock, LaterReason, Meet,
+    Message, NewDrop, Offer, OfferedBlob, Push, PushAnswer, PushPart, Request, Response, SealedBlob, Sources,
+    Waiting, decode, encode,
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Keypair, Mailbox, PeerId, Receipt, Registration,
@@ -286,6 +286,11 @@ fn request_seeds() -> Vec<Vec<u8>> {
         Request::PushOffer(offer),
         Request::Push(Push { delivery: DeliveryId([3; 16]), parts: push_parts() }),
         Request::Get(get.clone()),
+        Request::GetBlobs(GetBlobs {
+            delivery: DeliveryId([3; 16]),
+            blobs: (5..9).map(|number| BlobId([number; 32])).collect(),
+            attestation: Some(signed(&attestation())),
+        }),
         Request::GetShared(GetShared { get, sharing: signed(&sharing()) }),
         Request::Sources(Sources { delivery: DeliveryId([4; 16]), sharings: vec![signed(&sharing()); 3] }),
         Request::Receipt(signed(&receipt())),

@@ -54,6 +54,8 @@ pub(super) enum Event {
     Push(Box<Arrived>),
     /// These bytes are verified and written.
     Verified { stream: StreamId, range: Range<u64> },
+    /// Small blobs, so many bytes each, are verified and written, and their streams ended.
+    Kept(Vec<(StreamId, u64)>),
     /// A stream ended.
     Ended { stream: StreamId, end: StreamEnd },
     /// The connection to a source is gone.
@@ -181,7 +183,12 @@ impl Driver<'_> {
     pub(super) async fn run(&mut self, first: Vec<Command>, receiver: &mut mpsc::Receiver<Event>) {
         let mut commands = VecDeque::from(first);
         loop {
-            while let Some(command) = commands.pop_front() {
+            loop {
+                if let Some(batch) = self.batch(&mut commands) {
+                    self.get_batch(batch);
+                    continue;
+                }
+                let Some(command) = commands.pop_front() else { break };
                 if let Command::Stop(stop) = command {
                     tracing::info!(delivery = %self.machine.offer().delivery, %stop, "pull ended");
                     while self.answering.join_next().await.is_some() {}
@@ -255,6 +262,7 @@ impl Driver<'_> {
             Event::Offer(offered) => self.offered_again(*offered).await,
             Event::Push(arrived) => self.pushed(*arrived).await,
             Event::Verified { stream, range } => self.machine.handle_verified(stream, range, now()),
+            Event::Kept(streams) => self.kept(streams),
             Event::Ended { stream, end } => self.ended(stream, end).await,
             Event::Lost(peer) => {
                 if let Some(other) = self.shared.links.get(&peer) {
@@ -378,8 +386,7 @@ impl Driver<'_> {
 
     fn send_receipt(&mut self, to: PeerId, receipt: Box<Signed<Receipt>>) {
         let events = self.events.clone();
-        let connection = self.holders.get(&to).filter(|connection| !connection.is_closed()).cloned();
-        let connection = connection.or_else(|| self.shared.links.get(&to));
+        let connection = self.connection_to(&to);
         let last = self.sendings.entry(to).or_default();
         *last += 1;
         let sending = *last;

@@ -22,8 +22,7 @@ pub(super) struct Packer {
 
 #[derive(Debug)]
 struct Work {
-    blob: BlobId,
-    bytes: Bytes,
+    blobs: Vec<(BlobId, Bytes)>,
     done: oneshot::Sender<io::Result<()>>,
 }
 
@@ -51,13 +50,13 @@ impl Drop for Packer {
 }
 
 impl PackerQueue {
-    /// Hands a whole, verified blob over, and waits until it is written.
+    /// Hands whole, verified blobs over, and waits until they are written.
     ///
     /// # Errors
     /// What the disk says; `BrokenPipe` where the pull is over.
-    pub(super) async fn keep(&self, blob: BlobId, bytes: Bytes) -> io::Result<()> {
+    pub(super) async fn keep(&self, blobs: Vec<(BlobId, Bytes)>) -> io::Result<()> {
         let (done, wait) = oneshot::channel();
-        let sent = self.0.send(Work { blob, bytes, done }).await;
+        let sent = self.0.send(Work { blobs, done }).await;
         sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
         wait.await.map_err(|_| io::ErrorKind::BrokenPipe)?
     }
@@ -67,10 +66,10 @@ async fn run(shared: Handle, mut work: mpsc::Receiver<Work>) {
     let is_sealing = Arc::new(AtomicBool::new(false));
     let mut gathered = Vec::new();
     while work.recv_many(&mut gathered, PACKER_BATCH_MAX).await > 0 {
-        let (mut blobs, mut waiting) = (Vec::with_capacity(gathered.len()), Vec::new());
-        for Work { blob, bytes, done } in gathered.drain(..) {
-            blobs.push((blob, bytes));
-            waiting.push(done);
+        let (mut blobs, mut waiting) = (Vec::new(), Vec::new());
+        for work in gathered.drain(..) {
+            blobs.extend(work.blobs);
+            waiting.push(work.done);
         }
         let kept = shared.blocking(move |store| store.keep(&blobs)).await;
         for done in waiting {

@@ -90,7 +90,7 @@ impl VerifiedSink for PackSink {
     async fn write(&self, piece: Piece) -> io::Result<()> {
         let range = piece.offset..piece.offset + piece.bytes.len() as u64;
         // A group is a piece: there is nothing before or behind it.
-        self.packer.keep(self.blob, piece.bytes).await?;
+        self.packer.keep(vec![(self.blob, piece.bytes)]).await?;
         let told = self.events.send(Event::Verified { stream: self.stream, range }).await;
         told.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }

@@ -70,10 +70,15 @@ impl Driver<'_> {
         }
     }
 
+    /// The connection that a source is asked on.
+    pub(super) fn connection_to(&self, source: &PeerId) -> Option<Connection> {
+        let connection = self.holders.get(source).filter(|connection| !connection.is_closed()).cloned();
+        connection.or_else(|| self.shared.links.get(source))
+    }
+
     pub(super) async fn get(&mut self, stream: StreamId, from: PeerId, pull: Pull) {
         let events = self.events.clone();
-        let connection = self.holders.get(&from).filter(|connection| !connection.is_closed()).cloned();
-        let connection = connection.or_else(|| self.shared.links.get(&from));
+        let connection = self.connection_to(&from);
         // Of what is small nothing is waited for before it is asked for: with many of them it would be the longest part.
         let is_unmade = (1..=SMALL_LEN_MAX).contains(&pull.size)
             && pull.missing.is_whole(pull.size)

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use lighter_agent::agent::Agent;
-use lighter_agent::config::{Config, Paths};
+use lighter_agent::config::Paths;
 use lighter_agent::guest::by_hand::{Pause, Wish};
 use lighter_agent::guest::decide::GuestConfig;
 use lighter_protocol::pull::SourceState;
@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 use crate::support::mail_sink::MailSink;
 use crate::support::programs::{error_text, json, program, run, run_ok};
 use crate::support::relay::Relay;
-use crate::support::{World, bytes, eventually, file, mailbox, start};
+use crate::support::{World, bytes, change, eventually, file, mailbox, start};
 
 const PAUSE: Wish = Wish::Pause(Pause { until: None, everything: false });
 const MIB: usize = 1024 * 1024;
@@ -29,12 +29,6 @@ async fn set_up(world: &World, name: &str, guest: &str) -> Paths {
     let paths = world.set_up(name, Some(sink.address.to_string())).await;
     change(&paths, |config| config.guest = toml::from_str::<GuestConfig>(guest).unwrap());
     paths
-}
-
-fn change(paths: &Paths, change: impl FnOnce(&mut Config)) {
-    let mut config = Config::read(&paths.config).unwrap();
-    change(&mut config);
-    config.write(&paths.config).unwrap();
 }
 
 /// Bytes that these requests ask for.

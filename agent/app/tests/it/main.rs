@@ -15,6 +15,7 @@ mod pulls;
 mod pushes;
 mod sends;
 mod sharing;
+mod small;
 mod sources;
 mod submissions;
 mod support;

@@ -102,6 +102,11 @@ async fn bad_input_34_a_stranger_hears_nothing_but_a_refusal() {
         ranges: Vec::new(),
         attestation: None,
     };
+    let many = lighter_protocol::wire::GetBlobs {
+        delivery: offer.delivery,
+        blobs: vec![offer.manifest.id],
+        attestation: None,
+    };
     let mut other = offer.clone();
     other.delivery = lighter_protocol::DeliveryId([9; 16]);
     other.expires = UnixTime(offer.expires.0 + 5);
@@ -112,6 +117,7 @@ async fn bad_input_34_a_stranger_hears_nothing_but_a_refusal() {
         Request::Offer(offer),
         Request::Offer(other),
         Request::Get(get),
+        Request::GetBlobs(many),
         Request::Receipt(receipt),
         Request::Waiting(lighter_protocol::wire::Waiting { attestation: shared.attested().unwrap().signed }),
     ];

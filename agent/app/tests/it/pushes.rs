@@ -1,7 +1,6 @@
 //! What is pushed: taken where the store said so, by nobody else and nothing else; and whatever becomes of it, the delivery
 //! is whole in the end, and nothing comes twice.
 
-use lighter_agent::config::{Config, Paths};
 use lighter_agent::guest::by_hand::{Pause, Wish};
 use lighter_agent::guest::decide::GuestConfig;
 use lighter_protocol::blob::RangeSet;
@@ -14,15 +13,9 @@ use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity};
 use crate::support::mail_sink::MailSink;
 use crate::support::programs::{error_text, json, run, run_ok};
 use crate::support::relay::Relay;
-use crate::support::{self, World, bytes, eventually, file, mailbox, start};
+use crate::support::{self, World, bytes, change, eventually, file, mailbox, start};
 
 const MIB: usize = 1024 * 1024;
-
-fn change(paths: &Paths, change: impl FnOnce(&mut Config)) {
-    let mut config = Config::read(&paths.config).unwrap();
-    change(&mut config);
-    config.write(&paths.config).unwrap();
-}
 
 /// A relay that pushes.
 async fn pushing(world: &World) -> Relay {

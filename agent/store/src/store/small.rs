@@ -1,11 +1,16 @@
 //! Small blobs ([`crate::packs`]): taken in, made durable together, let go of.
 
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use lighter_protocol::{BlobId, UnixTime};
 
 use super::{Inner, Store};
+use crate::disk::DiskFile;
 use crate::error::StoreError;
 use crate::index::Place;
-use crate::layout;
+use crate::layout::{self, Pair};
 use crate::packs::{self, Pack};
 
 impl Store {
@@ -22,6 +27,39 @@ impl Store {
     /// taken in then.
     pub fn keep<B: AsRef<[u8]>>(&self, blobs: &[(BlobId, B)]) -> Result<bool, StoreError> {
         self.0.packs.append(&*self.0.disk, blobs)
+    }
+
+    /// Reads small blobs, in this order, for who verifies what they read.
+    ///
+    /// # Errors
+    /// [`StoreError::NoBlob`] where one is not here, or not small; else what index and disk say.
+    pub fn read_small(&self, blobs: &[BlobId]) -> Result<Vec<Bytes>, StoreError> {
+        let rows = self.0.index.blobs(blobs)?;
+        let mut pack: Option<(u64, Arc<dyn DiskFile>)> = None;
+        let mut read = Vec::with_capacity(blobs.len());
+        for (blob, row) in blobs.iter().zip(rows) {
+            let (size, place) =
+                row.filter(|(size, _)| Self::is_small(*size)).ok_or(StoreError::NoBlob(*blob))?;
+            let open = |name: &str| match self.0.disk.open(name, false) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::NoBlob(*blob)),
+                result => result.map_err(StoreError::io("opening a small blob")),
+            };
+            let (file, offset) = match (place, &pack) {
+                (None, _) => (open(&Pair::complete(*blob).data)?, 0),
+                (Some(place), Some((number, file))) if *number == place.pack => {
+                    (Arc::clone(file), place.offset)
+                }
+                (Some(place), _) => {
+                    let file = open(&layout::pack(place.pack))?;
+                    pack = Some((place.pack, Arc::clone(&file)));
+                    (file, place.offset)
+                }
+            };
+            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+            file.read_at(&mut bytes, offset).map_err(StoreError::io("reading a small blob"))?;
+            read.push(bytes.into());
+        }
+        Ok(read)
     }
 
     /// Makes the small blobs that were taken in durable and complete, those that a delivery refers to; the others are let go of.
@@ -82,7 +120,7 @@ impl Store {
 
 impl Inner {
     /// Content and name.
-    fn sync_pack(&self, pack: &Pack) -> std::io::Result<()> {
+    fn sync_pack(&self, pack: &Pack) -> io::Result<()> {
         pack.file.sync()?;
         self.disk.sync_folder(layout::PACKS)
     }

@@ -278,6 +278,26 @@ fn bad_input_34_a_pull_for_somebody_elses_blob_is_refused() {
     assert_eq!(size(&with(&hers, LOCATION), MALLORY), None, "an attestation for another mailbox");
     let forged = Attestation { peer: peer(MALLORY), ..attestation() };
     assert_eq!(size(&with(&forged, MALLORY), MALLORY), None, "an attestation that she signed herself");
+    // The same of several small ones at once.
+    let blobs = |blobs: Vec<BlobId>| GetBlobs { delivery: delivery().id, blobs, attestation: None };
+    let sizes = |get: &GetBlobs, by: u8| {
+        let admitted = delivery().admits_blobs(get, &peer(by), Some(&peer(STORE)), &peer(LOCATION), now.wall);
+        admitted.map(|sizes| sizes.len())
+    };
+    let own = delivery().manifest.id;
+    assert_eq!(sizes(&blobs(vec![own]), STORE), Some(1));
+    assert_eq!(sizes(&blobs(vec![own, own]), STORE), Some(2));
+    assert_eq!(sizes(&blobs(vec![own, BlobId([1; 32])]), STORE), None, "another delivery's blob among them");
+    assert_eq!(sizes(&blobs(vec![own, delivery().blobs[1].id]), STORE), None, "one that is not small");
+    assert_eq!(sizes(&blobs(vec![own]), MALLORY), None, "a stranger who knows the hash");
+    let other = GetBlobs { delivery: DeliveryId([1; 16]), ..blobs(vec![own]) };
+    assert_eq!(sizes(&other, STORE), None, "another delivery");
+    let shown = |attestation: &Attestation, signer: u8| GetBlobs {
+        attestation: Some(signed(attestation, signer)),
+        ..blobs(vec![own])
+    };
+    assert_eq!(sizes(&shown(&device, LOCATION), 9), Some(1));
+    assert_eq!(sizes(&shown(&forged, MALLORY), MALLORY), None, "an attestation that she signed herself");
     let late = now.wall.plus(hours(25));
     assert_eq!(offering.admits(&with(&device, LOCATION), &peer(9), &peer(LOCATION), late), None, "expired");
     assert!(key(9).public().to_peer_id() == peer(9));

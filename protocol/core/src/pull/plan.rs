@@ -63,6 +63,9 @@ impl BlobPlan {
 
     /// The next piece for `stream`: as long as `len` says of what is left; `None` where all is had or asked for.
     pub(super) fn ask(&mut self, stream: StreamId, len: impl FnOnce(u64) -> u64) -> Option<RangeSet> {
+        if self.asked.values().any(|asked| asked.is_whole(self.size)) {
+            return None;
+        }
         let mut missing = self.free();
         missing.subtract(&self.promised);
         let piece = missing.take(len(missing.len()), GET_RANGES_MAX);

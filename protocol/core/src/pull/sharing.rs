@@ -24,7 +24,7 @@ use super::{Command, StreamEnd, StreamId};
 use crate::blob::PORTION_LEN;
 use crate::limits::{
     LOOK_INTERVAL, OVERTAKE_OPEN_MIN, OVERTAKE_TIME_MIN, PIECE_LEN_FIRST, PIECE_LEN_MAX, PIECE_LEN_MIN,
-    PIECE_TIME, PULL_SMALL_STREAMS_MAX,
+    PIECE_TIME, PULL_SMALL_LEN_MAX, PULL_SMALL_STREAMS_MAX,
 };
 use crate::{BlobId, Now, PeerId};
 use pushing::Pusher;
@@ -127,7 +127,15 @@ impl Sharing {
     }
 
     fn open_all(&mut self, now: Now) -> Vec<Command> {
-        std::iter::from_fn(|| self.open(now)).collect()
+        // Of what is little, many are asked for when many are over, so that one request can ask for all of them.
+        let is_half_over =
+            self.streams.len() <= PULL_SMALL_STREAMS_MAX / 2 && self.asked() <= PULL_SMALL_LEN_MAX / 2;
+        std::iter::from_fn(|| self.open(is_half_over, now)).collect()
+    }
+
+    /// Bytes that are asked for on all streams.
+    fn asked(&self) -> u64 {
+        self.streams.values().map(|open| open.asked).sum()
     }
 
     /// These bytes of the stream's blob are verified: what follows, and whether a blob is whole now. None where they say
@@ -240,10 +248,10 @@ impl Sharing {
     }
 
     /// The next stream, where a source can be asked for something: a few for bulk, more for as long as they ask for
-    /// little each.
-    fn open(&mut self, now: Now) -> Option<Command> {
-        let asked: u64 = self.streams.values().map(|open| open.asked).sum();
-        let is_little = self.streams.len() < PULL_SMALL_STREAMS_MAX && asked < PIECE_LEN_MIN;
+    /// little each, where `many` may be opened now.
+    fn open(&mut self, many: bool, now: Now) -> Option<Command> {
+        let is_little =
+            many && self.streams.len() < PULL_SMALL_STREAMS_MAX && self.asked() < PULL_SMALL_LEN_MAX;
         let candidates = self.sources.candidates(now.instant, |peer| self.load(peer), is_little);
         candidates.into_iter().find_map(|from| self.ask(from, now))
     }

@@ -264,10 +264,18 @@ fn range_streams_share_a_blob_and_never_ask_for_a_byte_twice() {
 
 #[test]
 fn many_small_attachments_are_asked_for_together() {
-    let blobs: Vec<_> = (0..100).map(|number| blob(number, 10_000)).collect();
+    let blobs: Vec<_> = (0..200).map(|number| blob(number, 10_000)).collect();
     let offer = Offer { manifest: blob(200, 0), blobs, ..offer() };
-    let (_, commands) = Pull::begin(offer, peer(RELAY), &Standing::OwnRelay, &ROOMY, nothing, now());
-    assert_eq!(gets(commands).0.len(), PULL_SMALL_STREAMS_MAX);
+    let (mut pull, commands) = Pull::begin(offer, peer(RELAY), &Standing::OwnRelay, &ROOMY, nothing, now());
+    let (streams, _) = gets(commands);
+    assert_eq!(streams.len(), PULL_SMALL_STREAMS_MAX);
+    // When half of them are over, as many are asked for in one go: so that one request can.
+    let mut asked = Vec::new();
+    for (stream, _, ranges) in &streams[..PULL_SMALL_STREAMS_MAX / 2] {
+        assert!(asked.is_empty(), "nothing is asked for one by one");
+        asked = gets(bring(&mut pull, *stream, ranges)).0;
+    }
+    assert_eq!(asked.len(), PULL_SMALL_STREAMS_MAX / 2);
 }
 
 // SPEC: D3

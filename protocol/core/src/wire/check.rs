@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::{
-    DropState, Get, GetShared, NewDrop, Offer, OfferedBlob, Push, PushAnswer, PushPart, Request, Response,
-    Sources,
+    DropState, Get, GetBlobs, GetShared, NewDrop, Offer, OfferedBlob, Push, PushAnswer, PushPart, Request,
+    Response, Sources,
 };
 use crate::limits::{
-    BLOB_SIZE_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, PUSH_ANSWER_RANGES_MAX, PUSH_PARTS_MAX,
-    SHARING_LEN_MAX, SHARINGS_MAX, SIGNATURE_LEN, SOURCES_MAX, STATEMENT_LEN_MAX,
+    BLOB_SIZE_MAX, GET_BLOBS_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, PUSH_ANSWER_RANGES_MAX,
+    PUSH_PARTS_MAX, SHARING_LEN_MAX, SHARINGS_MAX, SIGNATURE_LEN, SOURCES_MAX, STATEMENT_LEN_MAX,
 };
 use crate::signed::Signed;
 use crate::{BlobId, Sharing};
@@ -93,6 +93,7 @@ impl Check for Request {
             Self::Drop(new) => new.check(),
             Self::Sources(sources) => sources.check(),
             Self::GetShared(get) => get.check(),
+            Self::GetBlobs(get) => get.check(),
         }
     }
 }
@@ -156,6 +157,16 @@ impl Check for Get {
         count(self.ranges.len(), GET_RANGES_MAX, "get.ranges")?;
         ranges(&self.ranges, "get.ranges")?;
         self.attestation.as_ref().map_or(Ok(()), |statement| signed(statement, "get.attestation"))
+    }
+}
+
+impl Check for GetBlobs {
+    fn check(&self) -> Result<(), Invalid> {
+        if self.blobs.is_empty() {
+            return Err(Invalid::new(InvalidKind::TooFew, "get-blobs.blobs", 0));
+        }
+        count(self.blobs.len(), GET_BLOBS_MAX, "get-blobs.blobs")?;
+        self.attestation.as_ref().map_or(Ok(()), |statement| signed(statement, "get-blobs.attestation"))
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lighter_protocol::blob::RangeSet;
 use lighter_protocol::wire::{
-    Answer, Get, GetShared, Have, Knock, LaterReason, Meet, NoReason, Offer, OfferedBlob, Request, Response,
-    Sources, encode,
+    Answer, Get, GetBlobs, GetShared, Have, Knock, LaterReason, Meet, NoReason, Offer, OfferedBlob, Request,
+    Response, Sources, encode,
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Mailbox, PeerId, Receipt, Registration, RelayRecord,
@@ -200,6 +200,12 @@ impl Source {
                     source.signed(&sharing)
                 }));
                 Request::Sources(Sources { delivery: DeliveryId(self.bytes()), sharings })
+            }
+            11 => {
+                let delivery = DeliveryId(self.bytes());
+                let mut blobs = vec![BlobId(self.bytes())];
+                blobs.extend(self.many(20, |source| BlobId(source.bytes())));
+                Request::GetBlobs(GetBlobs { delivery, blobs, attestation: self.get().attestation })
             }
             _ => Request::Here(self.below(u64::MAX)),
         }

@@ -248,6 +248,20 @@ fn golden_get() {
 }
 
 #[test]
+fn golden_get_blobs() {
+    let get = bytes(&[
+        "0f",                                                               // kind 15
+        "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee",                                 // delivery
+        "02",                                                               // blobs: two
+        "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a", //   one
+        "6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b", //   the other
+        "01",                                                               // attestation: there is one
+    ]);
+    let attestation = within(ATTESTATION_SIGNATURE, &attestation_payload());
+    check_message(&Request::GetBlobs(get_blobs()), &[get, attestation].concat());
+}
+
+#[test]
 fn golden_receipt() {
     let receipt = within(RECEIPT_SIGNATURE, &receipt_payload());
     let message = Request::Receipt(signed(&samples::receipt(), STORE));
@@ -369,6 +383,6 @@ fn golden_range_set() {
 fn no_format_changed_by_accident() {
     assert_eq!(
         drawn::hash_of_encodings(500),
-        "55e038160ca250a3af8099d29b1f15be81721a2683bd01407b8f6eabab8a41bf"
+        "fac6f0f61d9409067d582165e92ea8c24595126adfcd3140da3e88ef12e6f196"
     );
 }

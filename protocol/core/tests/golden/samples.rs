@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use lighter_protocol::wire::{
-    Answer, DropAnswer, Get, GetShared, Have, Knock, LaterReason, Meet, NewDrop, NoReason, Offer,
+    Answer, DropAnswer, Get, GetBlobs, GetShared, Have, Knock, LaterReason, Meet, NewDrop, NoReason, Offer,
     OfferedBlob, Push, PushAnswer, PushPart, SealedBlob, Sources, Waiting,
 };
 use lighter_protocol::{
@@ -130,6 +130,14 @@ pub(crate) fn sharing() -> Sharing {
 
 pub(crate) fn sources() -> Sources {
     Sources { delivery: DeliveryId([0xee; 16]), sharings: vec![signed(&sharing(), SENDER)] }
+}
+
+pub(crate) fn get_blobs() -> GetBlobs {
+    GetBlobs {
+        delivery: DeliveryId([0xee; 16]),
+        blobs: vec![BlobId([0x5a; 32]), BlobId([0x6b; 32])],
+        attestation: Some(signed(&attestation(), LOCATION)),
+    }
 }
 
 pub(crate) fn get_shared() -> GetShared {

@@ -1,6 +1,6 @@
 //! A verified stream's bytes as they come, exactly as many as are asked for, at a pace that is watched.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use quinn::RecvStream;
 use tokio::time::{Instant, timeout};
 
@@ -53,25 +53,36 @@ impl Input {
     /// Fills `out`.
     pub(crate) async fn read_exact(&mut self, mut out: &mut [u8]) -> Result<(), PeerError> {
         while !out.is_empty() {
-            let chunk = match self.chunks.get_mut(self.next) {
-                Some(chunk) if chunk.is_empty() => {
-                    self.next += 1;
-                    continue;
-                }
-                Some(chunk) => chunk,
-                None => {
-                    if self.fill().await? == 0 {
-                        return Err(Misbehaviour::TooFew.into());
-                    }
-                    continue;
-                }
-            };
+            let chunk = self.chunk().await?;
             let len = chunk.len().min(out.len());
             let (now, later) = out.split_at_mut(len);
             chunk.copy_to_slice(now);
             out = later;
         }
         Ok(())
+    }
+
+    /// Puts `len` bytes behind what is in `out`.
+    pub(crate) async fn read_to(&mut self, out: &mut BytesMut, len: usize) -> Result<(), PeerError> {
+        let end = out.len() + len;
+        while out.len() < end {
+            let chunk = self.chunk().await?;
+            let now = chunk.split_to(chunk.len().min(end - out.len()));
+            out.extend_from_slice(&now);
+        }
+        Ok(())
+    }
+
+    /// What comes next: never empty.
+    async fn chunk(&mut self) -> Result<&mut Bytes, PeerError> {
+        while self.chunks.get(self.next).is_none_or(Bytes::is_empty) {
+            if self.next < CHUNKS {
+                self.next += 1;
+            } else if self.fill().await? == 0 {
+                return Err(Misbehaviour::TooFew.into());
+            }
+        }
+        Ok(&mut self.chunks[self.next])
     }
 
     /// The stream must be at its end.

@@ -69,9 +69,9 @@ impl<S: VerifiedSink> Receiving<S> {
                     if !self.gathering.fits(offset) {
                         self.flush().await?;
                     }
-                    let group = self.gathering.room(offset, len);
-                    unless(&mut self.stopped, input.read_exact(group)).await?;
-                    if !verifier.take_group(group) {
+                    let room = self.gathering.room(offset);
+                    unless(&mut self.stopped, input.read_to(room, len)).await?;
+                    if !verifier.take_group(self.gathering.unverified()) {
                         return Err(PeerError::from(Misbehaviour::WrongBytes { offset }).into());
                     }
                     self.gathering.keep(len);
@@ -102,10 +102,10 @@ impl<S: VerifiedSink> Receiving<S> {
 }
 
 /// Waits for the peer, unless another stream of this pull has failed, or it was ended.
-async fn unless(
+pub(crate) async fn unless<T>(
     stopped: &mut watch::Receiver<bool>,
-    reading: impl Future<Output = Result<(), PeerError>>,
-) -> Result<(), PullError> {
+    reading: impl Future<Output = Result<T, PeerError>>,
+) -> Result<T, PullError> {
     tokio::select! {
         biased;
         read = reading => Ok(read?),
@@ -136,18 +136,22 @@ impl Gathering {
         self.verified == 0 || self.offset + self.verified as u64 == offset
     }
 
-    /// Room for the group at `offset`, which fits.
-    fn room(&mut self, offset: u64, len: usize) -> &mut [u8] {
+    /// Where the group at `offset`, which fits, is to be put behind.
+    fn room(&mut self, offset: u64) -> &mut BytesMut {
         if self.verified == 0 {
             self.offset = offset;
             self.bytes.clear();
             self.bytes.reserve(self.piece_len);
         }
-        self.bytes.resize(self.verified + len, 0);
-        &mut self.bytes[self.verified..]
+        &mut self.bytes
     }
 
-    /// The group in the room is verified.
+    /// The group that was put there.
+    fn unverified(&self) -> &[u8] {
+        &self.bytes[self.verified..]
+    }
+
+    /// It is verified.
     fn keep(&mut self, len: usize) {
         self.verified += len;
     }

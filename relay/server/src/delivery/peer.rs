@@ -153,6 +153,14 @@ impl Peer {
                     Response::Later(LATER_SECONDS)
                 }
             },
+            Request::GetBlobs(get) => match pull::find_small(self, &get).await {
+                Ok(Some(found)) => return pull::send_small(self, responder, &get, found).await,
+                Ok(None) => Response::Refused,
+                Err(error) => {
+                    tracing::warn!(%error, "the catalog does not say who may read what");
+                    Response::Later(LATER_SECONDS)
+                }
+            },
             Request::Drop(new) => drops::take(self, responder.connection(), new).await,
             Request::DropState(delivery) => drops::state(self, delivery).await,
             Request::Meet(meet) => {

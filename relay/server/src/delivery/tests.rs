@@ -12,6 +12,7 @@ use crate::limits::REFUSAL_TIME;
 mod drops;
 mod one_copy;
 mod push;
+mod small;
 mod world;
 
 use world::{Store, World, mailbox, message, within};

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use bao_tree::io::outboard::PreOrderOutboard;
 use lighter_protocol::blob::tree;
-use lighter_protocol::wire::{Get, OfferedBlob, Request, Response};
+use lighter_protocol::wire::{Get, GetBlobs, OfferedBlob, Request, Response};
 use lighter_protocol::{BlobId, PeerId, UnixTime};
 use lighter_store::{Hold, Settings, Store};
 use lighter_transport::serve::FileSlices;
@@ -158,6 +158,7 @@ async fn answer(connection: Connection, contents: Contents, receipts: mpsc::Send
         requests.spawn(async move {
             let answered = match incoming.request {
                 Request::Get(get) => serve(&get, &contents.store, incoming.responder).await,
+                Request::GetBlobs(get) => serve_small(get, &contents.store, incoming.responder).await,
                 Request::Receipt(_) => {
                     let came = Instant::now();
                     let released = incoming.responder.respond(&Response::Released).await;
@@ -173,6 +174,15 @@ async fn answer(connection: Connection, contents: Contents, receipts: mpsc::Send
         });
         while requests.try_join_next().is_some() {}
     }
+}
+
+/// What an agent does for a `GetBlobs`, once it is decided that the asker may read.
+async fn serve_small(get: GetBlobs, store: &Store, responder: Responder) -> Result<()> {
+    let (store, blobs) = (store.clone(), get.blobs.clone());
+    let read = spawn_blocking(move || store.read_small(&blobs)).await??;
+    let blobs: Vec<_> = get.blobs.into_iter().zip(read).collect();
+    responder.serve_small(&blobs, None).await?;
+    Ok(())
 }
 
 /// What an agent does for a `Get`, once it is decided that the asker may read.

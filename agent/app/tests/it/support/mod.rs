@@ -86,6 +86,13 @@ impl World {
     }
 }
 
+/// Changes an agent's configuration, before it starts.
+pub(crate) fn change(paths: &Paths, change: impl FnOnce(&mut Config)) {
+    let mut config = Config::read(&paths.config).unwrap();
+    change(&mut config);
+    config.write(&paths.config).unwrap();
+}
+
 /// Starts an agent that was set up, and waits until it is registered.
 pub(crate) async fn start(paths: &Paths) -> Agent {
     let agent = start_unregistered(paths).await;

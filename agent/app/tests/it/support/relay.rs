@@ -10,17 +10,29 @@ use bytes::Bytes;
 use lighter_protocol::blob::GROUP;
 use lighter_protocol::offer::Delivery;
 use lighter_protocol::push::Pushing;
-use lighter_protocol::wire::{Answer, Get, Offer, OfferedBlob, Push, PushPart, Request, Response};
+use lighter_protocol::wire::{Answer, Get, GetBlobs, Offer, OfferedBlob, Push, PushPart, Request, Response};
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Mailbox, PeerId, Receipt, RelayRecord, Signed, UnixTime,
 };
 use lighter_transport::location::LocationClient;
-use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity};
+use lighter_transport::{Connection, Endpoint, EndpointConfig, GiveUp, Identity};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::World;
+
+/// What a relay does when it is asked for many small blobs at once.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Together {
+    /// It gives all of them.
+    #[default]
+    All,
+    /// It is of before there was such a request.
+    Unknown,
+    /// The second of them is another than it should be.
+    Wrong,
+}
 
 /// What a relay knows.
 #[derive(Default)]
@@ -33,6 +45,12 @@ pub(crate) struct Held {
     pub(crate) answers: Vec<Vec<Answer>>,
     /// Ranges that were asked for, each.
     pub(crate) gets: Vec<Get>,
+    /// What was asked for together, each.
+    pub(crate) together: Vec<GetBlobs>,
+    /// What is done about that.
+    pub(crate) gives: Together,
+    /// Damaged on its disk.
+    pub(crate) damaged: Option<BlobId>,
     /// After so many bytes of the largest blob nothing more comes.
     pub(crate) stall_at: Option<u64>,
     /// Other bytes are served than were asked for.
@@ -203,6 +221,9 @@ async fn answer_all(
             Request::Get(get) => {
                 tokio::spawn(serve(held.clone(), get, responder));
             }
+            Request::GetBlobs(get) => {
+                tokio::spawn(serve_together(held.clone(), get, responder));
+            }
             Request::Receipt(receipt) => {
                 receipt.verify(&connection.peer()).unwrap();
                 held.lock().unwrap().receipts.push(receipt);
@@ -267,12 +288,43 @@ async fn push(connection: Connection, held: Arc<Mutex<Held>>, push: Push) -> boo
     out.finish().await.is_ok()
 }
 
+async fn serve_together(held: Arc<Mutex<Held>>, get: GetBlobs, responder: lighter_transport::Responder) {
+    let (mut blobs, gives) = {
+        let mut held = held.lock().unwrap();
+        held.together.push(get.clone());
+        let blob = |id: &BlobId| {
+            let mut bytes = held.blobs[id].clone();
+            if held.damaged == Some(*id) {
+                bytes[0] ^= 1;
+            }
+            (*id, Bytes::from(bytes))
+        };
+        (get.blobs.iter().map(blob).collect::<Vec<_>>(), held.gives)
+    };
+    match gives {
+        Together::All => {
+            let _ = responder.serve_small(&blobs, None).await;
+        }
+        // As one does that cannot read a message.
+        Together::Unknown => responder.give_up(GiveUp::Malformed),
+        Together::Wrong => {
+            let wrong = vec![blobs[1].1[0] ^ 1; blobs[1].1.len()];
+            blobs[1] = (BlobId::of(&wrong), wrong.into());
+            let _ = responder.serve_small(&blobs, None).await;
+        }
+    }
+}
+
 async fn serve(held: Arc<Mutex<Held>>, get: Get, responder: lighter_transport::Responder) {
-    let (bytes, stall_at, is_wrong) = {
+    let (bytes, stall_at, is_wrong, is_damaged) = {
         let mut held = held.lock().unwrap();
         held.gets.push(get.clone());
-        (held.blobs.get(&get.blob).cloned(), held.stall_at, held.is_wrong)
+        let is_damaged = held.damaged == Some(get.blob);
+        (held.blobs.get(&get.blob).cloned(), held.stall_at, held.is_wrong, is_damaged)
     };
+    if is_damaged {
+        return responder.give_up(GiveUp::Damaged);
+    }
     let Some(mut bytes) = bytes else {
         let _ = responder.respond(&Response::Refused).await;
         return;

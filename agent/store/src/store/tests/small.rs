@@ -50,6 +50,36 @@ fn small_blobs_share_a_file_and_are_there_once_they_are_sealed() {
     }
 }
 
+// SPEC: A6
+#[test]
+fn small_blobs_are_read_together_wherever_they_lie_and_all_or_none() {
+    let disk = SimulatedDisk::default();
+    let store = open(&disk);
+    let (packed, other, alone) =
+        (Source::new(1, 1), Source::new(2, 5_000), Source::new(3, GROUP_LEN as usize));
+    let large = Source::new(4, GROUP_LEN as usize + 1);
+    // Two packs, a file of its own, and one that is not small.
+    admit(&store, 1, &[&packed, &other, &large]);
+    for source in [&packed, &other] {
+        keep(&store, &[source]).unwrap();
+        store.seal(NOW).unwrap();
+    }
+    let hold = store.hold();
+    for source in [&alone, &large] {
+        let mut import = store.import().unwrap();
+        import.write_all(&source.bytes).unwrap();
+        import.finish(&hold, NOW).unwrap();
+    }
+    assert_eq!(packs(&disk).len(), 2);
+    let ids = [&other, &alone, &packed, &other].map(|source| source.id());
+    let read = store.read_small(&ids).unwrap();
+    assert_eq!(read, [&other, &alone, &packed, &other].map(|source| &source.bytes[..]));
+    for lacking in [large.id(), BlobId::of(b"never seen")] {
+        let read = store.read_small(&[packed.id(), lacking, other.id()]);
+        assert!(matches!(read, Err(StoreError::NoBlob(blob)) if blob == lacking), "{read:?}");
+    }
+}
+
 #[test]
 fn bad_input_35_what_is_not_small_or_not_what_its_id_says_is_not_kept() {
     let disk = SimulatedDisk::default();

@@ -1,9 +1,12 @@
 use proptest::prelude::*;
 
-use super::super::{Answer, Get, GetShared, Have, NewDrop, Offer, OfferedBlob, SealedBlob, Sources};
+use super::super::{
+    Answer, Get, GetBlobs, GetShared, Have, NewDrop, Offer, OfferedBlob, SealedBlob, Sources,
+};
 use super::*;
 use crate::limits::{
-    BLOB_SIZE_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, SHARING_LEN_MAX, SHARINGS_MAX, SOURCES_MAX,
+    BLOB_SIZE_MAX, GET_BLOBS_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, SHARING_LEN_MAX,
+    SHARINGS_MAX, SOURCES_MAX, STATEMENT_LEN_MAX,
 };
 use crate::wire::InvalidKind;
 use crate::{BlobId, DeliveryId, Introduction, Keypair, PeerId, Sharing, Signed, UnixTime};
@@ -186,6 +189,31 @@ fn bad_input_35_sources_and_shared_gets_beyond_their_bounds_are_refused_with_kin
     assert_eq!(too_long, (InvalidKind::TooLong, "get-shared.sharing", 0));
     let backwards = refused(&shared(get(vec![(5, 5)]), short()));
     assert_eq!(backwards, (InvalidKind::EmptyRange, "get.ranges", 0));
+}
+
+#[test]
+fn bad_input_35_blobs_asked_for_together_beyond_their_bounds_are_refused_with_kind_and_place() {
+    let get = |count: usize, attestation| {
+        Request::GetBlobs(GetBlobs {
+            delivery: DeliveryId([1; 16]),
+            blobs: vec![BlobId([2; 32]); count],
+            attestation,
+        })
+    };
+    assert_eq!(refused(&get(0, None)), (InvalidKind::TooFew, "get-blobs.blobs", 0));
+    let many = refused(&get(GET_BLOBS_MAX + 1, None));
+    assert_eq!(many, (InvalidKind::TooMany, "get-blobs.blobs", GET_BLOBS_MAX));
+    let statement = |len: usize| {
+        let bytes =
+            [&64_u16.to_le_bytes()[..], &[9; 64], &u16::try_from(len).unwrap().to_le_bytes(), &vec![0; len]];
+        Some(Signed::from_bytes(&bytes.concat()).unwrap())
+    };
+    let most = get(GET_BLOBS_MAX, statement(STATEMENT_LEN_MAX));
+    assert_eq!(
+        decode::<Request>(&encode(&most).unwrap()[4..]),
+        Ok(most),
+        "as many as may be fit, however long"
+    );
 }
 
 #[test]
