@@ -32,7 +32,7 @@ pub(super) struct Batch {
 }
 
 impl Driver<'_> {
-    /// Takes what one request can ask for off the front of the commands. None where that is no more than one blob.
+    /// Takes what one request can ask for out of those at the front of the commands. None where that is no more than one blob.
     pub(super) fn batch(&self, commands: &mut VecDeque<Command>) -> Option<Batch> {
         let of = |command: &Command| match command {
             Command::Get { stream, from, blob, size, ranges } => {
@@ -46,13 +46,16 @@ impl Driver<'_> {
         if self.hides || !self.goes_free() || self.givers.shown_to(&from).is_some() {
             return None;
         }
-        let front = commands.iter().map(of).map_while(|get| get.filter(|(peer, _)| *peer == from));
-        let streams: Vec<_> = front.map(|(_, stream)| stream).take(GET_BLOBS_MAX).collect();
-        if streams.len() < 2 {
+        // With several sources, those of one lie among those of the others.
+        let front = commands.iter().map_while(of).enumerate();
+        let its: Vec<_> = front.filter(|(_, (peer, _))| *peer == from).take(GET_BLOBS_MAX).collect();
+        if its.len() < 2 {
             return None;
         }
-        commands.drain(..streams.len());
-        Some(Batch { from, streams })
+        for (at, _) in its.iter().rev() {
+            commands.remove(*at);
+        }
+        Some(Batch { from, streams: its.into_iter().map(|(_, (_, stream))| stream).collect() })
     }
 
     /// Asks for them, in a task of its own.

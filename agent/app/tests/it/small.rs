@@ -142,6 +142,34 @@ async fn with_a_limit_each_takes_its_turn() {
     agent.stop().await;
 }
 
+// SPEC: A6, A19, D3
+#[tokio::test(flavor = "multi_thread")]
+async fn two_relays_give_them_together_too_and_nothing_comes_twice() {
+    let world = World::start().await;
+    let (first, second) = (Relay::start(&world).await, Relay::start(&world).await);
+    let contents = contents();
+    first.held.lock().unwrap().sources = vec![second.endpoint.peer()];
+    let agent = world.agent("alice", None).await;
+    for relay in [&first, &second] {
+        relay.sessions.clone().wait_for(|count| *count > 0).await.unwrap();
+    }
+    let offer = first.hold(1, &mailbox("alice"), b"manifest", &contents);
+    second.keep(&[b"manifest"]);
+    second.keep(&contents.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    // Offered on a new session, now that there is one with the other.
+    agent.shared().links.get(&first.endpoint.peer()).unwrap().close();
+    first.receipts(1).await;
+    is_here(&agent, &offer);
+    let asked = [asked(&first), asked(&second)];
+    let sum = |of: fn(&(usize, usize, usize)) -> usize| asked.iter().map(of).sum::<usize>();
+    assert_eq!(sum(|asked| asked.1 + asked.2), COUNT + 1, "{asked:?}");
+    assert!(
+        asked[0].1 > 0 && asked[1].1 > 0 && sum(|asked| asked.0) <= 24 && sum(|asked| asked.2) <= 12,
+        "{asked:?}"
+    );
+    agent.stop().await;
+}
+
 // SPEC: A6, A19, D4
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_gives_many_small_attachments_together_and_lets_go_of_them() {

@@ -118,7 +118,7 @@ impl Sharing {
             return commands;
         }
         self.looked.get_or_insert(now.instant);
-        for idle in self.sources.candidates(now.instant, |peer| self.load(peer), false) {
+        for idle in self.sources.candidates(now.instant, |peer| self.load(peer), |_| false) {
             if self.load(&idle) == 0 {
                 commands.extend(self.overtake(idle, now));
             }
@@ -127,15 +127,23 @@ impl Sharing {
     }
 
     fn open_all(&mut self, now: Now) -> Vec<Command> {
-        // Of what is little, many are asked for when many are over, so that one request can ask for all of them.
-        let is_half_over =
-            self.streams.len() <= PULL_SMALL_STREAMS_MAX / 2 && self.asked() <= PULL_SMALL_LEN_MAX / 2;
-        std::iter::from_fn(|| self.open(is_half_over, now)).collect()
+        // Of what is little, a source is asked for many when many are over, so that one request can ask for all of them.
+        let sources = self.sources.candidates(now.instant, |peer| self.load(peer), |_| true);
+        let is_half_over = |peer: &PeerId| {
+            let (open, most) = self.little(peer, now);
+            open.0 <= most.0 / 2 && open.1 <= most.1 / 2
+        };
+        let few: Vec<_> = sources.into_iter().filter(is_half_over).collect();
+        std::iter::from_fn(|| self.open(&few, now)).collect()
     }
 
-    /// Bytes that are asked for on all streams.
-    fn asked(&self) -> u64 {
-        self.streams.values().map(|open| open.asked).sum()
+    /// Streams that ask a source and the bytes that they ask for; and how many of both there may be, as long as they ask for
+    /// little: the sources share that.
+    fn little(&self, peer: &PeerId, now: Now) -> ((usize, u64), (usize, u64)) {
+        let its = self.streams.values().filter(|open| open.from == *peer);
+        let open = its.fold((0, 0), |(streams, asked), open| (streams + 1, asked + open.asked));
+        let sources = self.sources.awake(now.instant).max(1);
+        (open, (PULL_SMALL_STREAMS_MAX / sources, PULL_SMALL_LEN_MAX / sources as u64))
     }
 
     /// These bytes of the stream's blob are verified: what follows, and whether a blob is whole now. None where they say
@@ -248,10 +256,12 @@ impl Sharing {
     }
 
     /// The next stream, where a source can be asked for something: a few for bulk, more for as long as they ask for
-    /// little each, where `many` may be opened now.
-    fn open(&mut self, many: bool, now: Now) -> Option<Command> {
-        let is_little =
-            many && self.streams.len() < PULL_SMALL_STREAMS_MAX && self.asked() < PULL_SMALL_LEN_MAX;
+    /// little each, from those of which `few` are open.
+    fn open(&mut self, few: &[PeerId], now: Now) -> Option<Command> {
+        let is_little = |peer: &PeerId| {
+            let (open, most) = self.little(peer, now);
+            few.contains(peer) && open.0 < most.0 && open.1 < most.1
+        };
         let candidates = self.sources.candidates(now.instant, |peer| self.load(peer), is_little);
         candidates.into_iter().find_map(|from| self.ask(from, now))
     }

@@ -172,7 +172,12 @@ impl Sources {
 
     /// Those that may have a stream more, with `load` streams each: who has the fewest first, of these the fastest. `any`:
     /// though they have their share.
-    pub(super) fn candidates(&self, now: Instant, load: impl Fn(&PeerId) -> usize, any: bool) -> Vec<PeerId> {
+    pub(super) fn candidates(
+        &self,
+        now: Instant,
+        load: impl Fn(&PeerId) -> usize,
+        any: impl Fn(&PeerId) -> bool,
+    ) -> Vec<PeerId> {
         let width = self.width(now);
         let awake: Vec<_> = self
             .0
@@ -183,7 +188,9 @@ impl Sources {
         let busy = self.0.iter().filter(|source| load(&source.peer) > 0).count();
         let mut may: Vec<_> = awake
             .into_iter()
-            .filter(|(load, _)| (*load < width || any) && (*load > 0 || busy < PULL_SOURCES_ASKED_MAX))
+            .filter(|(load, source)| {
+                (*load < width || any(&source.peer)) && (*load > 0 || busy < PULL_SOURCES_ASKED_MAX)
+            })
             .collect();
         may.sort_by_key(|(load, source)| (*load, Reverse(source.speed.unwrap_or(u64::MAX))));
         may.into_iter().map(|(_, source)| source.peer).collect()
