@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -98,9 +98,7 @@ impl Driver<'_> {
             self.streams.insert(stream, Stream { task, connection, gauge, made: None, is_left: false });
         }
     }
-}
 
-impl Driver<'_> {
     /// Small blobs have come: none of them is in files of its own, so that nothing is left to do for it.
     pub(super) fn kept(&mut self, streams: Vec<(StreamId, u64)>) -> Vec<Command> {
         let mut commands = Vec::new();
@@ -153,7 +151,7 @@ impl Asking {
             ..Pull::of(of.delivery, blob, size)
         };
         let sink = PackSink { stream, blob, packer: self.packer.clone(), events: self.events.clone() };
-        let ended = self.connection.pull(&pull, &std::sync::Arc::new(sink)).await.map(|_| ());
+        let ended = self.connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
         let end = stream_end(ended, blob, self.connection.peer());
         let _ = self.events.send(Event::Ended { stream, end }).await;
     }
@@ -184,7 +182,7 @@ struct BatchSink<'a> {
 impl SmallSink for BatchSink<'_> {
     async fn keep(&self, blobs: Vec<(BlobId, Bytes)>) -> io::Result<()> {
         let come = {
-            let mut streams = self.streams.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
             let (come, left) = streams.split_at(blobs.len().min(streams.len()));
             *streams = left;
             come.iter().map(|(stream, _, size)| (*stream, *size)).collect()
