@@ -6,7 +6,7 @@ use lighter_location::location::admin::StoreRow;
 use lighter_location::rows::TokenRow;
 use lighter_location::{AdminAnswer, AdminCommand};
 use lighter_protocol::UnixTime;
-use lighter_shell::Exit;
+use lighter_shell::{Exit, count};
 use lighter_transport::location::keys::KeyChange;
 use serde_json::json;
 
@@ -122,7 +122,7 @@ fn store_line(out: &mut impl Write, row: &StoreRow) -> io::Result<()> {
 fn takes_over(from: UnixTime) -> String {
     match from.since(UnixTime::now()).as_secs() {
         0 => "done".to_owned(),
-        left => format!("in {} hours", left.div_ceil(3_600)),
+        left => format!("in {}", count(left.div_ceil(3_600), "hour", "hours")),
     }
 }
 
@@ -133,7 +133,7 @@ fn until(expires: Option<UnixTime>) -> String {
             let left = expires.since(UnixTime::now()).as_secs();
             match left {
                 0 => "expired".to_owned(),
-                1..7_200 => format!("good for {} minutes", left.div_ceil(60)),
+                1..7_200 => format!("good for {}", count(left.div_ceil(60), "minute", "minutes")),
                 7_200..172_800 => format!("good for {} hours", left.div_ceil(3_600)),
                 _ => format!("good for {} days", left.div_ceil(86_400)),
             }

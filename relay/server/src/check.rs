@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
+use lighter_shell::count;
 use lighter_storage::{ArrayKeys, Table};
 use lighter_transport::Identity;
 use lighter_transport::location::LocationClient;
@@ -272,7 +273,8 @@ async fn object_stores(config: &Config, findings: &mut Vec<Finding>) {
 }
 
 fn of_table(table: &Table) -> String {
-    let mut say = format!("{} servers, {} copies", table.servers.len(), table.copies);
+    let servers = count(table.servers.len(), "server", "servers");
+    let mut say = format!("{servers}, {}", count(table.copies, "copy", "copies"));
     for shared in table.all_may_be_on() {
         say.push_str(&format!("; all copies may be on {shared}, which is allowed: losing it loses mail"));
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lighter_catalog::{AuditError, CatalogError};
+use lighter_shell::count;
 use lighter_storage::ReadError;
 
 pub(crate) use check::check;
@@ -38,7 +39,8 @@ impl Progress {
     pub(crate) fn text(&self) -> String {
         let Counters { changes, blobs } = &*self.counters;
         let (changes, blobs) = (changes.load(Ordering::Relaxed), blobs.load(Ordering::Relaxed));
-        format!("{changes} changes replayed, {blobs} blobs looked at")
+        let (changes, blobs) = (count(changes, "change", "changes"), count(blobs, "blob", "blobs"));
+        format!("{changes} replayed, {blobs} looked at")
     }
 
     /// Changes that were replayed.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use lighter_protocol::Mailbox;
+use lighter_shell::count;
 use serde::Serialize;
 
 use super::book::{Book, Link, LinkTo};
@@ -184,7 +185,8 @@ impl fmt::Display for GroupView {
             [] => String::new(),
             names => format!(" ({})", one_line(&names.join(", "))),
         };
-        writeln!(f, "    {}{nicknames}  {} recipients", one_line(&self.name), self.recipients.len())?;
+        let recipients = count(self.recipients.len(), "recipient", "recipients");
+        writeln!(f, "    {}{nicknames}  {recipients}", one_line(&self.name))?;
         if let Some(problem) = &self.problem {
             writeln!(f, "        problem: {problem}")?;
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use lighter_shell::count;
 use serde::{Deserialize, Serialize};
 
 use crate::shared::Shared;
@@ -82,15 +83,20 @@ impl fmt::Display for SubmissionStatus {
         }
         let left = match self.recipients_left {
             0 => String::new(),
-            left => format!(", {left} left with their relays"),
+            left => format!(", {left} left with {}", if left == 1 { "a relay" } else { "their relays" }),
         };
         writeln!(
             f,
-            "           {} messages untouched, {} with attachments to stores ({} recipients by store{left}, {} whole), {} not sent",
-            self.untouched, self.detached, self.recipients_to_store, self.recipients_whole, self.refused
+            "           {} untouched, {} with attachments to stores ({} by store{left}, {} whole), {} not sent",
+            count(self.untouched, "message", "messages"),
+            self.detached,
+            count(self.recipients_to_store, "recipient", "recipients"),
+            self.recipients_whole,
+            self.refused
         )?;
         if self.turned_away > 0 {
-            writeln!(f, "           {} connections from elsewhere turned away", self.turned_away)?;
+            let connections = count(self.turned_away, "connection", "connections");
+            writeln!(f, "           {connections} from elsewhere turned away")?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use lighter_protocol::UnixTime;
+use lighter_shell::count;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -64,13 +65,13 @@ impl fmt::Display for Status {
         let quota = self.store.quota.map_or(String::new(), |quota| format!(" of {}", size(quota)));
         writeln!(
             f,
-            "store      {} deliveries, {}{quota}; {} free on the disk",
-            self.store.deliveries,
+            "store      {}, {}{quota}; {} free on the disk",
+            count(self.store.deliveries, "delivery", "deliveries"),
             size(self.store.bytes_used),
             size(self.store.bytes_free)
         )?;
         if let Some(hosted) = &self.hosted {
-            writeln!(f, "hosted     {} mailboxes", hosted.mailboxes)?;
+            writeln!(f, "hosted     {}", count(hosted.mailboxes, "mailbox", "mailboxes"))?;
             if let Some(one) = &hosted.mailbox {
                 let served = match (one.served, one.primary) {
                     (false, _) => "not served",
@@ -78,8 +79,9 @@ impl fmt::Display for Status {
                     (true, _) => "served",
                 };
                 let quota = one.quota.map_or(String::new(), |quota| format!(" of {}", size(quota)));
-                let (deliveries, used) = (one.deliveries, size(one.bytes_used));
-                writeln!(f, "           {}: {served}; {deliveries} deliveries, {used}{quota}", one.mailbox)?;
+                let deliveries = count(one.deliveries, "delivery", "deliveries");
+                let used = size(one.bytes_used);
+                writeln!(f, "           {}: {served}; {deliveries}, {used}{quota}", one.mailbox)?;
             }
             for mailbox in &hosted.left {
                 writeln!(
@@ -95,10 +97,10 @@ impl fmt::Display for Status {
             writeln!(f, "delivery   {delivery}, {}, {reason}", size(*bytes))?;
         }
         if self.waiting_more > 0 {
-            writeln!(f, "           and {} more that wait", self.waiting_more)?;
+            writeln!(f, "           and {}", count(self.waiting_more, "more that waits", "more that wait"))?;
         }
         if self.pulling > 0 {
-            writeln!(f, "pulling    {} deliveries", self.pulling)?;
+            writeln!(f, "pulling    {}", count(self.pulling, "delivery", "deliveries"))?;
         }
         for pull in &self.pulls {
             writeln!(f, "           delivery {}", pull.delivery)?;
@@ -240,7 +242,6 @@ pub(crate) fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]) }
 }
 
-/// A time, in UTC, to the minute.
 /// A time to the minute, in UTC.
 pub(crate) fn when(time: UnixTime) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use lighter_protocol::PeerId;
+use lighter_shell::count;
 use lighter_storage::{Change, ServerEntry};
 use serde_json::Value;
 
@@ -66,14 +67,16 @@ fn as_text(status: &Value) -> String {
     let writable = if status["writable"] == true { "takes mail" } else { "TAKES NO MAIL" };
     let copies = match (number("copies"), number("acknowledge_after")) {
         (copies, after) if after < copies => {
-            format!("{copies} copies, acknowledged after {after}, {} bytes behind", number("bytes_behind"))
+            let (copies, behind) =
+                (count(copies, "copy", "copies"), count(number("bytes_behind"), "byte", "bytes"));
+            format!("{copies}, acknowledged after {after}, {behind} behind")
         }
-        (copies, _) => format!("{copies} copies"),
+        (copies, _) => count(copies, "copy", "copies"),
     };
     let _ = writeln!(
         text,
-        "{writable}; {copies}; {} segments, {} not sealed, {} under-replicated; table {}",
-        number("segments"),
+        "{writable}; {copies}; {}, {} not sealed, {} under-replicated; table {}",
+        count(number("segments"), "segment", "segments"),
         number("segments_unsealed"),
         number("segments_under_replicated"),
         number("table_version"),
@@ -86,15 +89,16 @@ fn as_text(status: &Value) -> String {
             (true, true) => "in quarantine",
             (true, false) => of("state"),
         };
-        let mib = |name: &str| server[name].as_u64().unwrap_or_default() >> 20;
+        let of_server = |name: &str| server[name].as_u64().unwrap_or_default();
+        let mib = |name: &str| of_server(name) >> 20;
         let _ = writeln!(
             text,
-            "{}  {}  {state}  group {}  {} segments, {} need it  {} of {} MiB free  host:{}{}{}",
+            "{}  {}  {state}  group {}  {}, {} it  {} of {} MiB free  host:{}{}{}",
             of("peer"),
             of("address"),
             server["group"],
-            server["segments"],
-            server["segments_needed"],
+            count(of_server("segments"), "segment", "segments"),
+            count(of_server("segments_needed"), "needs", "need"),
             mib("free_bytes"),
             mib("total_bytes"),
             of("host"),
@@ -105,11 +109,10 @@ fn as_text(status: &Value) -> String {
         if objects.is_object() {
             let mib = |name: &str| objects[name].as_u64().unwrap_or_default() >> 20;
             let reached = if objects["reached"] == true { "" } else { "  NOT REACHED" };
-            let (segments, bytes, here) = (&objects["segments"], mib("bytes"), mib("local_sealed_bytes"));
-            let _ = writeln!(
-                text,
-                "    object store: {segments} segments, {bytes} MiB; {here} MiB sealed here{reached}"
-            );
+            let segments = count(objects["segments"].as_u64().unwrap_or_default(), "segment", "segments");
+            let (bytes, here) = (mib("bytes"), mib("local_sealed_bytes"));
+            let _ =
+                writeln!(text, "    object store: {segments}, {bytes} MiB; {here} MiB sealed here{reached}");
         }
     }
     for line in status["to_do"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -159,6 +162,11 @@ mod tests {
             as_text(&later),
             "takes mail; 2 copies, acknowledged after 1, 4096 bytes behind; 7 segments, 1 not sealed, \
              0 under-replicated; table 3\n"
+        );
+        let few = json!({ "writable": true, "copies": 1, "acknowledge_after": 1, "segments": 1, "table_version": 3 });
+        assert_eq!(
+            as_text(&few),
+            "takes mail; 1 copy; 1 segment, 0 not sealed, 0 under-replicated; table 3\n"
         );
     }
 

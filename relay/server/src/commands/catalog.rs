@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lighter_catalog::{Imported, Ledger};
 use lighter_shell::control::is_nobody;
+use lighter_shell::count;
 use lighter_storage::wall_clock;
 use serde_json::{Value, json};
 
@@ -27,16 +28,18 @@ pub(super) async fn check(config: &Config, deep: bool, json: bool) -> Result<(),
     if found["sound"] != Value::Bool(true) {
         let faults = number("blobs_nowhere") + number("copies_damaged") + number("copies_missing");
         return Err(CommandError::Relay(format!(
-            "not sound: {} disagreements between view and log, {} records missing from the log, {faults} faults of \
-             copies. A view is made anew by `lighter-relay catalog rebuild`.",
-            number("disagreements"),
-            number("log_gaps") + number("log_unreadable"),
+            "not sound: {} between view and log, {} missing from the log, {} of copies. A view is made anew by \
+             `lighter-relay catalog rebuild`.",
+            count(number("disagreements"), "disagreement", "disagreements"),
+            count(number("log_gaps") + number("log_unreadable"), "record", "records"),
+            count(faults, "fault", "faults"),
         )));
     }
     match number("copies_away") + number("blobs_on_too_few_copies") {
         0 => Ok(()),
         away => Err(CommandError::TryAgain(format!(
-            "sound as far as it could be looked at; {away} copies or blobs are on servers that are away"
+            "sound as far as it could be looked at; {} on servers that are away",
+            count(away, "copy or blob is", "copies or blobs are")
         ))),
     }
 }
@@ -62,8 +65,9 @@ pub(super) async fn thin(config: &Config, json: bool) -> Result<(), CommandError
     print(&done, json);
     match done["segments_put_off"].as_u64() {
         Some(0) | None => Ok(()),
-        Some(count) => Err(CommandError::TryAgain(format!(
-            "{count} segments could not be thinned now: `lighter-relay array status` says which copies are away, its log whose clock differs"
+        Some(put_off) => Err(CommandError::TryAgain(format!(
+            "{} could not be thinned now: `lighter-relay array status` says which copies are away, its log whose clock differs",
+            count(put_off, "segment", "segments")
         ))),
     }
 }
@@ -165,7 +169,8 @@ pub(super) async fn rebuild(config: &Config, json: bool) -> Result<(), CommandEr
     print(&made, json);
     if alarms > 0 {
         return Err(CommandError::Relay(format!(
-            "the view was made anew, but {alarms} records are missing from the log, and what they told is lost"
+            "the view was made anew, but {} missing from the log, and what was told there is lost",
+            count(alarms, "record is", "records are")
         )));
     }
     Ok(())
@@ -195,21 +200,21 @@ async fn import_from(config: &Config, offline: &Offline) -> Result<Imported, Com
         .await
         .map_err(|error| CommandError::failed("opening the catalog in the file", error))?;
     let moved = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&moved);
+    let counter = Arc::clone(&moved);
     let moving =
-        ledger.read(move |from| database.import(from, &|moved| count.store(moved, Ordering::Relaxed)));
-    let text = || format!("{} messages moved", moved.load(Ordering::Relaxed));
+        ledger.read(move |from| database.import(from, &|moved| counter.store(moved, Ordering::Relaxed)));
+    let text = || format!("{} moved", count(moved.load(Ordering::Relaxed), "message", "messages"));
     showing(moving, text).await.map_err(|error| CommandError::failed("moving the catalog", error))
 }
 
 async fn make(offline: &Offline, next: &Path) -> Result<(Value, u64), CommandError> {
     remove(next).map_err(|error| CommandError::failed(format!("removing {}", next.display()), error))?;
     let changes = AtomicU64::new(0);
-    let count = |_| {
+    let replayed = |_| {
         changes.fetch_add(1, Ordering::Relaxed);
     };
-    let text = || format!("{} changes replayed", changes.load(Ordering::Relaxed));
-    let (counts, alarms) = showing(lighter_catalog::rebuild(offline.array(), next, &count), text)
+    let text = || format!("{} replayed", count(changes.load(Ordering::Relaxed), "change", "changes"));
+    let (counts, alarms) = showing(lighter_catalog::rebuild(offline.array(), next, &replayed), text)
         .await
         .map_err(|error| CommandError::failed("making the view", error))?;
     let told = json!({

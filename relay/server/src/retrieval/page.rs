@@ -17,7 +17,7 @@ const TEXT_CHARS_MAX: usize = 200;
 /// What there is behind a ticket.
 pub(super) fn landing<B>(ticket: &str, view: &DeliveryView<B>) -> String {
     let count = view.attachments.len();
-    let title = if count == 1 { "1 attachment".to_owned() } else { format!("{count} attachments") };
+    let title = lighter_shell::count(count, "attachment", "attachments");
     let mut body = String::new();
     heading(&mut body, &title, view);
     body.push_str("<ul class=\"files\">\n");

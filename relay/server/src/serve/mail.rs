@@ -12,6 +12,7 @@ use lighter_mail::Protocol;
 use lighter_message::Policy;
 use lighter_protocol::RelayRecord;
 use lighter_protocol::ticket::TicketKey;
+use lighter_shell::count;
 use lighter_storage::{Array, ArrayConfig, ArrayKeys, Class, ServerEntry, wall_clock};
 use lighter_transport::location::{LocationClient, Scope, Secret};
 use lighter_transport::{Endpoint, EndpointConfig, Identity, tunnel};
@@ -373,9 +374,9 @@ pub(super) async fn open_array(
     let has_table = layout::array_table(&config.data).exists();
     if servers.len() < config.array.copies && !has_table {
         return Err(CommandError::Relay(format!(
-            "{} storage servers for {} copies: name others (array.servers), or run some here (role storage)",
-            servers.len(),
-            config.array.copies
+            "{} for {}: name others (array.servers), or run some here (role storage)",
+            count(servers.len(), "storage server", "storage servers"),
+            count(config.array.copies, "copy", "copies")
         )));
     }
     let array = ArrayConfig {

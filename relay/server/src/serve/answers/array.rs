@@ -1,5 +1,6 @@
 //! What a running relay says of its storage array, and changes in it.
 
+use lighter_shell::count;
 use lighter_storage::{
     Array, ArrayStatus, Change, ChangeError, ServerState, ServerStatus, Table, TableChangeError,
 };
@@ -116,12 +117,14 @@ fn to_do(status: &ArrayStatus, table: &Table) -> Vec<String> {
     }
     if status.under_replicated > 0 {
         let (segments, copies) = (status.under_replicated, status.copies);
-        todo.push(format!("{segments} segments have fewer than {copies} good copies that are known of"));
+        let segments = count(segments, "segment has", "segments have");
+        todo.push(format!("{segments} fewer than {copies} good copies that are known of"));
     }
     if status.lacking > 0 {
         let lost = status.lacking;
         todo.push(format!(
-            "copies of {lost} lost servers are being made again: until then, the relay starts only if all servers are there"
+            "copies of {} are being made again: until then, the relay starts only if all servers are there",
+            count(lost, "lost server", "lost servers")
         ));
     }
     if status.acknowledge_after < status.copies {
