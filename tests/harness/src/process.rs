@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixDatagram;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
+
+use crate::programs::ending_with_this;
 
 /// How long a program may take until it says that it is ready: recovery of a large log on a busy machine included.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -17,7 +19,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of a readiness message (systemd's own limit for one is a page).
 const NOTIFY_LEN_MAX: usize = 4096;
 
-/// A running program. Dropped, it is killed.
+/// A running program. Dropped, it is killed; so it is when the test's thread ends without that.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -57,7 +59,7 @@ impl Process {
             UnixDatagram::bind(&socket_path).with_context(|| format!("bind {}", socket_path.display()))?;
         let log = folder.join(format!("{name}.log"));
         let output = std::fs::File::options().create(true).append(true).open(&log)?;
-        let child = Command::new(program)
+        let child = ending_with_this(program)
             .args(arguments)
             .envs(variables.iter().copied())
             .env("NOTIFY_SOCKET", &socket_path)

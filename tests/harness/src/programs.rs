@@ -31,6 +31,15 @@ pub fn program(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A command that becomes `program`, and that the kernel kills when the thread that starts it has ended: with the test,
+/// however that ends, `kill -9` included.
+pub(crate) fn ending_with_this(program: &Path) -> Command {
+    // Debian: util-linux. Its process is the program's.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// Runs `program` to its end with `input` on its standard input, and returns what it printed, whatever its exit code.
 ///
 /// # Errors
@@ -40,7 +49,7 @@ pub async fn run<A: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = A>,
     input: &[u8],
 ) -> Result<Output> {
-    let mut child = Command::new(program)
+    let mut child = ending_with_this(program)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
