@@ -79,6 +79,12 @@ pub fn chunk_ranges(ranges: &[(u64, u64)], size: u64) -> ChunkRanges {
     chunks
 }
 
+/// Whether a blob of `size` bytes is small: 1 to [`GROUP_LEN`]. It is its own proof, so that many are given by one request
+/// ([`crate::wire::GetBlobs`]), and a store keeps many in one file. The empty blob is asked for nowhere, and is not small.
+pub fn is_small(size: u64) -> bool {
+    (1..=GROUP_LEN).contains(&size)
+}
+
 /// How many portions a blob of `size` bytes has; the empty blob has none.
 pub fn portion_count(size: u64) -> u64 {
     size.div_ceil(PORTION_LEN)

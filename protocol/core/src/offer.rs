@@ -17,7 +17,7 @@
 use std::time::{Duration, Instant};
 
 use crate::backoff::backoff;
-use crate::blob::GROUP_LEN;
+use crate::blob;
 use crate::limits::{ANSWER_TIME_MAX, PULL_IDLE_MAX};
 use crate::receipt::{Expected, ReceiptError, Releaser, VerifiedReceipt};
 use crate::wire::{Answer, Get, GetBlobs, NoReason, Offer, OfferedBlob, PushAnswer, Response};
@@ -92,7 +92,7 @@ impl Delivery {
             let at = behind.iter().chain(before).position(|offered| offered.id == *blob)?;
             next = (next + at) % all.len();
             let size = all[next].size;
-            (1..=GROUP_LEN).contains(&size).then_some(size)
+            blob::is_small(size).then_some(size)
         };
         blobs.iter().map(find).collect()
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use lighter_protocol::blob::GROUP_LEN;
+use lighter_protocol::blob;
 use lighter_protocol::wire::{GetBlobs, Request, Response};
 use lighter_protocol::{Attestation, BlobId, DeliveryId, Signed};
 use tokio::sync::{Mutex, MutexGuard};
@@ -46,7 +46,7 @@ pub struct SmallPull {
 pub struct SmallBlob {
     /// Its id.
     pub blob: BlobId,
-    /// Bytes in it, as offered: 1 to [`GROUP_LEN`].
+    /// Bytes in it, as offered: small ([`blob::is_small`]).
     pub size: u64,
     /// For who looks on. All of one pull are ended together ([`Gauge::beside`]).
     pub gauge: Gauge,
@@ -248,7 +248,7 @@ impl Responder {
         let mut output = Output::new(&mut stream.send, patience.pace, turns);
         let mut sent = Ok(());
         for (blob, bytes) in blobs {
-            let is_it = bytes.len() as u64 <= GROUP_LEN && blake3::hash(bytes) == blob.hash();
+            let is_it = blob::is_small(bytes.len() as u64) && blake3::hash(bytes) == blob.hash();
             sent =
                 if is_it { output.add(bytes.clone()).await } else { Err(ServeError::Damaged { offset: 0 }) };
             if sent.is_err() {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use lighter_catalog::{Catalog, CatalogError, Delivery};
-use lighter_protocol::blob::{GROUP_LEN, Portion, PortionBlob, PortionSource};
+use lighter_protocol::blob::{self, Portion, PortionBlob, PortionSource};
 use lighter_protocol::wire::{Get, GetBlobs, Response};
 use lighter_protocol::{Attestation, BlobId, DeliveryId, Mailbox, Signed, UnixTime};
 use lighter_storage::{BlobPortions, StoredBlob};
@@ -84,7 +84,7 @@ fn look_up_all(
     blobs: &[BlobId],
 ) -> Result<Option<(Delivery, Vec<StoredBlob>)>, CatalogError> {
     let Some((row, stored)) = stored(catalog, delivery)? else { return Ok(None) };
-    let small = stored.filter(|stored| (1..=GROUP_LEN).contains(&stored.size));
+    let small = stored.filter(|stored| blob::is_small(stored.size));
     let small: HashMap<_, _> = small.map(|stored| (stored.id, stored)).collect();
     let all = blobs.iter().map(|blob| small.get(blob).cloned()).collect::<Option<_>>();
     Ok(all.map(|all| (row, all)))
