@@ -2,7 +2,6 @@
 //! in the middle.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lighter_e2e::contains;
@@ -25,6 +24,9 @@ fn write_file(world: &World, size: u64, seed: u64) -> Result<(PathBuf, Vec<u8>)>
 
 fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
+    if !folder.is_dir() {
+        return Ok(found);
+    }
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() { found.extend(files_below(&path)?) } else { found.push(path) }
@@ -45,6 +47,17 @@ fn kept(agent: &Agent) -> Result<u64> {
     let blobs = files_below(&agent.member.data().join("store"))?;
     let blobs = blobs.iter().filter(|path| path.components().any(|part| part.as_os_str() == "blobs"));
     blobs.map(|path| Ok(std::fs::metadata(path)?.len())).sum()
+}
+
+/// Bytes that the files of these folders have on the disk.
+fn allocated(folders: &[PathBuf]) -> Result<u64> {
+    let mut sum = 0;
+    for path in folders.iter().map(|folder| files_below(folder)).collect::<Result<Vec<_>>>()?.concat() {
+        // Files get other names, and go.
+        sum +=
+            std::fs::metadata(path).map_or(0, |found| std::os::unix::fs::MetadataExt::blocks(&found) * 512);
+    }
+    Ok(sum)
 }
 
 async fn restored_file(agent: &Agent, stub: &[u8]) -> Result<Vec<u8>> {
@@ -123,19 +136,11 @@ async fn bad_input_32_a_relay_and_a_store_killed_in_the_middle_of_a_drop_lose_no
     let (path, content) = write_file(&world, 60_000_000, 8)?;
     let file = path.to_str().context("a path")?.to_owned();
     let units: Vec<PathBuf> = world.storage.iter().map(|server| server.data().to_owned()).collect();
-    let stored = || -> Result<u64> {
-        let mut sum = 0;
-        for unit in &units {
-            for path in files_below(unit)? {
-                sum += std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(path)?) * 512;
-            }
-        }
-        Ok(sum)
-    };
-    let before = stored()?;
+    let before = allocated(&units)?;
     let arguments = ["--json", "send", "--to", &alice.mailbox, "--subject", "Plan", "--body", "Here.", &file];
     let (said, killed) = tokio::join!(bob.command(&arguments), async {
-        wait_for("the relay to pull", async || Ok((stored()? > before + 8_000_000).then_some(()))).await?;
+        wait_for("the relay to pull", async || Ok((allocated(&units)? > before + 8_000_000).then_some(())))
+            .await?;
         world.relay.kill().await?;
         world.relay.start().await
     });
@@ -144,10 +149,13 @@ async fn bad_input_32_a_relay_and_a_store_killed_in_the_middle_of_a_drop_lose_no
     ensure!(said.contains(r#""event":"dropped""#), "not left:\n{said}");
     let stub = wait_for_mail(&world, &alice.mailbox, 1).await?;
 
-    // The store is killed again and again on the way, whatever it is at.
-    for after_ms in [150, 400, 700] {
+    // The store is killed again and again on the way: at the beginning, in the middle, near the end.
+    let here = [alice.member.data().join("store")];
+    let before = allocated(&here)?;
+    for more in [1_000_000, 20_000_000, 50_000_000] {
         alice.member.start().await?;
-        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        let came = async || Ok((allocated(&here)? >= before + more).then_some(()));
+        wait_for(&format!("{more} bytes to come"), came).await?;
         alice.member.kill().await?;
     }
     alice.member.start().await?;
