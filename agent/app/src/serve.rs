@@ -71,9 +71,9 @@ async fn answer(shared: &Handle, request: Request, responder: Responder) {
         Request::Offer(offer) => return pulls::offered(shared, offer, false, responder).await,
         Request::PushOffer(offer) => return pulls::offered(shared, offer, true, responder).await,
         Request::Push(push) => return pulls::pushed(shared, push, responder).await,
-        Request::Get(get) => return serve(shared, get, responder).await,
-        Request::GetShared(asked) => return serve_shared(shared, asked, responder).await,
-        Request::GetBlobs(asked) => return small::serve(shared, asked, responder).await,
+        Request::Get(get) => return or_say(serve(shared, get, responder).await).await,
+        Request::GetShared(asked) => return or_say(serve_shared(shared, asked, responder).await).await,
+        Request::GetBlobs(asked) => return or_say(small::serve(shared, asked, responder).await).await,
         Request::Sources(sources) => return pulls::told_sources(shared, sources, responder).await,
         Request::Have(have) => self::have(shared, have, &peer).await,
         Request::Receipt(receipt) => offers::receipted(shared, &receipt, &peer).await,
@@ -87,8 +87,26 @@ async fn answer(shared: &Handle, request: Request, responder: Responder) {
         // Only relays take drops and help others to meet. Pings are answered by the connection itself.
         Request::Meet(_) | Request::Drop(_) | Request::DropState(_) | Request::Ping => Response::Refused,
     };
-    if let Err(error) = responder.respond(&response).await {
+    say(responder, &response).await;
+}
+
+async fn say(responder: Responder, response: &Response) {
+    let peer = responder.peer();
+    if let Err(error) = responder.respond(response).await {
         tracing::debug!(%peer, %error, "could not answer");
+    }
+}
+
+/// Why nothing is sent: who asked, and what they hear.
+type No = Box<(Responder, Response)>;
+
+fn no(responder: Responder, response: Response) -> No {
+    Box::new((responder, response))
+}
+
+async fn or_say(sent: Result<(), No>) {
+    if let Err(no) = sent {
+        say(no.0, &no.1).await;
     }
 }
 
@@ -131,39 +149,35 @@ async fn have(shared: &Handle, have: Have, peer: &PeerId) -> Response {
 }
 
 /// The verified stream of a blob, for whom its delivery was offered to, and for the user's other devices (SPEC A23).
-async fn serve(shared: &Handle, get: Get, responder: Responder) {
-    let peer = responder.peer();
-    let Some((files, transfer)) = readable(shared, &get, peer).await else {
-        let _ = responder.respond(&Response::Refused).await;
-        return;
-    };
-    send(shared, get, (files, transfer), responder).await;
+async fn serve(shared: &Handle, get: Get, responder: Responder) -> Result<(), No> {
+    match readable(shared, &get, responder.peer()).await {
+        Some(readable) => send(shared, get, readable, responder).await,
+        None => Err(no(responder, Response::Refused)),
+    }
 }
 
 /// The same for another recipient of the same message, at its sender's word (SPEC D3).
-async fn serve_shared(shared: &Handle, asked: GetShared, responder: Responder) {
+async fn serve_shared(shared: &Handle, asked: GetShared, responder: Responder) -> Result<(), No> {
     let Some(readable) = sharing::give::readable(shared, &asked, responder.peer()).await else {
-        let _ = responder.respond(&Response::Refused).await;
-        return;
+        return Err(no(responder, Response::Refused));
     };
     let Ok(_permit) = shared.shared_serves.try_acquire() else {
-        let _ = responder.respond(&Response::Later(LATER_S)).await;
-        return;
+        return Err(no(responder, Response::Later(LATER_S)));
     };
-    send(shared, asked.get, readable, responder).await;
+    send(shared, asked.get, readable, responder).await
 }
 
 /// The verified stream, when it is its turn.
-async fn send(shared: &Handle, get: Get, readable: (BlobFiles, Transfer), responder: Responder) {
-    let (peer, (files, transfer)) = (responder.peer(), readable);
-    let turns = shared.guest.up.transfer(transfer);
-    if turns.is_held() {
-        let _ = responder.respond(&Response::Later(HELD_LATER_S)).await;
-        return;
-    }
-    let Some(_permit) = place(shared) else {
-        let _ = responder.respond(&Response::Later(LATER_S)).await;
-        return;
+async fn send(
+    shared: &Handle,
+    get: Get,
+    (files, transfer): (BlobFiles, Transfer),
+    responder: Responder,
+) -> Result<(), No> {
+    let peer = responder.peer();
+    let (turns, _permit) = match turns(shared, transfer) {
+        Ok(may) => may,
+        Err(later) => return Err(no(responder, later)),
     };
     let progress = offers::Progress::begin(shared, get.delivery);
     match stream(&get, &files, responder, &turns).await {
@@ -176,13 +190,26 @@ async fn send(shared: &Handle, get: Get, readable: (BlobFiles, Transfer), respon
         Err(Served::Stream(ServeError::Peer(error))) => tracing::debug!(%peer, %error, "stopped pulling"),
         Err(Served::Stream(error)) => {
             tracing::warn!(blob = %get.blob, %error, "what was to be served is damaged");
-            // Looked at as a whole, and set aside if it is so.
-            let blob = get.blob;
-            if let Err(error) = shared.blocking(move |store| store.recheck(blob)).await {
-                tracing::warn!(%blob, %error, "could not be looked at");
-            }
+            look_at(shared, get.blob).await;
         }
     }
+    Ok(())
+}
+
+/// One that may be damaged is looked at as a whole, and set aside if it is.
+async fn look_at(shared: &Handle, blob: BlobId) {
+    if let Err(error) = shared.blocking(move |store| store.recheck(blob)).await {
+        tracing::warn!(%blob, %error, "could not be looked at");
+    }
+}
+
+/// The turns of what is to be sent, and its place among the streams that are served; or when to come back.
+fn turns(shared: &Handle, transfer: Transfer) -> Result<(Turns, SemaphorePermit<'_>), Response> {
+    let turns = shared.guest.up.transfer(transfer);
+    if turns.is_held() {
+        return Err(Response::Later(HELD_LATER_S));
+    }
+    Ok((turns, place(shared).ok_or(Response::Later(LATER_S))?))
 }
 
 /// A place among the streams that are served, if one is free.

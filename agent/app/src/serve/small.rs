@@ -5,40 +5,22 @@ use lighter_store::StoreError;
 use lighter_transport::{GiveUp, Responder, ServeError};
 
 use super::held::Held;
-use super::{LATER_S, place};
-use crate::limits::HELD_LATER_S;
+use super::{No, look_at, no, turns};
 use crate::offers;
 use crate::shared::Handle;
 
 /// Answers with all of them, or says no to all: asked for one by one, it is seen which of them is not there.
-pub(super) async fn serve(shared: &Handle, asked: GetBlobs, responder: Responder) {
-    let peer = responder.peer();
-    if let Err(no) = send(shared, asked, responder).await {
-        let (responder, response) = *no;
-        if let Err(error) = responder.respond(&response).await {
-            tracing::debug!(%peer, %error, "could not answer");
-        }
-    }
-}
-
-async fn send(
-    shared: &Handle,
-    asked: GetBlobs,
-    responder: Responder,
-) -> Result<(), Box<(Responder, Response)>> {
+pub(super) async fn serve(shared: &Handle, asked: GetBlobs, responder: Responder) -> Result<(), No> {
     let (peer, delivery) = (responder.peer(), asked.delivery);
     let held = Held::find(shared, delivery).await;
     let readable = held.and_then(|held| {
         let sizes = held.admits_blobs(shared, &asked, &peer)?;
         Some((sizes, held.transfer(asked.blobs.first()?)))
     });
-    let Some((sizes, transfer)) = readable else { return Err(Box::new((responder, Response::Refused))) };
-    let turns = shared.guest.up.transfer(transfer);
-    if turns.is_held() {
-        return Err(Box::new((responder, Response::Later(HELD_LATER_S))));
-    }
-    let Some(_permit) = place(shared) else {
-        return Err(Box::new((responder, Response::Later(LATER_S))));
+    let Some((sizes, transfer)) = readable else { return Err(no(responder, Response::Refused)) };
+    let (turns, _permit) = match turns(shared, transfer) {
+        Ok(may) => may,
+        Err(later) => return Err(no(responder, later)),
     };
     let blobs = asked.blobs.clone();
     let read = shared.blocking(move |store| store.read_small(&blobs)).await;
@@ -46,7 +28,7 @@ async fn send(
         |blobs: &Vec<bytes::Bytes>| blobs.iter().map(|bytes| bytes.len() as u64).eq(sizes.iter().copied());
     let blobs = match read {
         Ok(blobs) if is_as_said(&blobs) => asked.blobs.into_iter().zip(blobs).collect::<Vec<_>>(),
-        Ok(_) | Err(StoreError::NoBlob(_)) => return Err(Box::new((responder, Response::Refused))),
+        Ok(_) | Err(StoreError::NoBlob(_)) => return Err(no(responder, Response::Refused)),
         Err(error) => {
             tracing::warn!(%delivery, %error, "small blobs cannot be read");
             responder.give_up(GiveUp::Damaged);
@@ -63,11 +45,8 @@ async fn send(
         Err(ServeError::Peer(error)) => tracing::debug!(%peer, %error, "stopped pulling"),
         Err(error) => {
             tracing::warn!(%delivery, %error, "what was to be served is damaged");
-            // Looked at as a whole, and set aside if it is so.
             for (blob, _) in blobs {
-                if let Err(error) = shared.blocking(move |store| store.recheck(blob)).await {
-                    tracing::warn!(%blob, %error, "could not be looked at");
-                }
+                look_at(shared, blob).await;
             }
         }
     }
