@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 /// A count and what is counted: `1 delivery`, `0 deliveries`.
-pub fn count<N: Display + PartialEq + From<u8>>(number: N, one: &str, more: &str) -> String {
+pub fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, one: &str, more: &str) -> String {
     let what = if number == N::from(1) { one } else { more };
     format!("{number} {what}")
 }

@@ -135,11 +135,12 @@ impl Agent {
         self.tasks.spawn(listener.run(self.shared.clone()));
     }
 
-    /// Stops cleanly: says offline, tells the peers, ends.
+    /// Stops cleanly: says offline, puts on record what has come of what is being pulled, tells the peers, ends.
     pub async fn stop(mut self) {
         self.shared.stop.cancel();
-        let said = async { tokio::join!(&mut self.registration, &mut self.port_mapping) };
-        if timeout(STOP_TIME_MAX, said).await.is_err() {
+        let ended =
+            async { tokio::join!(&mut self.registration, &mut self.port_mapping, self.shared.pulls.ended()) };
+        if timeout(STOP_TIME_MAX, ended).await.is_err() {
             self.registration.abort();
             self.port_mapping.abort();
         }

@@ -14,6 +14,7 @@ mod resume;
 mod settle;
 mod sink;
 mod small;
+mod stop;
 mod streams;
 pub mod waits;
 
@@ -28,6 +29,7 @@ use lighter_transport::Responder;
 use lighter_transport::limiter::Class;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::limits::{
     HELD_LATER_S, HOSTED_PULLS_MAX, PULL_EVENTS_MAX, PULL_SHOW_TIME_MAX, PULLS_MAX, SHARINGS_VERIFIED_MAX,
@@ -47,6 +49,8 @@ const LATER_S: u32 = 5;
 #[derive(Debug, Default)]
 pub struct Pulls {
     running: Mutex<HashMap<DeliveryId, Running>>,
+    /// Their tasks: the agent's stop waits for them.
+    tasks: TaskTracker,
     /// Blobs that are here and wait for others before they get their final place.
     held: AtomicUsize,
     /// Deliveries that wait with whoever holds them.
@@ -101,6 +105,12 @@ impl Pulls {
         };
         let _ = timeout(PULL_SHOW_TIME_MAX, show).await;
         sources
+    }
+
+    /// Waits until all of them have left off, which they do once the agent stops ([`Shared::stop`](crate::shared::Shared::stop)).
+    pub async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DeliveryId, Running>> {
@@ -199,11 +209,11 @@ fn hand_over(shared: &Handle, delivery: DeliveryId, offered: Offered) -> Result<
     };
     let of_stranger = running.values().filter(|pull| stranger.is_some() && pull.stranger == stranger).count();
     let pulls_max = if shared.hosted.is_on() { HOSTED_PULLS_MAX } else { PULLS_MAX };
-    if running.len() >= pulls_max || of_stranger >= STRANGER_PULLS_MAX {
+    if running.len() >= pulls_max || of_stranger >= STRANGER_PULLS_MAX || shared.stop.is_cancelled() {
         return Err(Box::new(offered));
     }
     let (events, receiver) = mpsc::channel(PULL_EVENTS_MAX);
     running.insert(delivery, Running { events: events.clone(), stranger, looked_at: 0 });
-    tokio::spawn(driver::run(shared.clone(), offered, events, receiver));
+    shared.pulls.tasks.spawn(driver::run(shared.clone(), offered, events, receiver));
     Ok(())
 }

@@ -19,7 +19,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lighter_protocol::BlobId;
-use lighter_protocol::blob::GROUP_LEN;
+use lighter_protocol::blob;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::StoreError;
@@ -28,11 +28,6 @@ use crate::limits::PACK_LEN_MAX;
 
 /// Bytes of an id, and of a size behind it.
 const HEADER_LEN: usize = 32 + 4;
-
-/// Whether a blob of this size is kept in a pack.
-pub(crate) fn takes(size: u64) -> bool {
-    (1..=GROUP_LEN).contains(&size)
-}
 
 /// Where a blob lies in a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +92,7 @@ impl Packs {
         blobs: &[(BlobId, B)],
     ) -> Result<bool, StoreError> {
         let is_it = |(blob, bytes): &(BlobId, B)| {
-            takes(bytes.as_ref().len() as u64) && blake3::hash(bytes.as_ref()) == blob.hash()
+            blob::is_small(bytes.as_ref().len() as u64) && blake3::hash(bytes.as_ref()) == blob.hash()
         };
         if let Some((blob, _)) = blobs.iter().find(|blob| !is_it(blob)) {
             return Err(StoreError::OutOfPlace(*blob));
@@ -176,7 +171,7 @@ pub(crate) fn read(file: &dyn DiskFile) -> io::Result<Vec<Packed>> {
         blob.0.copy_from_slice(id);
         size_bytes.copy_from_slice(size);
         let (size, offset) = (u64::from(u32::from_le_bytes(size_bytes)), at + HEADER_LEN as u64);
-        if !takes(size) || offset + size > len {
+        if !blob::is_small(size) || offset + size > len {
             break;
         }
         buffer.resize(usize::try_from(size).unwrap_or(0), 0);

@@ -21,10 +21,10 @@ use lighter_protocol::{BlobId, DeliveryId, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::blob::{InMemory, StoredBlob};
-use crate::disk::{Disk, OsDisk};
+use crate::disk::{Disk, DiskFile, OsDisk};
 use crate::error::{OpenError, StoreError};
 use crate::import::Import;
-use crate::index::{Dropped, FORMAT, Index};
+use crate::index::{Dropped, FORMAT, Index, Place};
 use crate::layout::{self, Pair};
 use crate::limits::BLOB_SIZE_MAX;
 use crate::packs::Packs;
@@ -261,19 +261,26 @@ impl Store {
     /// [`StoreError::NoBlob`] where it is not here.
     pub fn open_blob(&self, blob: BlobId) -> Result<StoredBlob, StoreError> {
         let (size, packed) = self.0.index.blob(blob)?.ok_or(StoreError::NoBlob(blob))?;
-        let names = Pair::complete(blob);
-        let open = |name: &str| match self.0.disk.open(name, false) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::NoBlob(blob)),
-            result => result.map_err(StoreError::io("opening a blob")),
-        };
-        if let Some(place) = packed {
-            let data = InMemory::read(&*open(&layout::pack(place.pack))?, place.offset, size);
+        let (name, offset) = data_of(blob, packed);
+        let data = self.open_file(blob, &name)?;
+        if packed.is_some() {
+            let data = InMemory::read(&*data, offset, size);
             let data = data.map_err(StoreError::io("reading a small blob"))?;
             return Ok(StoredBlob::new(blob, size, Arc::new(data), None));
         }
-        let data = open(&names.data)?;
-        let outboard = if tree::outboard_len(size) == 0 { None } else { Some(open(&names.tree)?) };
+        let outboard = match tree::outboard_len(size) {
+            0 => None,
+            _ => Some(self.open_file(blob, &Pair::complete(blob).tree)?),
+        };
         Ok(StoredBlob::new(blob, size, data, outboard))
+    }
+
+    /// Opens a file that a complete blob, or some of it, lies in.
+    fn open_file(&self, blob: BlobId, name: &str) -> Result<Arc<dyn DiskFile>, StoreError> {
+        match self.0.disk.open(name, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::NoBlob(blob)),
+            result => result.map_err(StoreError::io("opening a blob")),
+        }
     }
 
     /// The files of a complete blob, for who reads them with their own means and verifies what they read.
@@ -282,14 +289,13 @@ impl Store {
     /// [`StoreError::NoBlob`] where it is not here.
     pub fn files_of(&self, blob: BlobId) -> Result<BlobFiles, StoreError> {
         let (size, packed) = self.0.index.blob(blob)?.ok_or(StoreError::NoBlob(blob))?;
-        let names = Pair::complete(blob);
+        let (name, offset) = data_of(blob, packed);
         let path = |name: &str| self.0.disk.path(name).ok_or(StoreError::NoBlob(blob));
-        if let Some(place) = packed {
-            let data = path(&layout::pack(place.pack))?;
-            return Ok(BlobFiles { size, data, offset: place.offset, outboard: None });
-        }
-        let outboard = if tree::outboard_len(size) == 0 { None } else { Some(path(&names.tree)?) };
-        Ok(BlobFiles { size, data: path(&names.data)?, offset: 0, outboard })
+        let outboard = match tree::outboard_len(size) {
+            0 => None,
+            _ => Some(path(&Pair::complete(blob).tree)?),
+        };
+        Ok(BlobFiles { size, data: path(&name)?, offset, outboard })
     }
 
     /// What of a blob is here: complete, or verified in part. It is asked without making any file.
@@ -440,6 +446,14 @@ impl Inner {
                 }
             }
         }
+    }
+}
+
+/// Where the bytes of a complete blob lie, by its row: in which file, from where on.
+fn data_of(blob: BlobId, packed: Option<Place>) -> (String, u64) {
+    match packed {
+        Some(place) => (layout::pack(place.pack), place.offset),
+        None => (Pair::complete(blob).data, 0),
     }
 }
 

@@ -139,8 +139,8 @@ impl Gauge {
         self.control.stop.subscribe()
     }
 
-    /// Waits until somebody wants the pull to end.
-    async fn stopped(&self) {
+    /// Waits until somebody wants the pull to end ([`Gauge::stop`]).
+    pub async fn stopped(&self) {
         // The sender is this gauge's own.
         let _ = self.control.stop.subscribe().wait_for(|stop| *stop).await;
     }

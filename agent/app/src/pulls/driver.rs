@@ -84,6 +84,11 @@ pub(super) async fn run(
     let delivery = first.offer.delivery;
     let mut next = Some(first);
     loop {
+        if shared.stop.is_cancelled() {
+            // Whoever offers comes again.
+            shared.pulls.lock().remove(&delivery);
+            return;
+        }
         if let Some(offered) = next.take()
             && let Err(error) = begin::pull(&shared, offered, &events, &mut receiver).await
         {
@@ -133,7 +138,9 @@ pub(super) struct Driver<'a> {
     pub(super) finisher: FinisherQueue,
     pub(super) packer: PackerQueue,
     /// What runs behind both: ends with the pull.
-    _tasks: (Finisher, Packer),
+    pub(super) tasks: (Finisher, Packer),
+    /// What is here is being made durable, and receipted.
+    pub(super) is_syncing: bool,
     pub(super) deadline: Option<Instant>,
     /// What may go now.
     pub(super) guest: watch::Receiver<Verdict>,
@@ -166,7 +173,8 @@ impl<'a> Driver<'a> {
             partials: HashMap::new(),
             finisher: finisher.queue(),
             packer: packer.queue(),
-            _tasks: (finisher, packer),
+            tasks: (finisher, packer),
+            is_syncing: false,
             deadline: None,
             guest: shared.guest.verdict(),
             went_free: true,
@@ -191,10 +199,12 @@ impl Driver<'_> {
                 let Some(command) = commands.pop_front() else { break };
                 if let Command::Stop(stop) = command {
                     tracing::info!(delivery = %self.machine.offer().delivery, %stop, "pull ended");
-                    while self.answering.join_next().await.is_some() {}
-                    // Nothing of it has anything to say once this returns.
-                    tokio::join!(self.work.shutdown(), self.watched.shutdown());
-                    return;
+                    let answered = async { while self.answering.join_next().await.is_some() {} };
+                    tokio::select! {
+                        () = answered => {}
+                        () = self.shared.stop.cancelled() => {}
+                    }
+                    return self.end().await;
                 }
                 commands.extend(self.execute(command).await);
             }
@@ -213,6 +223,7 @@ impl Driver<'_> {
                 () = wait => self.time_passed(),
                 // The sender is this agent's own.
                 _ = self.guest.changed() => self.limits_changed(),
+                () = self.shared.stop.cancelled() => return self.stop(receiver).await,
             });
             while self.work.try_join_next().is_some() {}
             while self.answering.try_join_next().is_some() {}
@@ -284,8 +295,13 @@ impl Driver<'_> {
                 Vec::new()
             }
             Event::Reread { blob, well } => self.machine.handle_reread(&blob, well, now()),
-            Event::Settled(Some(receipt)) => self.machine.handle_receipted(&receipt),
-            Event::Settled(None) => self.machine.handle_not_synced(),
+            Event::Settled(receipt) => {
+                self.is_syncing = false;
+                match receipt {
+                    Some(receipt) => self.machine.handle_receipted(&receipt),
+                    None => self.machine.handle_not_synced(),
+                }
+            }
             Event::Heard { by, released: true, .. } => self.machine.handle_released(&by),
             // It came back, and is being told on its new connection: that the old one is dead says nothing.
             Event::Heard { by, sending, .. } if self.sendings.get(&by) != Some(&sending) => Vec::new(),
@@ -314,6 +330,9 @@ impl Driver<'_> {
             Command::Leave { stream } => {
                 if let Some(open) = self.streams.get_mut(&stream) {
                     tracing::info!(source = %open.connection.peer(), "another source takes a stream over");
+                    if open.together.is_some() {
+                        return self.leave_one(stream);
+                    }
                     open.is_left = true;
                     open.gauge.stop();
                 }
@@ -362,6 +381,7 @@ impl Driver<'_> {
     fn sync(&mut self, delivery: DeliveryId) {
         let (shared, events, finisher) = (self.shared.clone(), self.events.clone(), self.finisher.clone());
         let hidden = std::mem::take(&mut self.hidden);
+        self.is_syncing = true;
         // The last streams have brought all that they were asked for, and not ended yet.
         let mut streams = std::mem::take(&mut self.streams);
         streams.values_mut().for_each(|open| self.keep_made(Some(open)));

@@ -34,6 +34,12 @@ impl Finisher {
         Self { queue, task: tokio::spawn(run(shared.clone(), work)) }
     }
 
+    /// Ends it: when this returns, it holds nothing any more.
+    pub(super) async fn end(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
     /// A way to hand blobs over.
     pub(super) fn queue(&self) -> FinisherQueue {
         FinisherQueue(self.queue.clone())

@@ -36,6 +36,12 @@ impl Packer {
         Self { queue, task: tokio::spawn(run(shared.clone(), work)) }
     }
 
+    /// Ends it: when this returns, it holds nothing any more.
+    pub(super) async fn end(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
     /// A way to hand blobs over.
     pub(super) fn queue(&self) -> PackerQueue {
         PackerQueue(self.queue.clone())

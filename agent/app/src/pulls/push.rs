@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::LATER_S;
 use super::driver::{Driver, Event};
-use super::sink::Sink;
+use super::sink::{Sink, Way};
 use super::streams::{Stream, Target, stream_end};
 use crate::shared::{Handle, now};
 
@@ -92,17 +92,18 @@ impl Driver<'_> {
         let open: Vec<_> = places.iter().map(|place| (place.part.stream, place.gauge.clone())).collect();
         let events = self.events.clone();
         let task = self.work.spawn(async move {
-            if places.iter().all(|place| matches!(place.target, Target::Partial(..))) {
+            if places.iter().all(|place| matches!(place.target, Target::Way(Way::Partial(..)))) {
                 receive(places, stream, &events).await;
             } else {
                 // Another delivery brought it in the meantime, or the disk does not take it.
-                decline(stream).await;
                 leave(places, &events).await;
+                decline(stream).await;
             }
         });
         for (id, gauge) in open {
             let (task, connection) = (task.clone(), connection.clone());
-            self.streams.insert(id, Stream { task, connection, gauge, made: None, is_left: false });
+            let open = Stream { task, connection, gauge, made: None, is_left: false, together: None };
+            self.streams.insert(id, open);
         }
     }
 }
@@ -123,13 +124,17 @@ async fn receive(places: Vec<Place>, mut stream: IncomingPush, events: &mpsc::Se
     for (at, Place { part, target, gauge, turns }) in places.into_iter().enumerate() {
         let id = part.stream;
         let mut end = StreamEnd::Left;
-        if let (false, Target::Partial(partial, checkpointing)) = (has_failed, target) {
+        if let (false, Target::Way(way)) = (has_failed, target) {
             // Nothing limits it, or it would not be taken; what is used is counted.
             let mut counted = 0;
             while counted < part.ranges.len() && !turns.is_held() {
-                counted += turns.take(part.ranges.len() - counted).await;
+                tokio::select! {
+                    biased;
+                    () = gauge.stopped() => break,
+                    turn = turns.take(part.ranges.len() - counted) => counted += turn,
+                }
             }
-            let sink = Sink { stream: id, partial, checkpointing, events: events.clone() };
+            let sink = Sink { stream: id, way, events: events.clone() };
             let received = stream.receive(&part, at == last, Arc::new(sink), &gauge).await;
             has_failed = received.is_err();
             end = stream_end(received.map(|_| ()), part.blob, from);

@@ -20,12 +20,13 @@ use crate::sources::Found;
 /// are looked for, and asked. Nothing, where it is being pulled, or too many are.
 pub(crate) fn resume(shared: &Handle, incoming: Incoming, told: Vec<Signed<Sharing>>) {
     let mut running = shared.pulls.lock();
-    if running.contains_key(&incoming.delivery) || running.len() >= RESUMED_PULLS_MAX {
+    let is_full = running.len() >= RESUMED_PULLS_MAX;
+    if running.contains_key(&incoming.delivery) || is_full || shared.stop.is_cancelled() {
         return;
     }
     let (events, receiver) = mpsc::channel(PULL_EVENTS_MAX);
     running.insert(incoming.delivery, Running { events: events.clone(), stranger: None, looked_at: 0 });
-    tokio::spawn(resumed(shared.clone(), incoming, told, events, receiver));
+    shared.pulls.tasks.spawn(resumed(shared.clone(), incoming, told, events, receiver));
 }
 
 /// Runs such a delivery until nobody is left to be looked for, or somebody offers it: from then on it is like any other.
@@ -55,8 +56,10 @@ async fn resumed(
     let stop = shared.stop.clone();
     loop {
         let event = tokio::select! {
+            biased;
             // Nobody is looked for any more.
             () = stop.cancelled() => {
+                seeking.shutdown().await;
                 shared.pulls.lock().remove(&delivery);
                 return;
             }

@@ -6,21 +6,21 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use lighter_protocol::limits::GET_BLOBS_MAX;
 use lighter_protocol::pull::{Command, StreamEnd, StreamId};
-use lighter_protocol::{BlobId, PeerId};
-use lighter_store::Store;
+use lighter_protocol::{BlobId, PeerId, blob};
 use lighter_transport::pull::{Gauge, PullError};
 use lighter_transport::{Connection, GiveUp, PeerError, Pull, SmallBlob, SmallPull, SmallSink};
 use tokio::sync::mpsc;
 
 use super::driver::{Driver, Event};
 use super::packer::PackerQueue;
-use super::sink::PackSink;
+use super::sink::{Sink, Way};
 use super::streams::{Right, Stream, stream_end};
 use crate::limits::SMALL_SINGLES_MAX;
 use crate::shared::now;
@@ -28,7 +28,23 @@ use crate::shared::now;
 /// What one request asks for.
 pub(super) struct Batch {
     from: PeerId,
-    streams: Vec<(StreamId, BlobId, u64)>,
+    parts: Vec<Part>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    stream: StreamId,
+    blob: BlobId,
+    size: u64,
+    /// Set when the machine has left this one: what comes of it is thrown away, and nothing is told of it.
+    is_left: Arc<AtomicBool>,
+}
+
+impl Part {
+    fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Relaxed)
+    }
 }
 
 impl Driver<'_> {
@@ -36,9 +52,10 @@ impl Driver<'_> {
     pub(super) fn batch(&self, commands: &mut VecDeque<Command>) -> Option<Batch> {
         let of = |command: &Command| match command {
             Command::Get { stream, from, blob, size, ranges } => {
-                let is_one_piece = Store::is_small(*size) && ranges.is_whole(*size);
-                (is_one_piece && !self.partials.contains_key(blob))
-                    .then_some((*from, (*stream, *blob, *size)))
+                let is_one_piece = blob::is_small(*size) && ranges.is_whole(*size);
+                let (stream, blob, size) = (*stream, *blob, *size);
+                let part = || Part { stream, blob, size, is_left: Arc::default() };
+                (is_one_piece && !self.partials.contains_key(&blob)).then(|| (*from, part()))
             }
             _ => None,
         };
@@ -55,48 +72,59 @@ impl Driver<'_> {
         for (at, _) in its.iter().rev() {
             commands.remove(*at);
         }
-        Some(Batch { from, streams: its.into_iter().map(|(_, (_, stream))| stream).collect() })
+        Some(Batch { from, parts: its.into_iter().map(|(_, (_, part))| part).collect() })
     }
 
     /// Asks for them, in a task of its own.
     pub(super) fn get_batch(&mut self, batch: Batch) {
-        let Batch { from, streams } = batch;
+        let Batch { from, parts } = batch;
         let Some(connection) = self.connection_to(&from) else {
             let events = self.events.clone();
             self.work.spawn(async move {
                 let _ = events.send(Event::Lost(from)).await;
-                end_all(&streams, StreamEnd::Over, &events).await;
+                end_all(&parts, StreamEnd::Over, &events).await;
             });
             return;
         };
         let Right { delivery, attestation, .. } = self.right_to_ask(&from);
         let gauge = Gauge::default();
-        let small = |(_, blob, size): &(StreamId, BlobId, u64)| SmallBlob {
-            blob: *blob,
-            size: *size,
-            gauge: gauge.beside(),
-        };
+        let small = |part: &Part| SmallBlob { blob: part.blob, size: part.size, gauge: gauge.beside() };
         let pull = SmallPull {
             delivery,
-            blobs: streams.iter().map(small).collect(),
+            blobs: parts.iter().map(small).collect(),
             attestation,
-            turns: streams.first().map(|(_, blob, _)| self.turns(*blob)),
+            turns: parts.first().map(|part| self.turns(part.blob)),
         };
-        let opened: Vec<_> = streams
+        let opened: Vec<_> = parts
             .iter()
             .zip(&pull.blobs)
-            .map(|((stream, ..), small)| (*stream, small.gauge.clone()))
+            .map(|(part, small)| (part.stream, small.gauge.clone(), Arc::clone(&part.is_left)))
             .collect();
         let asking = Asking {
             connection: connection.clone(),
             packer: self.packer.clone(),
             events: self.events.clone(),
         };
-        let task = self.work.spawn(async move { asking.run(&streams, pull).await });
-        for (stream, gauge) in opened {
+        let task = self.work.spawn(async move { asking.run(&parts, pull).await });
+        for (stream, gauge, one) in opened {
             let (task, connection) = (task.clone(), connection.clone());
-            self.streams.insert(stream, Stream { task, connection, gauge, made: None, is_left: false });
+            let open = Stream { task, connection, gauge, made: None, is_left: false, together: Some(one) };
+            self.streams.insert(stream, open);
         }
+    }
+
+    /// One of those that are asked for together is to come from elsewhere: it is over here, and the others still come. With the
+    /// last of them the request is.
+    pub(super) fn leave_one(&mut self, stream: StreamId) -> Vec<Command> {
+        let Some(open) = self.streams.remove(&stream) else { return Vec::new() };
+        if let Some(one) = &open.together {
+            one.store(true, Ordering::Relaxed);
+        }
+        let request = open.task.id();
+        if !self.streams.values().any(|other| other.task.id() == request) {
+            open.gauge.stop();
+        }
+        self.machine.handle_end(stream, StreamEnd::Left, now())
     }
 
     /// Small blobs have come: none of them is in files of its own, so that nothing is left to do for it.
@@ -120,21 +148,22 @@ struct Asking {
 }
 
 impl Asking {
-    async fn run(&self, streams: &[(StreamId, BlobId, u64)], pull: SmallPull) {
-        let sink = BatchSink { asking: self, streams: Mutex::new(streams) };
+    async fn run(&self, parts: &[Part], pull: SmallPull) {
+        let sink = BatchSink { asking: self, parts: Mutex::new(parts) };
         let (kept, pulled) = self.connection.pull_small(&pull, &sink).await;
-        let left = &streams[kept..];
+        let rest = parts[kept..].iter().zip(&pull.blobs[kept..]).filter(|(part, _)| !part.is_left());
+        let rest: Vec<_> = rest.map(|(part, small)| (part.clone(), small.clone())).collect();
         match pulled {
             Ok(()) => {}
             Err(error) if is_of_the_request(&error) => {
-                let left = left.iter().copied().zip(pull.blobs[kept..].iter().cloned()).collect::<Vec<_>>();
-                let each = left.into_iter().map(|(left, small)| self.alone(left, &pull, small));
+                let each = rest.into_iter().map(|(part, small)| self.alone(part, &pull, small));
                 stream::iter(each).buffer_unordered(SMALL_SINGLES_MAX).collect::<()>().await;
             }
             Err(error) => {
-                let Some(((first, blob, _), behind)) = left.split_first() else { return };
-                let end = stream_end(Err(error), *blob, self.connection.peer());
-                let _ = self.events.send(Event::Ended { stream: *first, end }).await;
+                let rest: Vec<_> = rest.into_iter().map(|(part, _)| part).collect();
+                let Some((first, behind)) = rest.split_first() else { return };
+                let end = stream_end(Err(error), first.blob, self.connection.peer());
+                let _ = self.events.send(Event::Ended { stream: first.stream, end }).await;
                 // Nobody looked at these.
                 end_all(behind, StreamEnd::Left, &self.events).await;
             }
@@ -142,7 +171,11 @@ impl Asking {
     }
 
     /// Asks for one of them by itself.
-    async fn alone(&self, (stream, blob, size): (StreamId, BlobId, u64), of: &SmallPull, small: SmallBlob) {
+    async fn alone(&self, part: Part, of: &SmallPull, small: SmallBlob) {
+        if part.is_left() {
+            return;
+        }
+        let Part { stream, blob, size, .. } = part;
         let pull = Pull {
             streams: 1,
             attestation: of.attestation.clone(),
@@ -150,7 +183,8 @@ impl Asking {
             gauge: small.gauge,
             ..Pull::of(of.delivery, blob, size)
         };
-        let sink = PackSink { stream, blob, packer: self.packer.clone(), events: self.events.clone() };
+        let way = Way::Packed(blob, self.packer.clone());
+        let sink = Sink { stream, way, events: self.events.clone() };
         let ended = self.connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
         let end = stream_end(ended, blob, self.connection.peer());
         let _ = self.events.send(Event::Ended { stream, end }).await;
@@ -166,9 +200,9 @@ fn is_of_the_request(error: &PullError) -> bool {
     )
 }
 
-async fn end_all(streams: &[(StreamId, BlobId, u64)], end: StreamEnd, events: &mpsc::Sender<Event>) {
-    for (stream, ..) in streams {
-        let _ = events.send(Event::Ended { stream: *stream, end }).await;
+async fn end_all(parts: &[Part], end: StreamEnd, events: &mpsc::Sender<Event>) {
+    for part in parts {
+        let _ = events.send(Event::Ended { stream: part.stream, end }).await;
     }
 }
 
@@ -176,17 +210,23 @@ async fn end_all(streams: &[(StreamId, BlobId, u64)], end: StreamEnd, events: &m
 struct BatchSink<'a> {
     asking: &'a Asking,
     /// Those that have not come yet.
-    streams: Mutex<&'a [(StreamId, BlobId, u64)]>,
+    parts: Mutex<&'a [Part]>,
 }
 
 impl SmallSink for BatchSink<'_> {
     async fn keep(&self, blobs: Vec<(BlobId, Bytes)>) -> io::Result<()> {
         let come = {
-            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-            let (come, left) = streams.split_at(blobs.len().min(streams.len()));
-            *streams = left;
-            come.iter().map(|(stream, _, size)| (*stream, *size)).collect()
+            let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+            let (come, behind) = parts.split_at(blobs.len().min(parts.len()));
+            *parts = behind;
+            come
         };
+        let wanted = come.iter().zip(blobs).filter(|(part, _)| !part.is_left());
+        let (come, blobs): (Vec<_>, Vec<_>) =
+            wanted.map(|(part, blob)| ((part.stream, part.size), blob)).unzip();
+        if blobs.is_empty() {
+            return Ok(());
+        }
         self.asking.packer.keep(blobs).await?;
         // Where the pull's task is gone, so is the need for this.
         let told = self.asking.events.send(Event::Kept(come)).await;

@@ -4,30 +4,26 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use lighter_protocol::blob;
 use lighter_protocol::pull::{Command, Role, StreamEnd, StreamId};
 use lighter_protocol::{Attestation, BlobId, DeliveryId, PeerId, Sharing, Signed, UnixTime};
-use lighter_store::{Partial, Store, Wanted};
+use lighter_store::{Partial, Wanted};
 use lighter_transport::Connection;
 use lighter_transport::error::{GiveUp, Misbehaviour, PeerError};
 use lighter_transport::pull::{Gauge, Pull, PullError};
 use tokio::task::AbortHandle;
 
 use super::driver::{Driver, Event};
-use super::sink::{Discard, PackSink, Sink, SmallSink};
+use super::sink::{Sink, Way};
 use crate::limits::SMALL_LEN_MAX;
 use crate::shared::now;
 
-/// Where a stream writes to.
+/// What a stream's blob needs.
 pub(super) enum Target {
-    Partial(Arc<Partial>, Arc<AtomicBool>),
-    /// Nothing of it is here, and it comes in one piece.
-    Packed,
-    /// Nothing of it is here, and its files are made when it comes: it is small.
-    Unmade(Arc<OnceLock<Arc<Partial>>>),
-    /// The blob is here already.
+    /// What comes goes there.
+    Way(Way),
+    /// Nothing: it is here already.
     Held,
-    /// Another user of this hosted store has it here already, and whoever sends it is not to notice.
-    Hidden,
     /// The disk does not take it.
     None,
 }
@@ -41,6 +37,8 @@ pub(super) struct Stream {
     pub(super) made: Option<Arc<OnceLock<Arc<Partial>>>>,
     /// It was told to stop: that it ends early is not its source's doing.
     pub(super) is_left: bool,
+    /// It is one of many that are asked for together: set, what comes of it is not used.
+    pub(super) together: Option<Arc<AtomicBool>>,
 }
 
 /// What a source is shown.
@@ -85,12 +83,17 @@ impl Driver<'_> {
             && !self.hides
             && !self.partials.contains_key(&pull.blob);
         let target = match is_unmade {
-            true if Store::is_small(pull.size) => Target::Packed,
-            true => Target::Unmade(Arc::default()),
+            true if blob::is_small(pull.size) => Target::Way(Way::Packed(pull.blob, self.packer.clone())),
+            true => {
+                let (store, made) = (self.shared.store.clone(), Arc::default());
+                Target::Way(Way::Unmade { store, blob: pull.blob, size: pull.size, made })
+            }
             false => self.target(pull.blob, pull.size).await,
         };
-        let made = if let Target::Unmade(made) = &target { Some(Arc::clone(made)) } else { None };
-        let (store, packer) = (self.shared.store.clone(), self.packer.clone());
+        let made = match &target {
+            Target::Way(Way::Unmade { made, .. }) => Some(Arc::clone(made)),
+            _ => None,
+        };
         let (on, gauge) = (connection.clone(), pull.gauge.clone());
         let task = self.work.spawn(async move {
             let end = match (connection, target) {
@@ -103,29 +106,12 @@ impl Driver<'_> {
                 }
                 // The disk does not take it: nobody else's fault, but nothing comes of asking.
                 (_, Target::None) => StreamEnd::Over,
-                // Somebody else has it here already: the sender is not to notice.
-                (Some(connection), Target::Hidden) => {
-                    let sink = Discard { stream, events: events.clone() };
+                (Some(connection), Target::Way(way)) => {
+                    let sink = Sink { stream, way, events: events.clone() };
                     let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
                     stream_end(ended, pull.blob, from)
                 }
-                (Some(connection), Target::Partial(partial, checkpointing)) => {
-                    let sink = Sink { stream, partial, checkpointing, events: events.clone() };
-                    let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
-                    stream_end(ended, pull.blob, from)
-                }
-                (Some(connection), Target::Packed) => {
-                    let sink = PackSink { stream, blob: pull.blob, packer, events: events.clone() };
-                    let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
-                    stream_end(ended, pull.blob, from)
-                }
-                (Some(connection), Target::Unmade(made)) => {
-                    let (blob, size, events) = (pull.blob, pull.size, events.clone());
-                    let sink = SmallSink { stream, store, blob, size, made, events };
-                    let ended = connection.pull(&pull, &Arc::new(sink)).await.map(|_| ());
-                    stream_end(ended, pull.blob, from)
-                }
-                (None, Target::Partial(..) | Target::Packed | Target::Unmade(_) | Target::Hidden) => {
+                (None, Target::Way(_)) => {
                     let _ = events.send(Event::Lost(from)).await;
                     StreamEnd::Over
                 }
@@ -133,19 +119,25 @@ impl Driver<'_> {
             let _ = events.send(Event::Ended { stream, end }).await;
         });
         if let Some(connection) = on {
-            self.streams.insert(stream, Stream { task, connection, gauge, made, is_left: false });
+            self.streams
+                .insert(stream, Stream { task, connection, gauge, made, is_left: false, together: None });
         }
     }
 
-    /// A stream is over. A blob that is whole now goes to its final place.
+    /// A stream is over.
     pub(super) async fn ended(&mut self, stream: StreamId, end: StreamEnd) -> Vec<Command> {
-        let mut open = self.streams.remove(&stream);
-        let is_left = open.as_ref().is_some_and(|open| open.is_left);
-        self.keep_made(open.as_mut());
+        let is_left = self.close(stream).await;
         let has_stopped = matches!(end, StreamEnd::Over | StreamEnd::Later(_));
         let end = if is_left && has_stopped { StreamEnd::Left } else { end };
-        self.place(stream).await;
         self.machine.handle_end(stream, end, now())
+    }
+
+    /// Forgets a stream that is over; whether it was told to stop. A blob that is whole now goes to its final place.
+    pub(super) async fn close(&mut self, stream: StreamId) -> bool {
+        let mut open = self.streams.remove(&stream);
+        self.keep_made(open.as_mut());
+        self.place(stream).await;
+        open.is_some_and(|open| open.is_left)
     }
 
     /// Ends a stream, whatever is on its way; with it those that come behind it, where it is part of a push.
@@ -196,17 +188,17 @@ impl Driver<'_> {
         if let Some((partial, checkpointing)) = self.partials.get(&blob)
             && !partial.is_given_up()
         {
-            return Target::Partial(Arc::clone(partial), Arc::clone(checkpointing));
+            return Target::Way(Way::Partial(Arc::clone(partial), Arc::clone(checkpointing)));
         }
         match self.shared.blocking(move |store| store.want(blob, size, UnixTime::now())).await {
             Ok(Wanted::Partial(partial)) => {
                 let checkpointing = Arc::new(AtomicBool::new(false));
                 self.partials.insert(blob, (Arc::clone(&partial), Arc::clone(&checkpointing)));
-                Target::Partial(partial, checkpointing)
+                Target::Way(Way::Partial(partial, checkpointing))
             }
             Ok(Wanted::Held) if self.hides => {
                 self.hidden.insert(blob);
-                Target::Hidden
+                Target::Way(Way::Nowhere)
             }
             Ok(Wanted::Held) => Target::Held,
             Err(error) => {

@@ -17,6 +17,7 @@ mod sends;
 mod sharing;
 mod small;
 mod sources;
+mod stops;
 mod submissions;
 mod support;
 mod unreachable;

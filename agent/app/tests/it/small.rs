@@ -2,8 +2,10 @@
 
 use lighter_agent::guest::decide::GuestConfig;
 use lighter_protocol::BlobId;
+use lighter_protocol::pull::{SourceState, SourceView};
 use lighter_protocol::wire::Offer;
 use lighter_store::OutgoingState;
+use lighter_transport::limiter::{Allowance, Class, Hold, Limiter, Rate, Transfer};
 
 use crate::support::mail_sink::MailSink;
 use crate::support::programs::{error_text, run};
@@ -167,6 +169,56 @@ async fn two_relays_give_them_together_too_and_nothing_comes_twice() {
         asked[0].1 > 0 && asked[1].1 > 0 && sum(|asked| asked.0) <= 24 && sum(|asked| asked.2) <= 12,
         "{asked:?}"
     );
+    agent.stop().await;
+}
+
+// SPEC: A6, A19, D3
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_faster_relay_takes_over_of_many_ends_neither_the_request_nor_the_slow_ones_turn() {
+    let world = World::start().await;
+    let (slow, fast) = (Relay::start(&world).await, Relay::start(&world).await);
+    let contents: Vec<_> = (0..60).map(|number| bytes(number + 1, 12_000)).collect();
+    slow.held.lock().unwrap().sources = vec![fast.endpoint.peer()];
+    // One or two go at once, and the next one long after this test.
+    let limiter = Limiter::new();
+    limiter.allow(Allowance { rate: Rate::Limited(100.try_into().unwrap()), hold: Hold::Nothing });
+    slow.held.lock().unwrap().turns = Some(limiter.transfer(Transfer { id: 1, class: Class::Bulk }));
+    let agent = world.agent("alice", None).await;
+    for relay in [&slow, &fast] {
+        relay.sessions.clone().wait_for(|count| *count > 0).await.unwrap();
+    }
+    let offer = slow.hold(1, &mailbox("alice"), b"manifest", &contents);
+    // The slow one alone has two of them, one behind the other: one at least is among those that it is asked for together.
+    let only = [8, 9].map(|at: usize| BlobId::of(&contents[at]));
+    fast.keep(&[b"manifest"]);
+    let both = contents.iter().map(Vec::as_slice).filter(|bytes| !only.contains(&BlobId::of(bytes)));
+    fast.keep(&both.collect::<Vec<_>>());
+    agent.shared().links.get(&slow.endpoint.peer()).unwrap().close();
+
+    // What the fast one turns out not to have comes from the slow one, which is not left alone for what was taken over.
+    let mut has_rested = false;
+    eventually("the receipt", async || {
+        let views = agent.shared().pulls.sources().await;
+        let mut views = views.values().flatten();
+        let is_at_rest =
+            |view: &SourceView| view.peer == slow.endpoint.peer() && view.state == SourceState::Resting;
+        has_rested |= views.any(is_at_rest);
+        has_rested || !slow.held.lock().unwrap().receipts.is_empty()
+    })
+    .await;
+    assert!(!has_rested);
+    is_here(&agent, &offer);
+    let (together, gets) = {
+        let held = slow.held.lock().unwrap();
+        (held.together.clone(), held.gets.clone())
+    };
+    assert!(together.iter().any(|get| get.blobs.len() > 2), "it was asked for many");
+    let all = together.iter().flat_map(|get| &get.blobs).chain(gets.iter().map(|get| &get.blob));
+    let mut asked: Vec<_> = all.filter(|blob| !only.contains(blob)).collect();
+    let count = asked.len();
+    asked.sort();
+    asked.dedup();
+    assert_eq!(asked.len(), count, "and for nothing twice that the fast one has");
     agent.stop().await;
 }
 

@@ -4,22 +4,17 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lighter_protocol::{BlobId, UnixTime};
+use lighter_protocol::{BlobId, UnixTime, blob};
 
-use super::{Inner, Store};
+use super::{Inner, Store, data_of};
 use crate::disk::DiskFile;
 use crate::error::StoreError;
 use crate::index::Place;
-use crate::layout::{self, Pair};
+use crate::layout;
 use crate::packs::{self, Pack};
 
 impl Store {
-    /// Whether a blob of this size is small: it comes in whole, by [`Store::keep`].
-    pub fn is_small(size: u64) -> bool {
-        packs::takes(size)
-    }
-
-    /// Takes in small blobs, each verified and whole. They are on the disk as far as a killed process is concerned; to make
+    /// Takes in small blobs ([`blob::is_small`]), each verified and whole. They are on the disk as far as a killed process is concerned; to make
     /// them durable is [`Store::seal`]'s part, and true says that it is due. One that is here already is here once.
     ///
     /// # Errors
@@ -35,26 +30,17 @@ impl Store {
     /// [`StoreError::NoBlob`] where one is not here, or not small; else what index and disk say.
     pub fn read_small(&self, blobs: &[BlobId]) -> Result<Vec<Bytes>, StoreError> {
         let rows = self.0.index.blobs(blobs)?;
-        let mut pack: Option<(u64, Arc<dyn DiskFile>)> = None;
+        let mut last: Option<(String, Arc<dyn DiskFile>)> = None;
         let mut read = Vec::with_capacity(blobs.len());
         for (blob, row) in blobs.iter().zip(rows) {
             let (size, place) =
-                row.filter(|(size, _)| Self::is_small(*size)).ok_or(StoreError::NoBlob(*blob))?;
-            let open = |name: &str| match self.0.disk.open(name, false) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::NoBlob(*blob)),
-                result => result.map_err(StoreError::io("opening a small blob")),
+                row.filter(|(size, _)| blob::is_small(*size)).ok_or(StoreError::NoBlob(*blob))?;
+            let (name, offset) = data_of(*blob, place);
+            let file = match &last {
+                Some((open, file)) if *open == name => Arc::clone(file),
+                _ => self.open_file(*blob, &name)?,
             };
-            let (file, offset) = match (place, &pack) {
-                (None, _) => (open(&Pair::complete(*blob).data)?, 0),
-                (Some(place), Some((number, file))) if *number == place.pack => {
-                    (Arc::clone(file), place.offset)
-                }
-                (Some(place), _) => {
-                    let file = open(&layout::pack(place.pack))?;
-                    pack = Some((place.pack, Arc::clone(&file)));
-                    (file, place.offset)
-                }
-            };
+            last = Some((name, Arc::clone(&file)));
             let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
             file.read_at(&mut bytes, offset).map_err(StoreError::io("reading a small blob"))?;
             read.push(bytes.into());

@@ -103,7 +103,7 @@ pub(super) fn pull(store: &Store, source: &Source, step: u64) -> Result<u64, Sto
 
 /// Small ones come whole, others group by group.
 pub(super) fn take(store: &Store, source: &Source) -> Result<u64, StoreError> {
-    if !Store::is_small(source.size()) {
+    if !blob::is_small(source.size()) {
         return pull(store, source, 3);
     }
     if store.here(source.id(), source.size(), NOW)? == Here::Whole {

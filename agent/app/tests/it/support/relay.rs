@@ -14,6 +14,7 @@ use lighter_protocol::wire::{Answer, Get, GetBlobs, Offer, OfferedBlob, Push, Pu
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Mailbox, PeerId, Receipt, RelayRecord, Signed, UnixTime,
 };
+use lighter_transport::limiter::Turns;
 use lighter_transport::location::LocationClient;
 use lighter_transport::{Connection, Endpoint, EndpointConfig, GiveUp, Identity};
 use tokio::sync::watch;
@@ -67,6 +68,8 @@ pub(crate) struct Held {
     pub(crate) pushes: bool,
     /// What was pushed, each.
     pub(crate) pushed: Vec<Push>,
+    /// The turns in which many blobs are given together; none: as fast as it goes.
+    pub(crate) turns: Option<Turns>,
     /// Bytes that were read to be served.
     pub(crate) served: u64,
     /// When the next byte may be served, with a rate.
@@ -289,21 +292,25 @@ async fn push(connection: Connection, held: Arc<Mutex<Held>>, push: Push) -> boo
 }
 
 async fn serve_together(held: Arc<Mutex<Held>>, get: GetBlobs, responder: lighter_transport::Responder) {
-    let (mut blobs, gives) = {
+    let (blobs, gives, turns) = {
         let mut held = held.lock().unwrap();
         held.together.push(get.clone());
         let blob = |id: &BlobId| {
-            let mut bytes = held.blobs[id].clone();
+            let mut bytes = held.blobs.get(id)?.clone();
             if held.damaged == Some(*id) {
                 bytes[0] ^= 1;
             }
-            (*id, Bytes::from(bytes))
+            Some((*id, Bytes::from(bytes)))
         };
-        (get.blobs.iter().map(blob).collect::<Vec<_>>(), held.gives)
+        (get.blobs.iter().map(blob).collect::<Option<Vec<_>>>(), held.gives, held.turns.clone())
+    };
+    let Some(mut blobs) = blobs else {
+        let _ = responder.respond(&Response::Refused).await;
+        return;
     };
     match gives {
         Together::All => {
-            let _ = responder.serve_small(&blobs, None).await;
+            let _ = responder.serve_small(&blobs, turns.as_ref()).await;
         }
         // As one does that cannot read a message.
         Together::Unknown => responder.give_up(GiveUp::Malformed),
