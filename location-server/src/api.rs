@@ -30,6 +30,7 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Shared>)> {
     vec![
         (Method::GET, "/v1/domain", get(handlers::domain)),
         (Method::POST, "/v1/enrol", post(handlers::enrol)),
+        (Method::POST, "/v1/succession", post(handlers::succession)),
         (Method::POST, "/v1/register", post(handlers::register)),
         (Method::POST, "/v1/ping", post(handlers::ping)),
         (Method::POST, "/v1/offline", post(handlers::offline)),

@@ -161,6 +161,8 @@ pub struct Directory {
     hosts: BTreeMap<StoreId, hosting::Host>,
     /// Sealing keys of stores that no enrolment was loaded for: those that hosted stores said for their mailboxes.
     unclaimed_keys: HashMap<StoreKey, Signed<SealingKey>>,
+    /// Keys that were stores' and are not any more.
+    former: former::Former,
 }
 
 impl Directory {
@@ -195,6 +197,8 @@ impl Directory {
                 self.pins.insert(domain, row);
             }
             Row::KeyChange(_, signed) => self.load_key_change(signed),
+            Row::Succession(key, signed) => self.former.load_succession(key.mailbox, signed),
+            Row::Revocation(key, at) => self.former.note(key, at),
             Row::SealingKey(key, signed) => {
                 match self.find(&key.mailbox, &key.peer).and_then(|id| self.store_mut(id)) {
                     Some(store) => store.sealing_key = Some(Box::new(signed)),
@@ -415,6 +419,7 @@ impl Directory {
         &mut self,
         mailbox: &Mailbox,
         peer: Option<&PeerId>,
+        now: UnixTime,
         changes: &mut Vec<Change>,
     ) -> Result<Vec<(StoreId, StoreKey)>, Refusal> {
         let all: Vec<_> = self.enrolled(mailbox).map(|(id, _)| id).collect();
@@ -433,14 +438,9 @@ impl Directory {
         let mut keys = Vec::with_capacity(removed.len());
         let mut was_primary = false;
         for id in removed {
-            if let Some(store) = self.stores.get_mut(id.index()).and_then(Option::take) {
-                self.store_count -= 1;
+            if let Some(store) = self.take_out(id, now, changes) {
                 was_primary |= store.primary;
-                changes.push(Change::Remove(RowKey::Registration(store.key.clone())));
-                if store.sealing_key.is_some() {
-                    changes.push(Change::Remove(RowKey::SealingKey(store.key.clone())));
-                }
-                changes.push(Change::Remove(RowKey::Enrolment(store.key.clone())));
+                self.forget_successions(mailbox, Some(&store.key.peer), changes);
                 keys.push((id, store.key));
             }
         }
@@ -454,12 +454,29 @@ impl Directory {
         let left: Vec<_> = left.into_iter().chain(hosted).collect();
         if left.is_empty() {
             self.forget_choice(mailbox, changes);
+            self.forget_successions(mailbox, None, changes);
             self.by_mailbox.remove(mailbox);
         } else {
             self.by_mailbox.insert(mailbox.clone(), left);
             self.primary_may_change(mailbox, None);
         }
         Ok(keys)
+    }
+
+    /// Takes an enrolled store out; nothing that was attested for its key counts any more.
+    fn take_out(&mut self, id: StoreId, now: UnixTime, changes: &mut Vec<Change>) -> Option<Store> {
+        let store = self.stores.get_mut(id.index()).and_then(Option::take)?;
+        self.store_count -= 1;
+        if let Some(ids) = self.by_mailbox.get_mut(&store.key.mailbox) {
+            ids.retain(|known| *known != id);
+        }
+        changes.push(Change::Remove(RowKey::Registration(store.key.clone())));
+        if store.sealing_key.is_some() {
+            changes.push(Change::Remove(RowKey::SealingKey(store.key.clone())));
+        }
+        changes.push(Change::Remove(RowKey::Enrolment(store.key.clone())));
+        self.revoke(&store.key, now, changes);
+        Some(store)
     }
 
     fn remove_invitations(&mut self, mailbox: &Mailbox, changes: &mut Vec<Change>) -> usize {
@@ -590,6 +607,7 @@ impl Directory {
 
 const _: () = assert!(STORES_MAX < u32::MAX as usize);
 
+pub mod former;
 pub mod hosting;
 mod others;
 

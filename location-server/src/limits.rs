@@ -26,6 +26,8 @@ pub const HOSTED_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 pub const PRESENCE_CHANGES_AT_ONCE: usize = 256;
 /// API tokens that are kept, revoked and expired ones among them (those go first when it is full).
 pub const TOKENS_MAX: usize = 1_000;
+/// Keys that are no store's any more and that relays are told of: those of a day, of a large company that changes all.
+pub const REVOCATIONS_MAX: usize = 100_000;
 /// Enrolment tokens that wait to be used: a large company's first day.
 pub const INVITATIONS_MAX: usize = 100_000;
 /// Characters of a token's name.

@@ -1,12 +1,14 @@
-//! What is durable: rows of ten kinds, each with a key, and the changes that make them.
+//! What is durable: rows of twelve kinds, each with a key, and the changes that make them.
 //!
 //! # Format
-//! A value is one version byte (now 1) and the row's postcard encoding. Keys: of enrolments, registrations
-//! and sealing keys `MAILBOX NUL PEER` (a mailbox holds no NUL; the peer in its binary form), of API tokens and invitations the BLAKE3
+//! A value is one version byte (now 1) and the row's postcard encoding. Keys: of enrolments, registrations,
+//! sealing keys, successions (the key that goes) and revocations `MAILBOX NUL PEER` (a mailbox holds no NUL; the peer in its binary form), of API tokens and invitations the BLAKE3
 //! hash of the token's text, of relays the peer; of policies the mailbox, of correspondents `RECIPIENT NUL SENDER`, of other
 //! domains' keys the domain, of changes of the own key the peer whose key goes.
 
-use lighter_protocol::{Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed, UnixTime};
+use lighter_protocol::{
+    Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed, Succession, UnixTime,
+};
 use lighter_transport::location::Scope;
 use lighter_transport::location::api::{AcceptancePolicy, Standing};
 use lighter_transport::location::keys::KeyChange;
@@ -128,6 +130,10 @@ pub enum Row {
     Pin(String, PinRow),
     /// A change of this server's key, signed with the one that goes.
     KeyChange(PeerId, Signed<KeyChange>),
+    /// A store's word that another key took the place of this one.
+    Succession(StoreKey, Signed<Succession>),
+    /// This key is no store of the mailbox any more: nothing counts that was attested for it until then.
+    Revocation(StoreKey, UnixTime),
 }
 
 /// A row's key alone.
@@ -153,6 +159,10 @@ pub enum RowKey {
     Pin(String),
     /// A change of this server's key.
     KeyChange(PeerId),
+    /// A store's key that was changed for another.
+    Succession(StoreKey),
+    /// A key that is no store's any more.
+    Revocation(StoreKey),
 }
 
 /// One change of what is durable.
@@ -187,11 +197,15 @@ pub enum Kind {
     Pin,
     /// A change of this server's key.
     KeyChange,
+    /// A change of a store's key.
+    Succession,
+    /// A key that is no store's any more.
+    Revocation,
 }
 
 impl Kind {
     /// All of them, in loading order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Enrolment,
         Self::Registration,
         Self::Token,
@@ -202,6 +216,8 @@ impl Kind {
         Self::Correspondent,
         Self::Pin,
         Self::KeyChange,
+        Self::Succession,
+        Self::Revocation,
     ];
 }
 
@@ -226,6 +242,8 @@ impl Row {
             Self::Correspondent(key, _) => RowKey::Correspondent(key.clone()),
             Self::Pin(domain, _) => RowKey::Pin(domain.clone()),
             Self::KeyChange(present, _) => RowKey::KeyChange(*present),
+            Self::Succession(key, _) => RowKey::Succession(key.clone()),
+            Self::Revocation(key, _) => RowKey::Revocation(key.clone()),
         }
     }
 
@@ -242,6 +260,8 @@ impl Row {
             Self::Correspondent(..) => Kind::Correspondent,
             Self::Pin(..) => Kind::Pin,
             Self::KeyChange(..) => Kind::KeyChange,
+            Self::Succession(..) => Kind::Succession,
+            Self::Revocation(..) => Kind::Revocation,
         }
     }
 
@@ -258,6 +278,8 @@ impl Row {
             Self::Correspondent(_, row) => encode(row),
             Self::Pin(_, row) => encode(row),
             Self::KeyChange(_, signed) => encode(signed),
+            Self::Succession(_, signed) => encode(signed),
+            Self::Revocation(_, at) => encode(at),
         }
     }
 
@@ -280,6 +302,8 @@ impl Row {
                 let domain = std::str::from_utf8(key).map_err(|_| DamagedRow)?;
                 Self::Pin(domain.to_owned(), decode(value)?)
             }
+            Kind::Succession => Self::Succession(StoreKey::decode(key)?, decode(value)?),
+            Kind::Revocation => Self::Revocation(StoreKey::decode(key)?, decode(value)?),
             Kind::KeyChange => {
                 Self::KeyChange(PeerId::from_bytes(key).map_err(|_| DamagedRow)?, decode(value)?)
             }
@@ -301,13 +325,19 @@ impl RowKey {
             Self::Correspondent(_) => Kind::Correspondent,
             Self::Pin(_) => Kind::Pin,
             Self::KeyChange(_) => Kind::KeyChange,
+            Self::Succession(_) => Kind::Succession,
+            Self::Revocation(_) => Kind::Revocation,
         }
     }
 
     /// The key as bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Enrolment(key) | Self::Registration(key) | Self::SealingKey(key) => key.encode(),
+            Self::Enrolment(key)
+            | Self::Registration(key)
+            | Self::SealingKey(key)
+            | Self::Succession(key)
+            | Self::Revocation(key) => key.encode(),
             Self::Token(hash) | Self::Invitation(hash) => hash.to_vec(),
             Self::Relay(peer) | Self::KeyChange(peer) => peer.to_bytes(),
             Self::Policy(mailbox) => mailbox.as_str().as_bytes().to_vec(),

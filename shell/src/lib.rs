@@ -4,6 +4,7 @@
 pub mod addresses;
 pub mod control;
 pub mod exit;
+pub mod files;
 pub mod logs;
 pub mod stop;
 pub mod words;

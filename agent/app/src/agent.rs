@@ -7,7 +7,7 @@ use lighter_shell::control::Listener;
 use lighter_store::{Store, StoreError};
 use lighter_transport::location::{Finder, LocationClient, LocationSetupError};
 use lighter_transport::proxy::NotAProxy;
-use lighter_transport::{BindError, Endpoint, EndpointConfig, Identity};
+use lighter_transport::{BindError, Endpoint, EndpointConfig};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -16,6 +16,7 @@ use crate::carriers::Carriers;
 use crate::config::{Config, Paths};
 use crate::failure::Failure;
 use crate::guest::{self, Guest};
+use crate::key::{self, Keys};
 use crate::limits::{EXPIRE_INTERVAL, OUTGOING_LISTED, STOP_TIME_MAX};
 use crate::outbox::Outbox;
 use crate::shared::{Handle, Shared};
@@ -71,7 +72,7 @@ impl Agent {
     /// [`StartError`] says what is missing. A location server that cannot be reached is no reason not to start.
     pub async fn start(
         config: Config,
-        identity: Identity,
+        keys: Keys,
         store: Store,
         control: Option<&Path>,
     ) -> Result<Self, StartError> {
@@ -86,12 +87,12 @@ impl Agent {
         let finder = Finder::new(&config.finding)?;
         let listen = config.quic.listen;
         let endpoint = if listen.ip().is_unspecified() {
-            Endpoint::bind_any(&identity, listen.port(), EndpointConfig::default())?
+            Endpoint::bind_any(&keys.identity, listen.port(), EndpointConfig::default())?
         } else {
-            Endpoint::bind(&identity, listen, EndpointConfig::default())?
+            Endpoint::bind(&keys.identity, listen, EndpointConfig::default())?
         };
         let listener = control.map(Listener::bind).transpose().map_err(StartError::Control)?;
-        let shared = Shared::new(config, identity, store, endpoint, location, carriers, finder, guest);
+        let shared = Shared::new(config, keys, store, endpoint, location, carriers, finder, guest);
         offers::resume(&shared).await?;
         let registration = tokio::spawn(registration::run(shared.clone()));
         let port_mapping = tokio::spawn(port_mapping::run(shared.clone()));
@@ -118,6 +119,11 @@ impl Agent {
     /// Follows the configuration file as well, until it stops: limits and quota hold as they are written.
     pub fn follow(&mut self, config: PathBuf) {
         self.tasks.spawn(guest::follow::run(self.shared.clone(), config));
+    }
+
+    /// Goes on with a change of the key that was interrupted as well, until it stops.
+    pub fn finish_rotation(&mut self) {
+        self.tasks.spawn(key::rotation::run(self.shared.clone()));
     }
 
     /// Looks after an outbox as well, until it stops.

@@ -89,6 +89,9 @@ pub enum Command {
         /// Its key, as `lookup` of your own mailbox shows it [default: this agent's]
         peer: Option<PeerId>,
     },
+    /// Show this store's key, or change it: what waits, what is here and what is on its way stays
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Mail files: to recipients' stores where they can be reached, else whole
     Send(SendArgs),
     /// Give up what waits for a recipient's store; `status` lists it
@@ -133,6 +136,15 @@ pub enum Command {
     },
     /// End a pause
     Resume,
+}
+
+/// What to do with the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum KeyCommand {
+    /// Show it, and those of before
+    Show,
+    /// Take a new one in its place: the old one is good for nothing from then on
+    Rotate,
 }
 
 /// What to do with CardDAV servers.

@@ -16,10 +16,11 @@ use crate::address_books::book::Book;
 use crate::address_books::recipients::{Recipient, Recipients, Strictness, resolve};
 use crate::address_books::{self, BooksView, carddav};
 use crate::agent::Agent;
-use crate::cli::{CardDavCommand, Cli, Command, LimitArgs, OfArgs, SendArgs, SetupArgs};
+use crate::cli::{CardDavCommand, Cli, Command, KeyCommand, LimitArgs, OfArgs, SendArgs, SetupArgs};
 use crate::config::{Config, Paths};
 use crate::failure::Failure;
 use crate::guest::by_hand::{HandLimit, Pause, Wish};
+use crate::key::{KeyPlace, KeyView, Keys, rotation};
 use crate::limits::PASSWORD_LEN_MAX;
 use crate::progress::SendView;
 use crate::send::SendRequest;
@@ -155,6 +156,7 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
             };
             print(&status, cli.json)
         }
+        Command::Key(command) => keys(command, &paths?, cli.json).await,
         Command::Send(args) => mail(args, &paths?, cli.json).await,
         Command::Get(args) => get::run(args, &paths?, cli.json).await,
         Command::Remove { mailbox: Some(mailbox), .. } => {
@@ -242,8 +244,42 @@ async fn set_up(args: SetupArgs, paths: &Paths, is_json: bool) -> Result<Exit, F
     print(&setup::run(request, paths).await?, is_json)
 }
 
-/// `run`: until it is told to stop.
+/// `key show` and `key rotate`.
+async fn keys(command: KeyCommand, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {
+    let config = Config::read(&paths.config)?;
+    let rotate = command == KeyCommand::Rotate;
+    let view = match Access::open(&config, paths).await? {
+        Access::Running(mut client) => client.key(rotate).await?,
+        Access::Alone(store) if rotate => {
+            let agent = start(config, paths, store).await?;
+            let rotated = rotation::rotate(agent.shared()).await;
+            agent.stop().await;
+            rotated?
+        }
+        Access::Alone(_) => KeyView::of(&KeyPlace::of(&config.key, paths)).await?,
+    };
+    print(&view, is_json)
+}
+
+/// `run`: until it is told to stop. With another key it is another peer: then all of it begins anew.
 async fn serve(paths: &Paths) -> Result<Exit, Failure> {
+    let stop = stop::requested()?;
+    tokio::pin!(stop);
+    loop {
+        let agent = begin(paths).await?;
+        let is_over = tokio::select! {
+            () = &mut stop => true,
+            () = agent.shared().key_changed.cancelled() => false,
+        };
+        agent.stop().await;
+        if is_over {
+            return Ok(Exit::Done);
+        }
+    }
+}
+
+/// Starts the agent with everything that is set.
+async fn begin(paths: &Paths) -> Result<Agent, Failure> {
     let config = Config::read(&paths.config)?;
     if config.hosted.is_some() && (config.submission.listen.is_some() || config.outgoing.listen.is_some()) {
         return Err(Failure::wrong_use(
@@ -251,13 +287,14 @@ async fn serve(paths: &Paths) -> Result<Exit, Failure> {
         ));
     }
     paths.make_data()?;
-    let identity = key::load(&config.key, paths).await?;
+    let keys = Keys::load(&config.key, paths).await?;
     let store = Access::take(&config, paths).await?;
     let control = paths.control();
     let outbox = paths.outbox(&config.outbox);
     let submission = submission::Listener::bind(&config, paths).await?;
-    let mut agent = Agent::start(config, identity, store, Some(&control)).await?;
+    let mut agent = Agent::start(config, keys, store, Some(&control)).await?;
     agent.follow(paths.config.clone());
+    agent.finish_rotation();
     if let Some(outbox) = outbox {
         agent.watch(outbox);
     }
@@ -267,17 +304,14 @@ async fn serve(paths: &Paths) -> Result<Exit, Failure> {
         addresses[submission.name()] = submission.address().to_string().into();
         agent.take_submissions(submission);
     }
-    let stop = stop::requested()?;
     lighter_shell::ready(&paths.data, &addresses)?;
-    stop.await;
-    agent.stop().await;
-    Ok(Exit::Done)
+    Ok(agent)
 }
 
 /// An agent for one command, where none runs.
 pub(crate) async fn start(config: Config, paths: &Paths, store: Store) -> Result<Agent, Failure> {
-    let identity = key::load(&config.key, paths).await?;
-    Ok(Agent::start(config, identity, store, Some(&paths.control())).await?)
+    let keys = Keys::load(&config.key, paths).await?;
+    Ok(Agent::start(config, keys, store, Some(&paths.control())).await?)
 }
 
 async fn mail(args: SendArgs, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {

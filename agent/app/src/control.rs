@@ -16,6 +16,7 @@ use crate::acceptance::AcceptanceView;
 use crate::get::Places;
 use crate::guest::by_hand::Wish;
 use crate::guest::view::GuestView;
+use crate::key::KeyView;
 use crate::send::{SendEvent, SendRequest};
 use crate::views::{Cancelled, Lookup, Removed, Status};
 
@@ -51,6 +52,11 @@ pub enum Question {
     RemoveAll(Mailbox),
     /// Say which of the mailbox's stores is the primary one: the one with this key, or this agent's.
     Prefer(Option<String>),
+    /// The key, and those of before; changed first, where that is asked for.
+    Key {
+        /// Whether.
+        rotate: bool,
+    },
 }
 
 /// What the agent answers.
@@ -80,4 +86,5 @@ pub(crate) enum Answer {
     },
     Limits(Box<GuestView>),
     Removed(Removed),
+    Key(Box<KeyView>),
 }

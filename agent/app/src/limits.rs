@@ -140,6 +140,11 @@ pub const QUIET_LOOK_INTERVAL: Duration = Duration::from_secs(20);
 pub const STORE_PING_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a store may take to answer an offer to the `send` command.
 pub const OFFER_ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long what opens drops for a former key of this store is kept: a relay keeps a drop for 365 days at most, and who
+/// seals one has looked the key up within the hour. A month more, for an agent that was away.
+pub const FORMER_KEY_LIFE: Duration = Duration::from_hours((365 + 30) * 24);
+/// Bytes of the file about former keys: some 1,200 for each.
+pub const FORMER_KEYS_LEN_MAX: u64 = 64 * 1024;
 /// First wait before a broken session with a relay is opened again; doubled each time, with jitter.
 pub const RECONNECT_MIN: Duration = Duration::from_millis(250);
 /// Longest wait before a relay is dialled again.

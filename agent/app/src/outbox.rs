@@ -20,7 +20,7 @@ pub mod decide;
 pub mod keeper;
 mod message;
 mod names;
-mod notes;
+pub(crate) mod notes;
 mod receipts;
 pub mod record;
 mod scan;

@@ -77,6 +77,8 @@ async fn answer(shared: &Handle, request: Request, responder: Responder) {
         Request::Sources(sources) => return pulls::told_sources(shared, sources, responder).await,
         Request::Have(have) => self::have(shared, have, &peer).await,
         Request::Receipt(receipt) => offers::receipted(shared, &receipt, &peer).await,
+        // What was left is with relays.
+        Request::Succession(_) => Response::Refused,
         Request::Knock(knock) => ways::knock::knocked(shared, &knock, peer),
         Request::Here(number) => here(shared, number, responder.connection()),
         // Who it is was proved by the connection, and it hears of nothing but its own: no attestation is needed.

@@ -8,7 +8,7 @@ use lighter_protocol::{Attestation, Mailbox, Now, PeerId, Signed};
 use lighter_store::Store;
 use lighter_transport::location::{Finder, LocationClient, Secret};
 use lighter_transport::{Endpoint, Identity};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::acceptance::WrittenTo;
@@ -19,6 +19,7 @@ use crate::drops::Drops;
 use crate::finding::Speakers;
 use crate::guest::Guest;
 use crate::hosted::Hosted;
+use crate::key::{FormerKeys, KeyPlace, Keys};
 use crate::limits::{
     HOSTED_SERVES_MAX, OFFERS_MAX, OUTGOING_OFFERS_MAX, OUTGOING_SERVES_MAX, SEEKING_MAX, SERVES_MAX,
     SHARED_SERVES_MAX,
@@ -42,6 +43,16 @@ pub struct Shared {
     pub config: Config,
     /// The key.
     pub identity: Identity,
+    /// Those of before.
+    pub former: FormerKeys,
+    /// Where they are kept; none where they are not, and cannot be changed.
+    pub key_place: Option<KeyPlace>,
+    /// One change of the key at a time.
+    pub rotating: tokio::sync::Mutex<()>,
+    /// A change of the key was begun and is not done.
+    pub rotation_begun: Notify,
+    /// This store has another key: this agent is to stop, and to be started anew.
+    pub key_changed: CancellationToken,
     /// The attachment storage. Its calls block: [`Shared::blocking`].
     pub store: Store,
     /// The place on the network.
@@ -121,7 +132,7 @@ impl Shared {
     /// Puts the parts together; nothing runs yet.
     pub fn new(
         config: Config,
-        identity: Identity,
+        keys: Keys,
         store: Store,
         endpoint: Endpoint,
         location: LocationClient,
@@ -134,6 +145,7 @@ impl Shared {
         let hosted = Hosted::new(config.hosted.clone());
         let door = if hosted.is_on() { Door::of_many() } else { Door::new() };
         let pulls = Pulls::new(config.store.accept_push);
+        let Keys { identity, former, place: key_place } = keys;
         Arc::new(Self {
             location_key: RwLock::new(config.location.peer),
             share: RwLock::new(config.store.share),
@@ -143,6 +155,11 @@ impl Shared {
             written_to: WrittenTo::default(),
             config,
             identity,
+            former,
+            key_place,
+            rotating: tokio::sync::Mutex::default(),
+            rotation_begun: Notify::new(),
+            key_changed: CancellationToken::new(),
             store,
             endpoint,
             location,

@@ -109,6 +109,7 @@ async fn own_devices(shared: &Handle) -> Vec<StoreRecord> {
             primary: false,
             relays: first.relays.clone(),
             sealing_keys: Vec::new(),
+            successions: Vec::new(),
         })
     });
     let others: Vec<_> = others.collect();

@@ -11,6 +11,7 @@ use lighter_transport::location::api::{
     ForeignRequest, HostedAcceptanceRequest, HostingAnswer, HostingRegistrations, HostingRequest,
     IntroductionAnswer, IntroductionRequest, LookupAnswer, LookupAnswers, LookupRequest, PingAnswer,
     PrimaryRequest, RegisterAnswer, RegisterRequest, RelayRequest, SpeakerAnswer, SpeakerRequest,
+    SuccessionRequest,
 };
 use lighter_transport::location::{Presence, Scope};
 
@@ -41,6 +42,20 @@ pub(super) async fn enrol(
     let now = Now::read();
     location.count_stranger(ip, now)?;
     Ok(Json(location.enrol(request, now).await?))
+}
+
+/// Rotates a store's key: what the former one was, the next one is from here on.
+#[utoipa::path(post, path = "/v1/succession", tag = "stores", request_body = SuccessionRequest, responses(
+    (status = 200, body = EnrolAnswer), (status = 403, body = ErrorAnswer, description = "whatever is wrong"),
+    (status = 429, body = ErrorAnswer)))]
+pub(super) async fn succession(
+    State(location): State<Shared>,
+    ClientIp(ip): ClientIp,
+    Body(request): Body<SuccessionRequest>,
+) -> Answer<EnrolAnswer> {
+    let now = Now::read();
+    location.count_stranger(ip, now)?;
+    Ok(Json(location.succeed(request, now).await?))
 }
 
 /// Registers a store's addresses; it counts as online from here on.

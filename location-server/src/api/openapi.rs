@@ -1,6 +1,6 @@
 //! The API's own description, made from its types and handlers.
 
-use lighter_transport::location::api::{SnapshotPage, StorePresence};
+use lighter_transport::location::api::{Revocations, SnapshotPage, StorePresence};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
@@ -17,6 +17,7 @@ use super::handlers;
     paths(
         handlers::domain,
         handlers::enrol,
+        handlers::succession,
         handlers::register,
         handlers::ping,
         handlers::offline,
@@ -40,7 +41,7 @@ use super::handlers;
         handlers::health,
         handlers::metrics,
     ),
-    components(schemas(SnapshotPage, StorePresence)),
+    components(schemas(Revocations, SnapshotPage, StorePresence)),
     modifiers(&Security)
 )]
 struct Document;

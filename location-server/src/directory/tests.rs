@@ -1,9 +1,10 @@
 //! The directory against its rules; and the view rebuilt from the changes must be the view.
 
-use lighter_protocol::Keypair;
+use lighter_protocol::{Keypair, Succession};
 use proptest::prelude::*;
 
 use super::*;
+use crate::directory::former::Succeeded;
 use crate::rows::Kind;
 
 const NOW: UnixTime = UnixTime(1_800_000_000);
@@ -133,12 +134,108 @@ fn when_the_primary_is_removed_the_oldest_left_takes_its_place() {
     let second = enrol(&mut directory, "a@x.org", 2, NOW).store;
     let third = enrol(&mut directory, "a@x.org", 3, NOW).store;
     let mailbox = "a@x.org".parse().unwrap();
-    directory.remove_user(&mailbox, Some(&peer(1)), &mut Vec::new()).unwrap();
+    directory.remove_user(&mailbox, Some(&peer(1)), NOW, &mut Vec::new()).unwrap();
     assert!(directory.store(second).unwrap().primary && !directory.store(third).unwrap().primary);
-    let removed = directory.remove_user(&mailbox, None, &mut Vec::new()).unwrap();
+    let removed = directory.remove_user(&mailbox, None, NOW, &mut Vec::new()).unwrap();
     assert_eq!(removed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [second, third]);
     assert_eq!(directory.store_count(), 0);
-    assert_eq!(directory.remove_user(&mailbox, None, &mut Vec::new()), Err(Refusal::Unknown));
+    assert_eq!(directory.remove_user(&mailbox, None, NOW, &mut Vec::new()), Err(Refusal::Unknown));
+}
+
+fn succession(mailbox: &str, former: u8, next: u8) -> (Succession, Signed<Succession>) {
+    let said = Succession {
+        mailbox: mailbox.parse().unwrap(),
+        former: peer(former),
+        next: peer(next),
+        time: UnixTime(NOW.0 + u64::from(next)),
+    };
+    let signed = Signed::sign(&said, &Keypair::ed25519_from_bytes([former; 32]).unwrap()).unwrap();
+    (said, signed)
+}
+
+/// Rotates a store's key, as its location server does once both keys have agreed.
+fn succeed(directory: &mut Directory, mailbox: &str, former: u8, next: u8) -> Result<Succeeded, Refusal> {
+    let (said, signed) = succession(mailbox, former, next);
+    directory.succeed(&said, signed, None, said.time, &mut Vec::new())
+}
+
+#[test]
+fn a_rotated_key_is_at_once_what_the_former_one_was_and_that_one_is_nothing() {
+    // SPEC: A12; DESIGN §4
+    let mut directory = Directory::default();
+    let first = enrol(&mut directory, "a@x.org", 1, NOW);
+    enrol(&mut directory, "a@x.org", 2, NOW);
+    register(&mut directory, "a@x.org", 1, 5).unwrap();
+    let mailbox: Mailbox = "a@x.org".parse().unwrap();
+
+    let succeeded = succeed(&mut directory, "a@x.org", 1, 3).unwrap();
+    assert_eq!(succeeded.removed, Some((first.store, key("a@x.org", 1))));
+    assert_eq!((succeeded.enrolled.primary, succeeded.enrolled.confirmed), (true, NOW));
+    let endowed: Vec<_> = directory.endowed(&mailbox, NOW).map(|(id, _)| id).collect();
+    assert_eq!(endowed, [succeeded.enrolled.store], "what comes waits for it before it has registered");
+    assert!(directory.find(&mailbox, &peer(1)).is_none());
+    assert_eq!(register(&mut directory, "a@x.org", 1, 9), Err(Refusal::NotAllowed), "the former key");
+    assert_eq!(register(&mut directory, "a@x.org", 3, 5), Err(Refusal::Stale { sequence: 5 }));
+    register(&mut directory, "a@x.org", 3, 6).unwrap();
+    let revoked: Vec<_> = directory.revocations(NOW).map(|(key, _)| key.clone()).collect();
+    assert_eq!(revoked, [key("a@x.org", 1)]);
+
+    let again = succeed(&mut directory, "a@x.org", 1, 3).unwrap();
+    assert_eq!(again, Succeeded { enrolled: succeeded.enrolled, removed: None }, "said twice");
+    let next = succeed(&mut directory, "a@x.org", 3, 4).unwrap();
+    assert!(next.enrolled.primary);
+    assert_eq!(succeed(&mut directory, "a@x.org", 1, 3), Err(Refusal::NotAllowed), "replayed later");
+    let successions = directory.successions(&mailbox);
+    assert_eq!(Succession::formers(successions, &peer(4)), [peer(3), peer(1)]);
+}
+
+#[test]
+fn a_store_that_waits_to_be_confirmed_waits_as_long_with_another_key() {
+    let mut directory = Directory::default();
+    enrol(&mut directory, "a@x.org", 1, NOW);
+    let second = enrol(&mut directory, "a@x.org", 2, NOW);
+    let rotated = succeed(&mut directory, "a@x.org", 2, 3).unwrap().enrolled;
+    assert_eq!((rotated.primary, rotated.confirmed), (false, second.confirmed));
+}
+
+#[test]
+fn bad_input_34_no_key_takes_the_place_of_one_that_is_not_there_or_becomes_one_that_was() {
+    let mut directory = Directory::default();
+    for (mailbox, seed) in [("a@x.org", 1), ("a@x.org", 2), ("b@x.org", 5)] {
+        enrol(&mut directory, mailbox, seed, NOW);
+    }
+    for (former, next, why) in
+        [(9, 10, "never enrolled"), (5, 10, "enrolled for somebody else"), (1, 2, "another device of theirs")]
+    {
+        assert_eq!(succeed(&mut directory, "a@x.org", former, next), Err(Refusal::NotAllowed), "{why}");
+    }
+    succeed(&mut directory, "a@x.org", 1, 3).unwrap();
+    assert_eq!(succeed(&mut directory, "a@x.org", 3, 1), Err(Refusal::NotAllowed), "one of before");
+    let mailbox = "a@x.org".parse().unwrap();
+    directory.remove_user(&mailbox, Some(&peer(3)), NOW, &mut Vec::new()).unwrap();
+    assert_eq!(succeed(&mut directory, "a@x.org", 3, 8), Err(Refusal::NotAllowed), "revoked");
+    assert_eq!(succeed(&mut directory, "a@x.org", 1, 3), Err(Refusal::NotAllowed), "replayed");
+    assert!(directory.successions(&mailbox).is_empty(), "what led to it is forgotten");
+}
+
+#[test]
+fn bad_input_38_the_last_rotations_are_remembered_and_revocations_as_long_as_they_matter() {
+    let mut directory = Directory::default();
+    enrol(&mut directory, "a@x.org", 1, NOW);
+    for seed in 1..=30 {
+        succeed(&mut directory, "a@x.org", seed, seed + 1).unwrap();
+    }
+    let mailbox = "a@x.org".parse().unwrap();
+    let formers = Succession::formers(directory.successions(&mailbox), &peer(31));
+    assert_eq!(formers, (15..=30).rev().map(peer).collect::<Vec<_>>());
+    assert_eq!(directory.revocations(NOW).count(), 30);
+    let late = NOW.plus(CONFIRMATION_DELAY * 2);
+    assert_eq!(directory.revocations(late).count(), 0);
+    let mut changes = Vec::new();
+    directory.remove_user(&mailbox, None, late, &mut changes).unwrap();
+    let removed = |change: &&Change| matches!(change, Change::Remove(RowKey::Revocation(_)));
+    assert_eq!(changes.iter().filter(removed).count(), 30, "they go when another one comes");
+    assert_eq!(directory.revocations(late).count(), 1);
 }
 
 #[test]
@@ -210,6 +307,12 @@ fn shown(directory: &Directory) -> Vec<String> {
     let mut shown: Vec<_> = directory.stores_from(0).map(store).collect();
     shown.extend(directory.tokens().iter().map(|row| format!("{row:?}")));
     shown.extend(directory.invitations().iter().map(|row| format!("{row:?}")));
+    for mailbox in ["a@x.org", "b@x.org", "c@y.org"] {
+        let mut said: Vec<_> = directory.successions(&mailbox.parse().unwrap()).iter().collect();
+        said.sort_by_key(|signed| signed.to_bytes());
+        shown.push(format!("{said:?}"));
+    }
+    shown.extend(directory.revocations(NOW).map(|revoked| format!("{revoked:?}")));
     let mut relays: Vec<_> = directory.relays().0.iter().map(|relay| format!("{relay:?}")).collect();
     relays.sort();
     shown.extend(relays);
@@ -220,7 +323,7 @@ fn shown(directory: &Directory) -> Vec<String> {
 proptest! {
     #[test]
     fn the_view_is_what_can_be_rebuilt_from_the_changes(
-        steps in prop::collection::vec((0_u8..9, 0_u8..4, 0_u8..3, 0_u64..6), 1..80),
+        steps in prop::collection::vec((0_u8..10, 0_u8..4, 0_u8..3, 0_u64..6), 1..80),
     ) {
         let mut directory = Directory::default();
         let mut rows = Rows::default();
@@ -241,10 +344,15 @@ proptest! {
                     Some(store) => directory.withdraw(store, &mut changes),
                     None => Ok(()),
                 },
-                6 => directory.remove_user(&parsed, (sequence > 2).then(|| peer(seed)).as_ref(), &mut changes).map(|_| ()),
+                6 => directory.remove_user(&parsed, (sequence > 2).then(|| peer(seed)).as_ref(), now, &mut changes).map(|_| ()),
                 7 => {
                     let relay = RelayRecord { peer: peer(seed), addresses: vec![], retrieval_url: format!("http://{sequence}") };
                     directory.put_relay(relay, &mut changes)
+                }
+                8 => {
+                    let next = u8::try_from(time).unwrap_or(0) + 100;
+                    let (said, signed) = succession(mailbox, seed, next);
+                    directory.succeed(&said, signed, None, now, &mut changes).map(|_| ())
                 }
                 _ => directory.remove_relay(&peer(seed), &mut changes),
             };

@@ -38,6 +38,8 @@ fn table_of(kind: Kind) -> Table {
         Kind::Correspondent => "correspondents",
         Kind::Pin => "pins",
         Kind::KeyChange => "key-changes",
+        Kind::Succession => "successions",
+        Kind::Revocation => "revocations",
     })
 }
 

@@ -308,15 +308,11 @@ impl Location {
     ) -> Result<AdminAnswer, CallError> {
         let removed = self
             .writer
-            .write(move |directory, changes| directory.remove_user(&mailbox, peer.as_ref(), changes))
+            .write(move |directory, changes| {
+                directory.remove_user(&mailbox, peer.as_ref(), now.wall, changes)
+            })
             .await?;
-        let mut live = write(&self.live);
-        for (store, _) in &removed {
-            live.sessions.end(*store);
-            live.presences.forget(*store, now);
-        }
-        let key_of = |id| removed.iter().find(|(store, _)| *store == id).map(|(_, key)| key);
-        self.publish(&mut live, key_of);
+        self.forget(&removed, now);
         Ok(AdminAnswer::Removed { stores: removed.len() })
     }
 }

@@ -106,6 +106,7 @@ impl Location {
                 } else {
                     Vec::new()
                 },
+                successions: if tells_all { directory.successions(name).to_vec() } else { Vec::new() },
                 ..store
             };
             LookupAnswer { store: found.map(told) }
@@ -237,6 +238,7 @@ fn find(
         primary: directory.is_primary(store, now),
         relays: Vec::new(),
         sealing_keys: Vec::new(),
+        successions: Vec::new(),
     })
 }
 

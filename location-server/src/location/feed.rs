@@ -1,4 +1,5 @@
-//! The presence stream: a snapshot in pages, then changes as they happen, in a bounded queue (SPEC A18, D5).
+//! The presence stream: keys that are no store's any more, a snapshot in pages, then changes as they happen, in a bounded
+//! queue (SPEC A18, D5).
 //!
 //! The stream listens for changes before it reads the first page: a store that changes meanwhile shows in its page, in
 //! a later change, or in both, and the change is always the later word. So nothing is missed between the two, and no
@@ -7,8 +8,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lighter_protocol::UnixTime;
 use lighter_transport::location::Presence;
-use lighter_transport::location::api::{EVENT_AGAIN, EVENT_SNAPSHOT, SnapshotPage};
+use lighter_transport::location::api::{
+    EVENT_AGAIN, EVENT_REVOKED, EVENT_SNAPSHOT, Revocation, Revocations, SnapshotPage,
+};
 use lighter_transport::location::limits::SNAPSHOT_PAGE_MAX;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 
@@ -16,6 +20,7 @@ use super::{Location, event, store_presence};
 use crate::error::CallError;
 use crate::limits::PRESENCE_KEEP_ALIVE;
 use crate::lock::read;
+use crate::rows::StoreKey;
 
 /// Stores looked at for one page, so that no lock is held for long where few are online.
 const SCANNED_PER_PAGE_MAX: usize = 20_000;
@@ -26,6 +31,8 @@ pub struct PresenceFeed {
     location: Arc<Location>,
     changes: broadcast::Receiver<Bytes>,
     state: State,
+    /// Keys that are no store's any more, and were not told yet.
+    revoked: Vec<Revocation>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -53,7 +60,11 @@ impl Location {
         self.metrics.presence_streams.inc();
         let changes = self.changes.subscribe();
         let state = State::Snapshot { from: 0 };
-        Ok(PresenceFeed { location: self.clone(), changes, state, _permit: permit })
+        let now = UnixTime::now();
+        let directory = read(&self.directory);
+        let revoked = directory.revocations(now).map(|(key, at)| revocation(key, at)).collect();
+        drop(directory);
+        Ok(PresenceFeed { location: self.clone(), changes, state, revoked, _permit: permit })
     }
 
     /// A page of the stores that are online, from number `from` on, and where the next begins.
@@ -77,6 +88,10 @@ impl Location {
 impl PresenceFeed {
     /// The next event; `None` when the stream is over.
     pub async fn next(&mut self) -> Option<Bytes> {
+        if !self.revoked.is_empty() {
+            let rest = self.revoked.len().saturating_sub(SNAPSHOT_PAGE_MAX);
+            return Some(revoked_event(&self.revoked.split_off(rest)));
+        }
         match self.state {
             State::Snapshot { from } => {
                 let (page, next) = self.location.snapshot_page(from);
@@ -102,6 +117,16 @@ impl PresenceFeed {
             event(EVENT_AGAIN, &())
         })
     }
+}
+
+/// The key is no store of the mailbox any more.
+pub(super) fn revocation(key: &StoreKey, at: UnixTime) -> Revocation {
+    Revocation { mailbox: key.mailbox.clone(), peer: key.peer, at }
+}
+
+/// The event that says so.
+pub(super) fn revoked_event(revoked: &[Revocation]) -> Bytes {
+    event(EVENT_REVOKED, &Revocations { revoked: revoked.to_vec() })
 }
 
 impl Drop for PresenceFeed {

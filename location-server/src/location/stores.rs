@@ -1,17 +1,20 @@
-//! Calls by stores: enrol, register, ping, offline, confirm.
+//! Calls by stores: enrol, succeed, register, ping, offline, confirm.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use lighter_protocol::limits::ADDRESSES_MAX;
 use lighter_protocol::time::Now;
-use lighter_protocol::{Attestation, PeerId, Registration, SealingKey, Signed};
+use lighter_protocol::{Attestation, PeerId, Registration, SealingKey, Signed, Succession};
 use lighter_transport::location::Secret;
-use lighter_transport::location::api::{EnrolAnswer, EnrolRequest, Enrolment, PingAnswer, RegisterAnswer};
+use lighter_transport::location::api::{
+    EnrolAnswer, EnrolRequest, Enrolment, PingAnswer, RegisterAnswer, SuccessionRequest,
+};
 
 use super::Location;
+use super::feed::{revocation, revoked_event};
 use crate::address::may_register;
-use crate::directory::{Directory, Store, StoreId};
+use crate::directory::{Directory, Enrolled, Store, StoreId};
 use crate::error::CallError;
 use crate::limits::{CLOCK_SKEW_MAX, REGISTRATION_LIFETIME_MAX};
 use crate::lock::{read, write};
@@ -37,6 +40,10 @@ impl Location {
             .write(move |directory, changes| directory.enrol(&token_hash, key, now.wall, changes))
             .await?;
         tracing::info!(%peer, primary = enrolled.primary, "store enrolled");
+        self.enrol_answer(&enrolled, now)
+    }
+
+    fn enrol_answer(&self, enrolled: &Enrolled, now: Now) -> Result<EnrolAnswer, CallError> {
         let attested = self.attest(enrolled.store, now)?;
         Ok(EnrolAnswer {
             location: self.peer(),
@@ -44,6 +51,46 @@ impl Location {
             pending_until: (enrolled.confirmed > now.wall).then_some(enrolled.confirmed),
             attestation: attested.map(|(attestation, _)| attestation),
         })
+    }
+
+    /// Rotates a store's key, at the word of the one that goes and the one that comes (DESIGN §4).
+    ///
+    /// # Errors
+    /// [`CallError::Refused`], the same for whatever is wrong.
+    pub async fn succeed(&self, request: SuccessionRequest, now: Now) -> Result<EnrolAnswer, CallError> {
+        let SuccessionRequest { succession: signed, agreed, sealing_key } = request;
+        let succession =
+            Succession::verify_agreed(&signed, &agreed, now.wall).map_err(|_| CallError::Refused)?;
+        if let Some(sealing_key) = &sealing_key {
+            let verified = SealingKey::verify(sealing_key, &succession.mailbox, now.wall);
+            if !verified.is_ok_and(|key| key.peer == succession.next) {
+                return Err(CallError::Refused);
+            }
+        }
+        let Succession { former, next, .. } = succession;
+        let succeeded = self
+            .writer
+            .write(move |directory, changes| {
+                directory.succeed(&succession, signed, sealing_key, now.wall, changes)
+            })
+            .await?;
+        if let Some(removed) = &succeeded.removed {
+            tracing::info!(%former, %next, "a store's key was rotated");
+            self.forget(std::slice::from_ref(removed), now);
+        }
+        self.enrol_answer(&succeeded.enrolled, now)
+    }
+
+    /// These are no stores any more: their sessions end, and relays are told.
+    pub(super) fn forget(&self, removed: &[(StoreId, StoreKey)], now: Now) {
+        let mut live = write(&self.live);
+        for (store, _) in removed {
+            live.sessions.end(*store);
+            live.presences.forget(*store, now);
+        }
+        let key_of = |id| removed.iter().find(|(store, _)| *store == id).map(|(_, key)| key);
+        self.publish(&mut live, key_of);
+        self.tell(removed.iter().map(|(_, key)| revoked_event(&[revocation(key, now.wall)])));
     }
 
     /// Registers a store's addresses; it is online from here on (SPEC A12, A13).
@@ -241,13 +288,16 @@ impl Location {
         now: Now,
     ) -> Result<(Signed<Attestation>, Attested), CallError> {
         let (relays, relays_version) = directory.relays();
+        // A key that was revoked, and enrolled again within the same second.
+        let not_before = directory.revoked(&store.key).map(|at| at.plus(Duration::from_secs(1)));
+        let issued = not_before.map_or(now.wall, |earliest| earliest.max(now.wall));
         let attestation = Attestation {
             mailbox: store.key.mailbox.clone(),
             peer: store.key.peer,
             primary: directory.is_primary(store, now.wall),
             relays: self.helpers(relays),
-            issued: now.wall,
-            expires: now.wall.plus(self.attestation_lifetime()),
+            issued,
+            expires: issued.plus(self.attestation_lifetime()),
         };
         let key = self.signing(now.wall);
         let attested =

@@ -11,5 +11,6 @@ mod kept;
 mod none;
 mod outgoing;
 mod presence;
+mod rotation;
 mod stores;
 mod world;

@@ -6,7 +6,7 @@ use lighter_transport::location::{LocationError, Presence, PresenceEvent, Presen
 
 use crate::world::World;
 
-async fn next(events: &mut PresenceEvents) -> PresenceEvent {
+pub(crate) async fn next(events: &mut PresenceEvents) -> PresenceEvent {
     tokio::time::timeout(Duration::from_secs(60), events.next()).await.expect("an event in time")
 }
 
@@ -24,6 +24,7 @@ pub(crate) async fn snapshot(events: &mut PresenceEvents) -> Vec<String> {
                 }
             }
             PresenceEvent::Lost(_) => names.clear(),
+            PresenceEvent::Revoked(_) => {}
             PresenceEvent::Change(change) => panic!("{change:?} before the snapshot was over"),
         }
     }

@@ -73,6 +73,12 @@ pub const SHARING_LEN_MAX: usize = 2 * (LOCAL_PART_LEN_MAX + 1 + DOMAIN_LEN_MAX 
 pub const SOURCES_MESSAGE_LEN_MAX: usize = SHARINGS_MAX * (SHARING_LEN_MAX + SIGNATURE_LEN + 4) + 64;
 /// Bytes of an encoded `GetShared`: a `Get` and a sharing.
 pub const GET_SHARED_MESSAGE_LEN_MAX: usize = GET_MESSAGE_LEN_MAX + SHARING_LEN_MAX + SIGNATURE_LEN + 4;
+/// Successions of a store's key that are kept, given out and looked at: the last ones.
+pub const SUCCESSIONS_MAX: usize = 16;
+/// Bytes of a succession's payload: the mailbox with its `@` and length, two PeerIds, the time.
+pub const SUCCESSION_LEN_MAX: usize = LOCAL_PART_LEN_MAX + 1 + DOMAIN_LEN_MAX + 2 + 2 * 39 + 10;
+/// Bytes of an encoded `Succession`: its statements.
+pub const SUCCESSION_MESSAGE_LEN_MAX: usize = SUCCESSIONS_MAX * (SUCCESSION_LEN_MAX + SIGNATURE_LEN + 4) + 8;
 /// Bytes of any other encoded message: a tag and a number, or an id.
 pub const SMALL_MESSAGE_LEN_MAX: usize = 64;
 /// Bytes of an Ed25519 signature (RFC 8032 §5.1.6).
@@ -167,6 +173,8 @@ const _: () = assert!(
     SOURCES_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX && GET_SHARED_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX
 );
 const _: () = assert!(GET_BLOBS_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX);
+const _: () =
+    assert!(SUCCESSION_LEN_MAX <= STATEMENT_LEN_MAX && SUCCESSION_MESSAGE_LEN_MAX <= WIRE_MESSAGE_LEN_MAX);
 const _: () = assert!(GET_BLOBS_MAX as u64 * crate::blob::GROUP_LEN <= PIECE_LEN_MIN);
 const _: () = assert!(OFFER_BLOBS_MAX < PUSH_ANSWER_RANGES_MAX && PUSH_PARTS_MAX <= GET_RANGES_MAX);
 const _: () = assert!(INTRODUCTION_CLOCK_GRACE.as_secs() < INTRODUCTION_LIFE_MAX.as_secs());

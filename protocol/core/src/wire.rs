@@ -20,7 +20,9 @@ use std::net::SocketAddr;
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use crate::{Attestation, BlobId, DeliveryId, Introduction, Mailbox, Receipt, Sharing, Signed, UnixTime};
+use crate::{
+    Attestation, BlobId, DeliveryId, Introduction, Mailbox, Receipt, Sharing, Signed, Succession, UnixTime,
+};
 
 /// The protocol's name in the TLS handshake (RFC 7301).
 pub const ALPN: &[u8] = b"lighter/1";
@@ -67,6 +69,10 @@ pub enum Request {
     /// Send me these small blobs of this delivery, all of each. Answered as a [`Request::Get`], with the bytes of one behind
     /// the other as the stream: a blob of one group is its own proof.
     GetBlobs(GetBlobs),
+    /// From a sender's agent to a relay: this peer's key took the place of others, by their word; what they left here is
+    /// mine. Holds for this connection. At least one, at most [`crate::limits::SUCCESSIONS_MAX`]; answered
+    /// [`Response::Noted`], or [`Response::Refused`] where none of them leads to this peer.
+    Succession(Vec<Signed<Succession>>),
 }
 
 /// What the other side answers.
@@ -105,7 +111,7 @@ pub enum Response {
     PushAnswer(PushAnswer),
     /// To [`Request::Push`]: all of it has come, verified. That it is durable only a receipt says.
     Pushed,
-    /// To [`Request::Sources`]: it is known now.
+    /// To [`Request::Sources`] and [`Request::Succession`]: it is known now.
     Noted,
 }
 

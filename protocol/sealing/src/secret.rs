@@ -28,7 +28,14 @@ impl SealingSecret {
     /// # Errors
     /// [`SecretError`]: the library takes any 32 bytes; it may fail for want of memory.
     pub fn derive(identity_secret: &[u8; 32]) -> Result<Self, SecretError> {
-        let private = Zeroizing::new(blake3::derive_key(CONTEXT, identity_secret));
+        Self::from_private(Zeroizing::new(blake3::derive_key(CONTEXT, identity_secret)))
+    }
+
+    /// The one whose secret was kept by itself ([`SealingSecret::to_private`]): that of an identity that is no more.
+    ///
+    /// # Errors
+    /// As [`SealingSecret::derive`].
+    pub fn from_private(private: Zeroizing<[u8; 32]>) -> Result<Self, SecretError> {
         let key = PrivateKey::from_private_key(&X25519, &private[..]).map_err(|_| SecretError)?;
         let public = key.compute_public_key().map_err(|_| SecretError)?;
         let public = public.as_ref().try_into().map_err(|_| SecretError)?;
@@ -43,6 +50,11 @@ impl SealingSecret {
     /// What the store says of it: to be signed with the store's key.
     pub fn statement(&self, mailbox: Mailbox, peer: PeerId, issued: UnixTime) -> SealingKey {
         SealingKey { mailbox, peer, key: self.public, issued }
+    }
+
+    /// The X25519 secret (RFC 7748 §5), to be kept without the identity that it was made from: nothing leads back to that.
+    pub fn to_private(&self) -> Zeroizing<[u8; 32]> {
+        self.private.clone()
     }
 
     pub(crate) fn private(&self) -> &[u8; 32] {
@@ -68,6 +80,7 @@ mod tests {
         let secret = SealingSecret::derive(&[7; 32]).unwrap();
         assert_eq!(HEXLOWER.encode(secret.public()), GOLDEN);
         assert_ne!(secret.public(), SealingSecret::derive(&[8; 32]).unwrap().public());
+        assert_eq!(SealingSecret::from_private(secret.to_private()).unwrap().public(), secret.public());
     }
 
     const GOLDEN: &str = "f8a0bd57827a4c2651e2e8875ba87eece5b474e36fd9055fd9fcdb66b5abe910";

@@ -154,6 +154,14 @@ impl Identity {
         }
     }
 
+    /// Writes the key to `path`, where there must be no file yet: durable, with mode 0600, when this returns.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`].
+    pub fn create(&self, path: &Path) -> Result<(), IdentityError> {
+        self.create_file(path).map_err(|source| IdentityError::Io { path: path.to_owned(), source })
+    }
+
     /// Who this key makes its holder.
     pub fn peer(&self) -> PeerId {
         self.peer

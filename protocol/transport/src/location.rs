@@ -20,7 +20,7 @@ pub mod limits;
 mod presence;
 pub mod sse;
 
-pub use api::{Presence, Scope, Secret, SnapshotPage, StorePresence, StoreRecord};
+pub use api::{Presence, Revocation, Scope, Secret, SnapshotPage, StorePresence, StoreRecord};
 pub use client::LocationClient;
 pub(crate) use connect::web_tls;
 pub use connect::{HttpClient, http_client, http_client_through};

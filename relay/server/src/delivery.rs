@@ -28,6 +28,7 @@ mod probe;
 mod pull;
 mod push;
 mod receipt;
+mod revocations;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,6 +49,7 @@ use crate::limits::{DELIVERY_EVENTS_MAX, LOCATION_ANSWER_TIME_MAX, PROBES_AT_ONC
 use driver::{Driver, Event};
 use location_key::LocationKey;
 use meeting::Meetings;
+use revocations::Revocations;
 
 /// What handing over to stores needs.
 pub struct DeliveryParts {
@@ -215,6 +217,7 @@ struct Shared {
     location_key: LocationKey,
     drops: drops::Drops,
     meetings: Meetings,
+    revocations: Revocations,
     events: mpsc::Sender<Event>,
     wake: Arc<Wake>,
     probes: Semaphore,
@@ -265,6 +268,7 @@ pub async fn run(
         location_key,
         drops,
         meetings: Meetings::default(),
+        revocations: Revocations::default(),
         events,
         wake: inbox.wake,
         probes: Semaphore::new(PROBES_AT_ONCE_MAX),

@@ -104,6 +104,8 @@ pub const SURVEY_PAGE_LEN: usize = lighter_transport::location::limits::LOOKUP_N
 /// Mailboxes that one connection acts for: those of a hosted store (SPEC A29), and its own. The domain's location server has
 /// attested each, so that nobody else has more than a few. Some 300 bytes each.
 pub const CONNECTION_MAILBOXES_MAX: usize = lighter_transport::location::limits::HOSTED_MAILBOXES_MAX + 16;
+/// Keys that are no store's any more, which are remembered: as many as a location server tells of. Some 500 bytes each.
+pub const REVOCATIONS_MAX: usize = 100_000;
 /// Waiting deliveries that are counted for the answer to `Waiting?`; more are not told apart.
 pub const WAITING_COUNT_MAX: usize = lighter_catalog::limits::PAGE_LEN_MAX;
 /// Seconds after which a peer may come again where something is missing for a while.

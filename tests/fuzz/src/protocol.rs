@@ -9,7 +9,7 @@ use lighter_protocol::wire::{
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Keypair, Mailbox, PeerId, Receipt, Registration,
-    RelayRecord, SealingKey, Sharing, Signed, Statement, Ticket, TicketKey, UnixTime,
+    RelayRecord, SealingKey, Sharing, Signed, Statement, Succession, Ticket, TicketKey, UnixTime,
 };
 use lighter_sealing::{ContentKey, Envelope, Part, SealingSecret, Table};
 
@@ -77,6 +77,7 @@ pub fn signed_statement(data: &[u8]) {
     statement::<Introduction>(data);
     statement::<Receipt>(data);
     statement::<SealingKey>(data);
+    statement::<Succession>(data);
     statement::<Sharing>(data);
 }
 
@@ -127,6 +128,11 @@ pub fn drop_envelope(data: &[u8]) {
 
 fn sealing_secret() -> SealingSecret {
     SealingSecret::derive(&[7; 32]).expect("a key")
+}
+
+fn succession() -> Succession {
+    let next = Keypair::ed25519_from_bytes([9; 32]).expect("any 32 bytes are a key").public().to_peer_id();
+    Succession { mailbox: mailbox(), former: peer(), next, time: UnixTime(1_800_000_000) }
 }
 
 fn sealing_key() -> SealingKey {
@@ -294,6 +300,7 @@ fn request_seeds() -> Vec<Vec<u8>> {
         Request::GetShared(GetShared { get, sharing: signed(&sharing()) }),
         Request::Sources(Sources { delivery: DeliveryId([4; 16]), sharings: vec![signed(&sharing()); 3] }),
         Request::Receipt(signed(&receipt())),
+        Request::Succession(vec![signed(&succession()); 2]),
         Request::Waiting(Waiting { attestation: signed(&attestation()) }),
         Request::Drop(new_drop),
         Request::DropState(DeliveryId([3; 16])),

@@ -10,7 +10,8 @@ use lighter_transport::location::address::may_be_dialled;
 use lighter_transport::location::api::{
     Acceptance, AcceptanceChange, DomainAnswer, EnrolAnswer, EnrolRequest, ErrorAnswer, ForeignRequest,
     IntroductionAnswer, IntroductionRequest, LookupAnswer, LookupAnswers, LookupRequest, PingAnswer,
-    RegisterAnswer, RegisterRequest, RelayRequest, SnapshotPage, StorePresence, StoreRecord,
+    RegisterAnswer, RegisterRequest, RelayRequest, Revocations, SnapshotPage, StorePresence, StoreRecord,
+    SuccessionRequest,
 };
 use lighter_transport::location::finding::well_known;
 use lighter_transport::location::sse::{SseEvent, SseParser};
@@ -80,6 +81,8 @@ pub fn location_api(data: &[u8]) {
     json::<RelayRequest>(data);
     json::<StorePresence>(data);
     json::<SnapshotPage>(data);
+    json::<Revocations>(data);
+    json::<SuccessionRequest>(data);
     json::<ErrorAnswer>(data);
     json::<ForeignRequest>(data);
     json::<Acceptance>(data);
@@ -187,6 +190,7 @@ fn api_seeds() -> Vec<Vec<u8>> {
         primary: true,
         relays: vec![relay.clone()],
         sealing_keys: Vec::new(),
+        successions: Vec::new(),
     };
     [
         serde_json::to_vec(&LookupAnswers { answers: vec![LookupAnswer { store: Some(store) }] }),

@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::get::{Places, Wish};
 use crate::guest::by_hand;
 use crate::guest::view::GuestView;
+use crate::key::KeyView;
 use crate::limits::CONTROL_LINE_LEN_MAX;
 use crate::send::{SendEvent, SendRequest};
 use crate::views::{Cancelled, List, Lookup, Removed, Status};
@@ -42,6 +43,17 @@ impl Client {
     pub async fn status(&mut self, mailbox: Option<Mailbox>) -> Result<Status, Failure> {
         match self.ask(&Question::Status(mailbox)).await? {
             Answer::Status(status) => Ok(*status),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The key, and those of before; changed first, where that is asked for.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub async fn key(&mut self, rotate: bool) -> Result<KeyView, Failure> {
+        match self.ask(&Question::Key { rotate }).await? {
+            Answer::Key(view) => Ok(*view),
             _ => Err(unexpected()),
         }
     }

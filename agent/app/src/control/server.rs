@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_LINE_LEN_MAX};
 use crate::shared::Handle;
 use crate::views::{DeliveryRow, DeliveryState};
-use crate::{acceptance, get, hosted, lookup, offers, remove, send, status};
+use crate::{acceptance, get, hosted, key, lookup, offers, remove, send, status};
 
 /// Answers commands until the agent stops.
 pub async fn run(shared: Handle, listener: Listener) {
@@ -111,6 +111,17 @@ async fn answer(shared: &Handle, question: Question, connection: &mut Connection
             let peer = peer.map_err(|_| Failure::wrong_use("that is no key of a store"))?;
             hosted::prefer(shared, peer).await?;
             Answer::End
+        }
+        Question::Key { rotate: false } => Answer::Key(Box::new(key::rotation::show(shared).await?)),
+        Question::Key { rotate: true } => {
+            let handle = shared.clone();
+            // It is gone on with even when the command is gone.
+            let rotated = tokio::spawn(async move { key::rotation::rotate(&handle).await });
+            let view = rotated.await.map_err(Failure::failed)??;
+            // Only then does this agent stop: who asked is answered.
+            let told = connection.write(&Answer::Key(Box::new(view))).await;
+            shared.key_changed.cancel();
+            return Ok(told?);
         }
         Question::RemoveAll(mailbox) => return remove_all(shared, mailbox, connection).await,
         Question::Send(request) => return send(shared, *request, connection).await,

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use lighter_protocol::wire::{DropState, Request, Response};
-use lighter_protocol::{Expected, Receipt, Releaser, Signed, UnixTime, VerifiedReceipt};
+use lighter_protocol::{Expected, Receipt, Releaser, Signed, Succession, UnixTime, VerifiedReceipt};
 use lighter_store::{LeftDrop, Outgoing, OutgoingState, Store, StoreError};
+use lighter_transport::location::StoreRecord;
 use rand::RngExt;
 use tokio::time::sleep;
 
@@ -61,14 +62,14 @@ fn waiting(store: &Store) -> Result<Vec<(Outgoing, LeftDrop)>, StoreError> {
 async fn look(shared: &Handle, outgoing: &Outgoing, left: &LeftDrop) {
     let now = UnixTime::now();
     match ask(shared, outgoing, left).await {
-        Some(DropState::Receipted(receipt)) => {
-            if let Some(state) = released(outgoing, left, &receipt, now) {
+        Some((DropState::Receipted(receipt), recipient)) => {
+            if let Some(state) = released(outgoing, left, &receipt, &recipient.successions, now) {
                 tracing::info!(delivery = %outgoing.delivery, "what was left is receipted, released");
                 record(shared, outgoing, state).await;
             }
         }
-        Some(DropState::Waiting) => {}
-        Some(DropState::Expired) => give_up(shared, outgoing).await,
+        Some((DropState::Waiting, _)) => {}
+        Some((DropState::Expired, _)) => give_up(shared, outgoing).await,
         // Nobody could say for so long that nobody will.
         None if left.taken.is_some_and(|until| until.plus(GONE_AFTER) < now) => {
             give_up(shared, outgoing).await;
@@ -106,33 +107,40 @@ async fn record(shared: &Handle, outgoing: &Outgoing, state: OutgoingState) {
 /// After the last day at the relay: its clock may be behind.
 const GONE_AFTER: Duration = Duration::from_hours(24);
 
-/// What the relay says; none where it cannot be asked, or does not say.
-async fn ask(shared: &Handle, outgoing: &Outgoing, left: &LeftDrop) -> Option<DropState> {
+/// What the relay says, and what is known of the recipient's stores; none where it cannot be asked, or does not say.
+async fn ask(shared: &Handle, outgoing: &Outgoing, left: &LeftDrop) -> Option<(DropState, StoreRecord)> {
     let record = finding::look_up_one(shared, &outgoing.sender, &outgoing.recipient).await;
-    let record =
+    let mut record =
         record.inspect_err(|error| tracing::debug!(%error, "the relay cannot be looked up")).ok()??;
-    let mut relays = record.relays;
+    let mut relays = std::mem::take(&mut record.relays);
     relays.retain(|relay| !relay.is_only_helper());
     // Relays on one catalog know the same; the one that took it knows first.
     relays.sort_by_key(|relay| relay.peer != left.relay);
     for relay in relays {
         let Some(link) = Link::dial(shared, &relay).await else { continue };
         match link.connection.request(&Request::DropState(outgoing.delivery)).await {
-            Ok(Response::DropState(state)) => return Some(state),
+            Ok(Response::DropState(state)) => return Some((state, record)),
             answer => tracing::debug!(relay = %relay.peer, ?answer, "says nothing of what was left"),
         }
     }
     None
 }
 
-/// The delivery's state by a receipt; none where it does not count.
+/// The delivery's state by a receipt; none where it does not count. It does by a store that it was sealed to, also when that
+/// has another key by now: by `successions`, which the former keys signed.
 fn released(
     outgoing: &Outgoing,
     left: &LeftDrop,
     receipt: &Signed<Receipt>,
+    successions: &[Signed<Succession>],
     now: UnixTime,
 ) -> Option<OutgoingState> {
-    let claim = receipt.claim().ok().filter(|claim| left.stores.contains(&claim.store))?;
+    let claim = receipt.claim().ok()?;
+    let mut keys = Succession::formers(successions, &claim.store);
+    keys.push(claim.store);
+    if !keys.iter().any(|key| left.stores.contains(key)) {
+        return None;
+    }
     let until = now.plus(Duration::from_secs(1));
     let releaser = Releaser::looked_up(outgoing.recipient.clone(), claim.store, until);
     let expected = Expected {
@@ -199,7 +207,7 @@ mod tests {
             time: now,
         };
         let releases = |receipt: &Receipt, by: u8| {
-            released(&outgoing, &left, &Signed::sign(receipt, &key(by)).unwrap(), now).is_some()
+            released(&outgoing, &left, &Signed::sign(receipt, &key(by)).unwrap(), &[], now).is_some()
         };
         assert!(releases(&right, 2));
         assert!(!releases(&right, 9), "the relay's own word");
@@ -212,6 +220,23 @@ mod tests {
             "of another manifest"
         );
         assert!(!releases(&Receipt { delivery: DeliveryId([8; 16]), ..right.clone() }, 2));
-        assert!(!releases(&Receipt { mailbox: outgoing.sender.clone(), ..right }, 2));
+        assert!(!releases(&Receipt { mailbox: outgoing.sender.clone(), ..right.clone() }, 2));
+
+        // Bob's store has the key 5 since, by its own word; 9 says the same of itself.
+        let succession = |former, by| {
+            let next = if by == 9 { peer(9) } else { peer(5) };
+            let said =
+                Succession { mailbox: outgoing.recipient.clone(), former: peer(former), next, time: now };
+            Signed::sign(&said, &key(by)).unwrap()
+        };
+        let after = |store: u8, successions: &[_]| {
+            let receipt =
+                Signed::sign(&Receipt { store: peer(store), ..right.clone() }, &key(store)).unwrap();
+            released(&outgoing, &left, &receipt, successions, now).is_some()
+        };
+        assert!(after(5, &[succession(2, 2)]));
+        assert!(!after(5, &[]), "nobody said so");
+        assert!(!after(5, &[succession(3, 3)]), "of a store it was not sealed to");
+        assert!(!after(9, &[succession(2, 9)]), "by who wants to be it");
     }
 }

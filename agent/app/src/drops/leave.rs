@@ -280,7 +280,14 @@ impl Link {
         let serving = tokio::spawn(serve::connection(shared.clone(), connection.clone()));
         let wakes = shared.wakes.subscribe();
         let watching = tokio::spawn(close_when_silent(connection.clone(), || SILENCE_LOOK_INTERVAL, wakes));
-        Some(Self { shared: shared.clone(), connection, serving, watching })
+        let link = Self { shared: shared.clone(), connection, serving, watching };
+        let successions = shared.former.successions();
+        if !successions.is_empty() {
+            // What was left there under a former key is this one's; an older relay does not know, and says so.
+            let said = link.connection.request(&Request::Succession(successions)).await;
+            tracing::debug!(relay = %relay.peer, ?said, "told of former keys");
+        }
+        Some(link)
     }
 }
 

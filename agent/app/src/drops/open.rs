@@ -43,14 +43,16 @@ fn changed() -> NotOpened {
     NotOpened::Never("it cannot be opened: what is in it is not what its sender sealed".to_owned())
 }
 
-/// Opens a drop whose sealed blobs are all here.
+/// Opens a drop whose sealed blobs are all here, with the first of the store's `secrets` that it was sealed to.
 ///
 /// # Errors
 /// [`NotOpened::Never`] where it is not for this store, or not what was sealed; else what the disk says, and nothing is
 /// left behind.
-pub fn open(store: &Store, secret: &SealingSecret, incoming: &Incoming) -> Result<OpenedDrop, NotOpened> {
+pub fn open(store: &Store, secrets: &[&SealingSecret], incoming: &Incoming) -> Result<OpenedDrop, NotOpened> {
     let envelope = Envelope::parse(envelope_bytes(store, incoming)?)?;
-    let opened = envelope.open(secret, &incoming.delivery, &incoming.mailbox)?;
+    let open = |secret: &&SealingSecret| envelope.open(secret, &incoming.delivery, &incoming.mailbox);
+    let not_others = |opened: &Result<_, OpenError>| !matches!(opened, Err(OpenError::NotForUs));
+    let opened = secrets.iter().map(open).find(not_others).unwrap_or(Err(OpenError::NotForUs))?;
     let parts = &opened.table.parts;
     let fits = |(part, sealed): (&Part, &OfferedBlob)| {
         part.sealed == sealed.id && frames::sealed_size(part.size) == sealed.size

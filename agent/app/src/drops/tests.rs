@@ -77,7 +77,7 @@ impl Side {
 
     fn open(&self, delivery: DeliveryId) -> Result<OpenedDrop, NotOpened> {
         let secret = SealingSecret::derive(&self.identity.secret_bytes()).unwrap();
-        open(&self.store, &secret, &self.store.incoming(delivery).unwrap().unwrap())
+        open(&self.store, &[&secret], &self.store.incoming(delivery).unwrap().unwrap())
     }
 
     /// Takes a drop in as a relay offers it, all of it.

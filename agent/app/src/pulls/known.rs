@@ -7,6 +7,7 @@ use lighter_protocol::wire::{LaterReason, Offer};
 use lighter_protocol::{BlobId, Receipt, Signed, UnixTime};
 use lighter_store::limits::MANIFEST_SIZE_MAX;
 use lighter_store::{Here, IncomingState, Store, StoreError};
+use lighter_transport::Identity;
 
 use crate::shared::Handle;
 
@@ -27,6 +28,9 @@ pub(super) fn look_as(
     hides: bool,
 ) -> Result<Known, StoreError> {
     let mut known = look(store, offer, closed)?;
+    if let Known::Receipted(receipt) = &mut known {
+        renew(receipt, &shared.identity);
+    }
     let Known::Held { held, room } = &mut known else { return Ok(known) };
     if hides {
         for part in std::iter::once(&offer.manifest).chain(&offer.blobs) {
@@ -46,6 +50,18 @@ pub(super) fn look_as(
         }
     }
     Ok(known)
+}
+
+/// A receipt that this store signed with a former key says the same with its present one: who has not heard of it yet asks
+/// for the store's that is.
+fn renew(receipt: &mut Signed<Receipt>, identity: &Identity) {
+    let own = identity.peer();
+    if let Ok(claim) = receipt.claim()
+        && claim.store != own
+        && let Ok(signed) = Signed::sign(&Receipt { store: own, ..claim }, identity.keypair())
+    {
+        *receipt = signed;
+    }
 }
 
 fn look(store: &Store, offer: &Offer, closed: Option<LaterReason>) -> Result<Known, StoreError> {

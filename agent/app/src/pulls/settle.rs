@@ -7,6 +7,7 @@ use lighter_store::{Durable, Store, StoreError, Wanted};
 use lighter_transport::Identity;
 
 use crate::drops::{self, NotOpened, OpenedDrop};
+use crate::key::FormerKeys;
 use crate::shared::Handle;
 
 /// Puts the receipt of a delivery with these blobs on record, all of which have their places; none where it is not durable.
@@ -15,7 +16,7 @@ pub(super) async fn settle(
     delivery: DeliveryId,
     parts: Vec<(BlobId, u64)>,
 ) -> Option<Signed<Receipt>> {
-    let identity = shared.identity.clone();
+    let (identity, former) = (shared.identity.clone(), shared.former.clone());
     let settled = shared
         .blocking(move |store| {
             let mut durable = store.durable(delivery)?;
@@ -32,7 +33,7 @@ pub(super) async fn settle(
             let receipt = durable.receipt(identity.peer(), UnixTime::now());
             let Ok(signed) = Signed::sign(&receipt, identity.keypair()) else { return Ok(None) };
             if durable.incoming().manifest.media_type == NewDrop::MEDIA_TYPE {
-                return settle_drop(store, &identity, durable, signed);
+                return settle_drop(store, &identity, &former, durable, signed);
             }
             store.settle(durable, signed).map(Some)
         })
@@ -48,6 +49,7 @@ pub(super) async fn settle(
 fn settle_drop(
     store: &Store,
     identity: &Identity,
+    former: &FormerKeys,
     durable: Durable,
     receipt: Signed<Receipt>,
 ) -> Result<Option<Signed<Receipt>>, StoreError> {
@@ -59,7 +61,9 @@ fn settle_drop(
             return Ok(None);
         }
     };
-    match drops::open(store, &secret, durable.incoming()) {
+    // It may have been sealed before this store's key was changed.
+    let secrets: Vec<_> = std::iter::once(&secret).chain(former.sealing_secrets()).collect();
+    match drops::open(store, &secrets, durable.incoming()) {
         Ok(OpenedDrop { manifest, blobs, hold }) => {
             store.settle_opened(durable, manifest, blobs, &hold, receipt).map(Some)
         }

@@ -9,12 +9,13 @@ use super::{
     DropState, Get, GetBlobs, GetShared, NewDrop, Offer, OfferedBlob, Push, PushAnswer, PushPart, Request,
     Response, Sources,
 };
+use crate::BlobId;
 use crate::limits::{
     BLOB_SIZE_MAX, GET_BLOBS_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, PUSH_ANSWER_RANGES_MAX,
     PUSH_PARTS_MAX, SHARING_LEN_MAX, SHARINGS_MAX, SIGNATURE_LEN, SOURCES_MAX, STATEMENT_LEN_MAX,
+    SUCCESSION_LEN_MAX, SUCCESSIONS_MAX,
 };
 use crate::signed::Signed;
-use crate::{BlobId, Sharing};
 
 /// Something with bounds beyond its encoding.
 pub trait Check {
@@ -94,6 +95,14 @@ impl Check for Request {
             Self::Sources(sources) => sources.check(),
             Self::GetShared(get) => get.check(),
             Self::GetBlobs(get) => get.check(),
+            Self::Succession(successions) => {
+                if successions.is_empty() {
+                    return Err(Invalid::new(InvalidKind::TooFew, "successions", 0));
+                }
+                count(successions.len(), SUCCESSIONS_MAX, "successions")?;
+                let mut all = successions.iter().enumerate();
+                all.try_for_each(|(index, one)| short(one, SUCCESSION_LEN_MAX, "successions", index))
+            }
         }
     }
 }
@@ -173,7 +182,7 @@ impl Check for GetBlobs {
 impl Check for GetShared {
     fn check(&self) -> Result<(), Invalid> {
         self.get.check()?;
-        sharing(&self.sharing, "get-shared.sharing", 0)
+        short(&self.sharing, SHARING_LEN_MAX, "get-shared.sharing", 0)
     }
 }
 
@@ -184,7 +193,7 @@ impl Check for Sources {
         }
         count(self.sharings.len(), SHARINGS_MAX, "sources.sharings")?;
         let mut sharings = self.sharings.iter().enumerate();
-        sharings.try_for_each(|(index, signed)| sharing(signed, "sources.sharings", index))
+        sharings.try_for_each(|(index, one)| short(one, SHARING_LEN_MAX, "sources.sharings", index))
     }
 }
 
@@ -254,19 +263,15 @@ fn count(len: usize, max: usize, field: &'static str) -> Result<(), Invalid> {
     if len > max { Err(Invalid::new(InvalidKind::TooMany, field, max)) } else { Ok(()) }
 }
 
-/// Sharings are short, so that many of them fit.
-fn sharing(statement: &Signed<Sharing>, field: &'static str, index: usize) -> Result<(), Invalid> {
+/// A statement of a kind that is short, so that many of them fit.
+fn short<T>(statement: &Signed<T>, len_max: usize, field: &'static str, index: usize) -> Result<(), Invalid> {
     let (payload, signature) = statement.lens();
-    if payload > SHARING_LEN_MAX || signature > SIGNATURE_LEN {
+    if payload > len_max || signature > SIGNATURE_LEN {
         return Err(Invalid::new(InvalidKind::TooLong, field, index));
     }
     Ok(())
 }
 
 fn signed<T>(statement: &Signed<T>, field: &'static str) -> Result<(), Invalid> {
-    let (payload, signature) = statement.lens();
-    if payload > STATEMENT_LEN_MAX || signature > SIGNATURE_LEN {
-        return Err(Invalid::new(InvalidKind::TooLong, field, 0));
-    }
-    Ok(())
+    short(statement, STATEMENT_LEN_MAX, field, 0)
 }

@@ -11,7 +11,7 @@ use lighter_protocol::wire::{
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Mailbox, PeerId, Receipt, Registration, RelayRecord,
-    Sharing, Signed, Statement, TicketKey, UnixTime,
+    Sharing, Signed, Statement, Succession, TicketKey, UnixTime,
 };
 
 use super::samples::{key, peer, waiting};
@@ -157,7 +157,7 @@ impl Source {
     }
 
     fn request(&mut self) -> Request {
-        match self.below(12) {
+        match self.below(13) {
             0 => Request::Ping,
             1 => Request::Have(Have::Delivery(DeliveryId(self.bytes()))),
             2 => Request::Have(Have::Blob(BlobId(self.bytes()))),
@@ -206,6 +206,11 @@ impl Source {
                 let mut blobs = vec![BlobId(self.bytes())];
                 blobs.extend(self.many(20, |source| BlobId(source.bytes())));
                 Request::GetBlobs(GetBlobs { delivery, blobs, attestation: self.get().attestation })
+            }
+            12 => {
+                let mailbox = self.mailbox();
+                let succession = Succession { mailbox, former: peer(1), next: peer(2), time: self.time() };
+                Request::Succession(vec![self.signed(&succession)])
             }
             _ => Request::Here(self.below(u64::MAX)),
         }

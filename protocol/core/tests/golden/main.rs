@@ -39,6 +39,9 @@ const RECEIPT_SIGNATURE: &str = "734d2495f647cb3c5b8ff063a0e762cca723824f4f6e3e5
 const SHARING_SIGNATURE: &str = "11ced64752f65ef4a92ac42b0aa2ee3e863ab91b880c211fccc0891112cd0ae5\
     2a5c86d6c2d9070cff24d9582fabc988090201bf3ac369406099cec5e282ea0f";
 
+const SUCCESSION_SIGNATURE: &str = "57ea5531987d5aa5dbb7f5633140d3d364f63f618641752652785e0a93ded692\
+    6220bf4bf5cd14fbdbf7b4a9133bd5bc35a557a627aa2abfc5f50f572ec45707";
+
 /// The payloads of the statements, field by field. Numbers are varints: 7 bits a byte, lowest first.
 fn registration_payload() -> Vec<u8> {
     bytes(&[
@@ -107,6 +110,15 @@ fn sharing_payload() -> Vec<u8> {
     ])
 }
 
+fn succession_payload() -> Vec<u8> {
+    bytes(&[
+        BOB,          // mailbox
+        STORE_PEER,   // former
+        RELAY_PEER,   // next
+        "80a4a7da06", // time: 1,800,000,000
+    ])
+}
+
 /// The bytes that these lines of hexadecimal digits stand for.
 fn bytes(lines: &[&str]) -> Vec<u8> {
     let digits: String = lines.concat().split_whitespace().collect();
@@ -151,11 +163,14 @@ fn golden_statements() {
     check_statement(&receipt(), STORE, RECEIPT_SIGNATURE, &receipt_payload());
     check_statement(&sealing_key(), STORE, SEALING_KEY_SIGNATURE, &sealing_key_payload());
     check_statement(&sharing(), SENDER, SHARING_SIGNATURE, &sharing_payload());
+    check_statement(&succession(), STORE, SUCCESSION_SIGNATURE, &succession_payload());
 }
 
 #[test]
 fn golden_contexts() {
-    use lighter_protocol::{Attestation, Introduction, Receipt, Registration, SealingKey, Sharing};
+    use lighter_protocol::{
+        Attestation, Introduction, Receipt, Registration, SealingKey, Sharing, Succession,
+    };
     let contexts = [
         Registration::CONTEXT,
         Attestation::CONTEXT,
@@ -163,6 +178,7 @@ fn golden_contexts() {
         Receipt::CONTEXT,
         SealingKey::CONTEXT,
         Sharing::CONTEXT,
+        Succession::CONTEXT,
     ];
     let expected = [
         "lighter registration 1",
@@ -171,6 +187,7 @@ fn golden_contexts() {
         "lighter receipt 1",
         "lighter sealing key 1",
         "lighter sharing 1",
+        "lighter succession 1",
     ];
     assert_eq!(contexts, expected);
     // What is signed: the context, a zero byte, the payload.
@@ -361,6 +378,13 @@ fn golden_sharing() {
 }
 
 #[test]
+fn golden_succession() {
+    let one = within(SUCCESSION_SIGNATURE, &succession_payload());
+    let message = Request::Succession(vec![signed(&succession(), STORE)]);
+    check_message(&message, &[bytes(&["10", "01"]), one].concat()); // kind 16; successions: one
+}
+
+#[test]
 fn golden_refusals() {
     check_message(&Response::Refused, &bytes(&["06"])); // kind 6
     check_message(&Response::Later(300), &bytes(&["07", "ac02"])); // kind 7; seconds
@@ -383,6 +407,6 @@ fn golden_range_set() {
 fn no_format_changed_by_accident() {
     assert_eq!(
         drawn::hash_of_encodings(500),
-        "fac6f0f61d9409067d582165e92ea8c24595126adfcd3140da3e88ef12e6f196"
+        "230e7610c595b160403e641f308249717f162ea65835d929758c6a5422689e62"
     );
 }

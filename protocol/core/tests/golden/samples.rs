@@ -8,7 +8,7 @@ use lighter_protocol::wire::{
 };
 use lighter_protocol::{
     Attestation, BlobId, DeliveryId, Introduction, Keypair, Mailbox, PeerId, Receipt, Registration,
-    RelayRecord, SealingKey, Sharing, Signed, Statement, UnixTime,
+    RelayRecord, SealingKey, Sharing, Signed, Statement, Succession, UnixTime,
 };
 
 /// The keys are made of this byte, 32 times.
@@ -126,6 +126,11 @@ pub(crate) fn sharing() -> Sharing {
         taker_store: peer(RELAY),
         expires: UnixTime(1_800_086_400),
     }
+}
+
+/// The key of Bob's store goes; the one that comes is the relay's.
+pub(crate) fn succession() -> Succession {
+    Succession { mailbox: bob(), former: peer(STORE), next: peer(RELAY), time: UnixTime(1_800_000_000) }
 }
 
 pub(crate) fn sources() -> Sources {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use lighter_protocol::{
     Attestation, Introduction, Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed, Statement,
-    UnixTime,
+    Succession, UnixTime,
 };
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +82,26 @@ pub struct EnrolAnswer {
     #[serde(with = "signed_option")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub attestation: Option<Signed<Attestation>>,
+}
+
+/// `POST /v1/succession`: a store's key is rotated. What the former key was enrolled as, the next one is from then on, at
+/// once; the former one may do nothing any more. The answer is that of `POST /v1/enrol`; asked again, it is the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SuccessionRequest {
+    /// The store's word, signed with the key that goes.
+    #[serde(with = "signed")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub succession: Signed<Succession>,
+    /// The same, signed with the key that comes.
+    #[serde(with = "signed")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub agreed: Signed<Succession>,
+    /// What drops for this store are sealed to from now on, signed with the key that comes. Absent: nothing can be left for it
+    /// until it registers.
+    #[serde(default, with = "signed_option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub sealing_key: Option<Signed<SealingKey>>,
 }
 
 /// `POST /v1/register`: where the store is, signed by it. Registering is coming online (SPEC A13).
@@ -262,6 +282,11 @@ pub struct StoreRecord {
     #[serde(default, with = "signed_list", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub sealing_keys: Vec<Signed<SealingKey>>,
+    /// Which keys took the place of which, of the mailbox's stores: a receipt may come of one that was not known when
+    /// something was sealed. Told as `relays` are; at most [`lighter_protocol::limits::SUCCESSIONS_MAX`]. Absent: none.
+    #[serde(default, with = "signed_list", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub successions: Vec<Signed<Succession>>,
 }
 
 /// Whether a store can be reached now.
@@ -504,6 +529,32 @@ pub struct SnapshotPage {
     pub last: bool,
 }
 
+/// One key that is no store of a mailbox any more, in the events of `GET /v1/presence`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Revocation {
+    /// Whose store it was.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub mailbox: Mailbox,
+    /// Which.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub peer: PeerId,
+    /// Nothing counts that was attested for it until then, the second itself among them.
+    #[cfg_attr(feature = "openapi", schema(value_type = u64))]
+    pub at: UnixTime,
+}
+
+/// Keys that are no store's any more (event `revoked`): all of those whose attestations may still verify stand before the
+/// snapshot, at most [`super::limits::SNAPSHOT_PAGE_MAX`] in an event; later ones come as they happen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Revocations {
+    /// Which.
+    pub revoked: Vec<Revocation>,
+}
+
+/// Name of the event that carries [`Revocations`].
+pub const EVENT_REVOKED: &str = "revoked";
 /// Name of the event that carries a [`SnapshotPage`].
 pub const EVENT_SNAPSHOT: &str = "snapshot";
 /// Name of the event that carries a changed [`StorePresence`].

@@ -12,7 +12,8 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use lighter_protocol::signed::SignedError;
 use lighter_protocol::{
-    Introduction, Keypair, Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed, UnixTime,
+    Introduction, Keypair, Mailbox, PeerId, Registration, RelayRecord, SealingKey, Signed, Succession,
+    UnixTime,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +23,7 @@ use super::api::{
     ForeignRequest, HostedAcceptanceRequest, HostingAnswer, HostingRegistrations, HostingRequest,
     IntroductionAnswer, IntroductionRequest, LookupAnswers, LookupRequest, PingAnswer, PrimaryRequest,
     RegisterAnswer, RegisterRequest, RelayRequest, Secret, SpeakerAnswer, SpeakerRequest, StoreRecord,
+    SuccessionRequest,
 };
 use super::connect::{HttpClient, http_client_with};
 use super::error::{LocationError, LocationSetupError};
@@ -145,6 +147,33 @@ impl LocationClient {
         let request =
             EnrolRequest { token: token.expose().to_owned(), mailbox: mailbox.clone(), peer, proof };
         self.ask(Method::POST, "/v1/enrol", None, Some(&request)).await
+    }
+
+    /// Rotates the key of `mailbox`'s store from `former` to `next`: what the one was, the other is from then on. Asked again,
+    /// the answer is the same.
+    ///
+    /// # Errors
+    /// [`LocationError::Refused`] where the former key is no store of the mailbox, where it hosts others' mailboxes, or where
+    /// the next one was a store of it before.
+    pub async fn succeed(
+        &self,
+        former: &Keypair,
+        next: &Keypair,
+        mailbox: &Mailbox,
+        sealing_key: Option<&Signed<SealingKey>>,
+    ) -> Result<(EnrolAnswer, Signed<Succession>), LocationError> {
+        let statement = Succession {
+            mailbox: mailbox.clone(),
+            former: former.public().to_peer_id(),
+            next: next.public().to_peer_id(),
+            time: UnixTime::now(),
+        };
+        let sign = |key| Signed::sign(&statement, key).map_err(cannot_sign);
+        let (succession, agreed) = (sign(former)?, sign(next)?);
+        let request =
+            SuccessionRequest { succession: succession.clone(), agreed, sealing_key: sealing_key.cloned() };
+        let answer = self.ask(Method::POST, "/v1/succession", None, Some(&request)).await?;
+        Ok((answer, succession))
     }
 
     /// Registers a store's addresses; from here on it counts as online. The answer's session goes into the calls below.

@@ -92,9 +92,14 @@ const RELAYS_JSON_LEN: usize = RELAYS_MAX * (16 * 50 + 2 * RETRIEVAL_URL_LEN_MAX
 /// a time, in base64, and quotes.
 const SEALING_KEYS_JSON_LEN: usize = SEALING_KEYS_MAX * ((64 + 320 + 38 + 32 + 20) * 4 / 3 + 8) + 20;
 const _: () = assert!(
-    RELAYS_TOLD_NAMES_MAX * (STORE_RECORD_JSON_LEN + RELAYS_JSON_LEN + SEALING_KEYS_JSON_LEN)
+    RELAYS_TOLD_NAMES_MAX
+        * (STORE_RECORD_JSON_LEN + RELAYS_JSON_LEN + SEALING_KEYS_JSON_LEN + SUCCESSIONS_JSON_LEN)
         < ANSWER_LEN_MAX
 );
+/// A mailbox's successions in JSON: statements in base64, with their lengths and signatures.
+const SUCCESSIONS_JSON_LEN: usize = lighter_protocol::limits::SUCCESSIONS_MAX
+    * ((lighter_protocol::limits::SUCCESSION_LEN_MAX + 70) * 4 / 3 + 3)
+    + 20;
 /// A hosted mailbox in JSON: a statement in base64, with its lengths and signature, and field names.
 const HOSTED_MAILBOX_JSON_LEN: usize = (lighter_protocol::limits::STATEMENT_LEN_MAX + 70) * 4 / 3 + 60;
 const _: () = assert!(HOSTED_PAGE_MAX * HOSTED_MAILBOX_JSON_LEN + 200 < ANSWER_LEN_MAX);

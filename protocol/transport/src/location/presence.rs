@@ -8,7 +8,10 @@ use hyper::body::Incoming;
 use rand::RngExt;
 use tokio::time::Instant;
 
-use super::api::{EVENT_AGAIN, EVENT_CHANGE, EVENT_SNAPSHOT, Secret, SnapshotPage, StorePresence};
+use super::api::{
+    EVENT_AGAIN, EVENT_CHANGE, EVENT_REVOKED, EVENT_SNAPSHOT, Revocation, Revocations, Secret, SnapshotPage,
+    StorePresence,
+};
 use super::client::LocationClient;
 use super::error::LocationError;
 use super::limits::{RECONNECT_MAX, RECONNECT_MIN, STREAM_SILENCE_MAX};
@@ -22,6 +25,9 @@ pub enum PresenceEvent {
     Snapshot(SnapshotPage),
     /// A store's presence changed.
     Change(StorePresence),
+    /// These keys are no stores any more, whatever was attested for them before. Every (re)opened stream says all that may
+    /// still matter, before its snapshot.
+    Revoked(Vec<Revocation>),
     /// The stream broke, or could not be opened: nothing is known until the next snapshot. Told once for each outage
     /// and kind of error; the stream is opened again, with growing waits.
     Lost(LocationError),
@@ -105,6 +111,9 @@ impl PresenceEvents {
             }
             EVENT_CHANGE => serde_json::from_str(&event.data)
                 .map(|change| Some(PresenceEvent::Change(change)))
+                .map_err(|_| LocationError::Malformed),
+            EVENT_REVOKED => serde_json::from_str(&event.data)
+                .map(|Revocations { revoked }| Some(PresenceEvent::Revoked(revoked)))
                 .map_err(|_| LocationError::Malformed),
             EVENT_AGAIN => Err(LocationError::unreachable("the server asks to come again")),
             // A later version may tell more.

@@ -183,13 +183,14 @@ pub(super) async fn take(peer: &Peer, connection: &Connection, new: NewDrop) -> 
             return Response::Refused;
         }
     };
-    match known(shared, &new, peer.id()).await {
+    let keys = peer.keys();
+    match known(shared, &new, keys.clone()).await {
         Ok(Known::Here { until }) => return Response::Dropped(DropAnswer::Taken { until }),
         Ok(Known::Another) => return Response::Refused,
         Ok(Known::Nothing) => {}
         Err(_) => return Response::Later(LATER_SECONDS),
     }
-    let opened = open(shared, peer.id(), connection, &new, introduction.sender_mailbox.domain(), now);
+    let opened = open(shared, &keys, connection, &new, introduction.sender_mailbox.domain(), now);
     let taking = match opened {
         Ok(taking) => taking,
         Err(Refusal::Says(answer)) => return Response::Dropped(answer),
@@ -210,13 +211,13 @@ enum Known {
     Nothing,
 }
 
-async fn known(shared: &Shared, new: &NewDrop, from: PeerId) -> Result<Known, CatalogError> {
+async fn known(shared: &Shared, new: &NewDrop, keys: Vec<PeerId>) -> Result<Known, CatalogError> {
     let (id, envelope) = (new.delivery, new.envelope.id);
     let known = move |catalog: &dyn Catalog| {
         let Some(row) = catalog.delivery(&id)? else { return Ok(Known::Nothing) };
         let message = catalog.message(&row.message)?;
-        let is_same = message
-            .is_some_and(|message| message.manifest.id == envelope && sender_of(&message) == Some(from));
+        let is_same =
+            message.is_some_and(|message| message.manifest.id == envelope && is_by(&message, &keys));
         Ok(if is_same { Known::Here { until: row.expires.end() } } else { Known::Another })
     };
     shared.parts.ledger.read(known).await
@@ -230,6 +231,11 @@ fn sender_of(message: &Message) -> Option<PeerId> {
     })
 }
 
+/// Whether it was dropped by who has these keys, the present one and those of before.
+fn is_by(message: &Message, keys: &[PeerId]) -> bool {
+    sender_of(message).is_some_and(|from| keys.contains(&from))
+}
+
 /// Why a drop does not begin.
 enum Refusal {
     Says(DropAnswer),
@@ -237,10 +243,10 @@ enum Refusal {
     Another,
 }
 
-/// Begins a drop, or goes on with it.
+/// Begins a drop, or goes on with it: of who has these keys, the present one first.
 fn open(
     shared: &Shared,
-    from: PeerId,
+    keys: &[PeerId],
     connection: &Connection,
     new: &NewDrop,
     domain: &str,
@@ -257,7 +263,7 @@ fn open(
     let mut open = drops.open();
     sweep(drops, &mut open, Instant::now());
     if let Some(taking) = open.get(&new.delivery) {
-        if taking.from != from {
+        if !keys.contains(&taking.from) {
             return Err(Refusal::Another);
         }
         // The sender came back, perhaps before the old connection's end was noticed.
@@ -270,6 +276,7 @@ fn open(
         open.remove(&new.delivery);
         drops.tally().let_go(&new.delivery);
     }
+    let from = *keys.first().ok_or(Refusal::Another)?;
     let of_peer = open.values().filter(|taking| taking.from == from).count();
     if open.len() >= DROPS_OPEN_MAX || of_peer >= DROPS_OF_PEER_MAX {
         return says(DropAnswer::Later(LaterReason::Busy));
@@ -304,11 +311,11 @@ fn days(expires: UnixTime, now: UnixTime, days_max: u32) -> u32 {
 
 /// What has become of a drop, for who left it.
 pub(super) async fn state(peer: &Peer, id: DeliveryId) -> Response {
-    let from = peer.id();
+    let keys = peer.keys();
     let state = peer.shared.parts.ledger.read(move |catalog| {
         let Some(row) = catalog.delivery(&id)? else { return Ok(None) };
         let message = catalog.message(&row.message)?;
-        if message.as_ref().and_then(sender_of) != Some(from) {
+        if !message.is_some_and(|message| is_by(&message, &keys)) {
             return Ok(None);
         }
         Ok(Some(match (catalog.receipt_of_drop(&id)?, row.state) {

@@ -49,6 +49,11 @@ impl Meetings {
         open.find(|peer| !peer.connection().is_closed())
     }
 
+    /// All connections to this peer.
+    pub(super) fn all(&self, id: &PeerId) -> Vec<Arc<Peer>> {
+        self.peers().get(id).into_iter().flatten().filter_map(Weak::upgrade).collect()
+    }
+
     /// Answers a sender.
     pub(super) async fn meet(&self, meet: &Meet, sender: &Connection, location: Option<PeerId>) -> Response {
         let Some(location) = location else { return Response::Later(LATER_SECONDS) };

@@ -4,12 +4,13 @@
 //! the domain's location server, until that ends. Requests run side by side; their number is the transport's bound.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lighter_protocol::limits::CLOCK_GRACE;
 use lighter_protocol::wire::{Have, Request, Response, Waiting};
-use lighter_protocol::{Attestation, Mailbox, PeerId, Releaser, UnixTime};
+use lighter_protocol::{Attestation, Mailbox, PeerId, Releaser, Signed, Succession, UnixTime};
 use lighter_transport::{Connection, IncomingRequest, Responder};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -21,6 +22,8 @@ use crate::limits::{CONNECTION_MAILBOXES_MAX, LATER_SECONDS, REFUSAL_TIME, WAITI
 /// What a peer has proved about one mailbox.
 #[derive(Clone, Debug)]
 struct Grant {
+    /// Since when: it was attested then, or looked up.
+    since: UnixTime,
     /// Until when it counts.
     until: UnixTime,
     /// Where the store's receipts release: who may, and the session's number.
@@ -34,6 +37,8 @@ pub(super) struct Peer {
     grants: Mutex<BTreeMap<Mailbox, Grant>>,
     /// No grant ends before; in Unix seconds. A hosted store has thousands, so they are not looked through for each request.
     first_end: AtomicU64,
+    /// Keys whose place this peer's key took, as they have said.
+    formers: Mutex<Vec<PeerId>>,
 }
 
 /// Takes connections until the relay stops.
@@ -60,6 +65,7 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: Connection, found: Op
         connection: connection.clone(),
         grants: Mutex::default(),
         first_end: AtomicU64::new(u64::MAX),
+        formers: Mutex::default(),
     });
     peer.shared.meetings.add(&peer);
     if let Some((mailbox, until)) = found {
@@ -92,6 +98,22 @@ impl Peer {
     /// Who is at the other end.
     pub(super) fn id(&self) -> PeerId {
         self.connection.peer()
+    }
+
+    /// The same, and the keys that it had before: what they left here is this peer's.
+    pub(super) fn keys(&self) -> Vec<PeerId> {
+        let formers = self.formers.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::once(self.id()).chain(formers.iter().copied()).collect()
+    }
+
+    /// Its key took the place of others.
+    fn succeed(&self, successions: &[Signed<Succession>]) -> Response {
+        let formers = Succession::formers(successions, &self.id());
+        if formers.is_empty() {
+            return Response::Refused;
+        }
+        *self.formers.lock().unwrap_or_else(PoisonError::into_inner) = formers;
+        Response::Noted
     }
 
     /// The connection.
@@ -128,7 +150,7 @@ impl Peer {
             return self.shared.tell(Event::Again { mailbox }).await;
         }
         let releaser = Releaser::looked_up(mailbox.clone(), self.id(), until);
-        self.grant(mailbox, until, Some(releaser), true).await;
+        self.grant(mailbox, UnixTime::now()..until, Some(releaser), true).await;
     }
 
     async fn handle(&self, incoming: IncomingRequest) {
@@ -163,6 +185,7 @@ impl Peer {
             },
             Request::Drop(new) => drops::take(self, responder.connection(), new).await,
             Request::DropState(delivery) => drops::state(self, delivery).await,
+            Request::Succession(successions) => self.succeed(&successions),
             Request::Meet(meet) => {
                 let location = self.shared.location_key().await;
                 self.shared.meetings.meet(&meet, &self.connection, location).await
@@ -197,13 +220,18 @@ impl Peer {
                 return Response::Refused;
             }
         };
+        if !self.shared.revocations.allow(&attestation) {
+            tracing::info!(peer = %self.id(), "session refused: the key was revoked");
+            return Response::Refused;
+        }
         let mailbox = attestation.mailbox;
         let is_new = !self.grants().contains_key(&mailbox);
         if is_new && self.grants().len() >= CONNECTION_MAILBOXES_MAX {
             return Response::Refused;
         }
         let releaser = Releaser::attested(&waiting.attestation, &location, &mailbox, now).ok();
-        self.grant(mailbox.clone(), attestation.expires.plus(CLOCK_GRACE), releaser, false).await;
+        let counts = attestation.issued..attestation.expires.plus(CLOCK_GRACE);
+        self.grant(mailbox.clone(), counts, releaser, false).await;
         let count = self.shared.parts.ledger.read(move |catalog| {
             let waiting = catalog.waiting(&mailbox, None, WAITING_COUNT_MAX)?;
             Ok(u64::try_from(waiting.len()).unwrap_or(u64::MAX))
@@ -215,7 +243,14 @@ impl Peer {
     }
 
     /// Notes what the peer has proved; a store whose receipts release has a session from then on.
-    async fn grant(&self, mailbox: Mailbox, until: UnixTime, releaser: Option<Releaser>, dialled: bool) {
+    async fn grant(
+        &self,
+        mailbox: Mailbox,
+        counts: Range<UnixTime>,
+        releaser: Option<Releaser>,
+        dialled: bool,
+    ) {
+        let Range { start: since, end: until } = counts;
         let before =
             self.grants().get(&mailbox).and_then(|grant| grant.primary.as_ref().map(|(_, number)| *number));
         let number = before.unwrap_or_else(next_session);
@@ -229,10 +264,24 @@ impl Peer {
             (Some(_), None) => Some(Event::SessionClosed { mailbox: mailbox.clone(), number }),
             (None, None) => None,
         };
-        self.grants().insert(mailbox, Grant { until, primary });
+        self.grants().insert(mailbox, Grant { since, until, primary });
         self.first_end.fetch_min(until.0, Ordering::AcqRel);
         if let Some(event) = event {
             self.shared.tell(event).await;
+        }
+    }
+
+    /// It acts for `mailbox` no more, where what it has proved is not of later than `at`.
+    pub(super) async fn revoke(&self, mailbox: &Mailbox, at: UnixTime) {
+        let revoked = {
+            let mut grants = self.grants();
+            let is_meant = grants.get(mailbox).is_some_and(|grant| grant.since <= at);
+            if is_meant { grants.remove(mailbox) } else { None }
+        };
+        let Some(grant) = revoked else { return };
+        tracing::info!(peer = %self.id(), "a store's key was revoked: its session ends");
+        if let Some((_, number)) = grant.primary {
+            self.shared.tell(Event::SessionClosed { mailbox: mailbox.clone(), number }).await;
         }
     }
 

@@ -1,7 +1,8 @@
-//! Who comes online: the location server's stream, as events for the queue (SPEC D5).
+//! Who comes online, and whose key is none any more: the location server's stream, as events for the queue (SPEC D5).
 
 use std::sync::Arc;
 
+use lighter_protocol::UnixTime;
 use lighter_transport::location::PresenceEvent;
 
 use super::driver::Event;
@@ -26,6 +27,14 @@ pub(super) async fn watch(shared: Arc<Shared>) {
             PresenceEvent::Change(change) => {
                 let (mailbox, presence) = (change.mailbox, probe::said(change.presence));
                 shared.tell(Event::Presence { mailbox, presence }).await;
+            }
+            PresenceEvent::Revoked(all) => {
+                for revoked in &all {
+                    shared.revocations.note(revoked, UnixTime::now());
+                    for peer in shared.meetings.all(&revoked.peer) {
+                        peer.revoke(&revoked.mailbox, revoked.at).await;
+                    }
+                }
             }
             PresenceEvent::Lost(error) => {
                 tracing::warn!(%error, "presence is not told: stores that something waits for are pinged instead");

@@ -57,7 +57,8 @@ impl<'p> Rights<'p> {
         let now = UnixTime::now();
         let shown = attestation.zip(location).and_then(|(signed, location)| {
             let attestation = Attestation::verify_of(signed, &location, &peer.id(), now);
-            attestation.ok().map(|attestation| attestation.mailbox)
+            let attestation = attestation.ok()?;
+            peer.shared.revocations.allow(&attestation).then_some(attestation.mailbox)
         });
         Self { peer, shown, now }
     }

@@ -63,7 +63,7 @@ pub(super) fn agent(store: Store, mailbox: &Mailbox, relays: &[PeerId], address:
     let carriers = Carriers::new(&config, None)?;
     let finder = Finder::new(&config.finding)?;
     let guest = Guest::new(config.guest.clone(), None);
-    let shared = Shared::new(config, identity, store, endpoint, location, carriers, finder, guest);
+    let shared = Shared::new(config, identity.into(), store, endpoint, location, carriers, finder, guest);
     shared.membership.send_modify(|membership| {
         membership.attestation = Some(Attested { signed, attestation });
     });

@@ -13,8 +13,9 @@ use std::time::Duration;
 use lighter_agent::access::Access;
 use lighter_agent::agent::Agent;
 use lighter_agent::config::{Config, Paths};
+use lighter_agent::key::Keys;
 use lighter_agent::setup::{self, SetupRequest};
-use lighter_agent::{key, shared::Handle};
+use lighter_agent::shared::Handle;
 use lighter_location::LocationServer;
 use lighter_protocol::Mailbox;
 use lighter_transport::location::{LocationClient, Scope, Secret};
@@ -102,9 +103,9 @@ pub(crate) async fn start(paths: &Paths) -> Agent {
 
 pub(crate) async fn start_unregistered(paths: &Paths) -> Agent {
     let config = Config::read(&paths.config).unwrap();
-    let identity = key::load(&config.key, paths).await.unwrap();
+    let keys = Keys::load(&config.key, paths).await.unwrap();
     let store = Access::take(&config, paths).await.unwrap();
-    Agent::start(config, identity, store, Some(&paths.control())).await.unwrap()
+    Agent::start(config, keys, store, Some(&paths.control())).await.unwrap()
 }
 
 pub(crate) async fn registered(shared: &Handle) {

@@ -6,7 +6,7 @@ use super::super::{
 use super::*;
 use crate::limits::{
     BLOB_SIZE_MAX, GET_BLOBS_MAX, GET_RANGES_MAX, NAME_LEN_MAX, OFFER_BLOBS_MAX, SHARING_LEN_MAX,
-    SHARINGS_MAX, SOURCES_MAX, STATEMENT_LEN_MAX,
+    SHARINGS_MAX, SOURCES_MAX, STATEMENT_LEN_MAX, SUCCESSION_LEN_MAX, SUCCESSIONS_MAX,
 };
 use crate::wire::InvalidKind;
 use crate::{BlobId, DeliveryId, Introduction, Keypair, PeerId, Sharing, Signed, UnixTime};
@@ -189,6 +189,21 @@ fn bad_input_35_sources_and_shared_gets_beyond_their_bounds_are_refused_with_kin
     assert_eq!(too_long, (InvalidKind::TooLong, "get-shared.sharing", 0));
     let backwards = refused(&shared(get(vec![(5, 5)]), short()));
     assert_eq!(backwards, (InvalidKind::EmptyRange, "get.ranges", 0));
+}
+
+#[test]
+fn bad_input_35_successions_beyond_their_bounds_are_refused_with_kind_and_place() {
+    let statement = |len: usize| {
+        let bytes =
+            [&64_u16.to_le_bytes()[..], &[9; 64], &u16::try_from(len).unwrap().to_le_bytes(), &vec![0; len]];
+        Signed::from_bytes(&bytes.concat()).unwrap()
+    };
+    let many = |count, len| Request::Succession(vec![statement(len); count]);
+    assert_eq!(refused(&many(0, 0)), (InvalidKind::TooFew, "successions", 0));
+    let too_many = refused(&many(SUCCESSIONS_MAX + 1, 9));
+    assert_eq!(too_many, (InvalidKind::TooMany, "successions", SUCCESSIONS_MAX));
+    assert_eq!(refused(&many(2, SUCCESSION_LEN_MAX + 1)), (InvalidKind::TooLong, "successions", 0));
+    assert!(encode(&many(SUCCESSIONS_MAX, SUCCESSION_LEN_MAX)).is_ok(), "the largest that is allowed fits");
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn a_store_record_reads_as_documented() {
         primary: true,
         relays: Vec::new(),
         sealing_keys: Vec::new(),
+        successions: Vec::new(),
     };
     let peer = record.peer.to_string();
     let json = format!(
@@ -107,6 +108,7 @@ fn sealing_keys_travel_as_texts_and_one_that_is_not_there_leaves_the_form_of_bef
         primary: true,
         relays: Vec::new(),
         sealing_keys: vec![sealing.clone(), sealing],
+        successions: Vec::new(),
     };
     let json = serde_json::to_string(&record).unwrap();
     assert!(json.contains(r#""sealing_keys":["Q"#), "{json}");

@@ -448,6 +448,7 @@ impl Location {
             primary: true,
             relays: Vec::new(),
             sealing_keys: Vec::new(),
+            successions: Vec::new(),
         };
         self.stores.lock().unwrap_or_else(PoisonError::into_inner).insert(store.mailbox.clone(), record);
     }
