@@ -89,6 +89,11 @@ pub enum Command {
         /// Its key, as `lookup` of your own mailbox shows it [default: this agent's]
         peer: Option<PeerId>,
     },
+    /// Say that a further device of yours is yours: its store is believed at once, not after 24 hours
+    Confirm {
+        /// Its key, as `setup` printed it there
+        peer: PeerId,
+    },
     /// Show this store's key, or change it: what waits, what is here and what is on its way stays
     #[command(subcommand)]
     Key(KeyCommand),

@@ -3,12 +3,13 @@
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::time::Duration;
 
-use lighter_protocol::UnixTime;
+use lighter_protocol::{PeerId, UnixTime};
 use lighter_shell::{Exit, logs, stop};
 use lighter_store::Store;
 use lighter_transport::location::api::AcceptanceChange;
 use serde::Serialize;
 use serde_json::json;
+use tokio::time::sleep;
 use zeroize::Zeroizing;
 
 use crate::access::Access;
@@ -21,7 +22,7 @@ use crate::config::{Config, Paths};
 use crate::failure::Failure;
 use crate::guest::by_hand::{HandLimit, Pause, Wish};
 use crate::key::{KeyPlace, KeyView, Keys, rotation};
-use crate::limits::PASSWORD_LEN_MAX;
+use crate::limits::{BEGIN_AGAIN, BEGIN_TRIES_MAX, PASSWORD_LEN_MAX};
 use crate::progress::SendView;
 use crate::send::SendRequest;
 use crate::send::unreachable::Wanted;
@@ -137,25 +138,8 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
         Command::Forget { of, mailboxes: forget } => {
             choose(AcceptanceChange { forget, ..AcceptanceChange::default() }, of, &paths?, cli.json).await
         }
-        Command::Primary { peer } => {
-            let paths = paths?;
-            let config = Config::read(&paths.config)?;
-            let status = match Access::open(&config, &paths).await? {
-                Access::Running(mut client) => {
-                    client.prefer(peer.map(|peer| peer.to_string())).await?;
-                    client.status(None).await?
-                }
-                Access::Alone(store) => {
-                    let agent = start(config, &paths, store).await?;
-                    let preferred = hosted::prefer(agent.shared(), peer).await;
-                    let status = status::of_running(agent.shared(), None).await;
-                    agent.stop().await;
-                    preferred?;
-                    status?
-                }
-            };
-            print(&status, cli.json)
-        }
+        Command::Primary { peer } => of_stores(StoresQuestion::Prefer(peer), &paths?, cli.json).await,
+        Command::Confirm { peer } => of_stores(StoresQuestion::Confirm(peer), &paths?, cli.json).await,
         Command::Key(command) => keys(command, &paths?, cli.json).await,
         Command::Send(args) => mail(args, &paths?, cli.json).await,
         Command::Get(args) => get::run(args, &paths?, cli.json).await,
@@ -244,6 +228,38 @@ async fn set_up(args: SetupArgs, paths: &Paths, is_json: bool) -> Result<Exit, F
     print(&setup::run(request, paths).await?, is_json)
 }
 
+/// What the user says of the mailbox's stores.
+enum StoresQuestion {
+    Prefer(Option<PeerId>),
+    Confirm(PeerId),
+}
+
+/// `primary` and `confirm`: both show how things stand afterwards.
+async fn of_stores(question: StoresQuestion, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {
+    let config = Config::read(&paths.config)?;
+    let status = match Access::open(&config, paths).await? {
+        Access::Running(mut client) => {
+            match question {
+                StoresQuestion::Prefer(peer) => client.prefer(peer.map(|peer| peer.to_string())).await?,
+                StoresQuestion::Confirm(peer) => client.confirm(peer.to_string()).await?,
+            }
+            client.status(None).await?
+        }
+        Access::Alone(store) => {
+            let agent = start(config, paths, store).await?;
+            let said = match question {
+                StoresQuestion::Prefer(peer) => hosted::prefer(agent.shared(), peer).await,
+                StoresQuestion::Confirm(peer) => hosted::confirm(agent.shared(), peer).await,
+            };
+            let status = status::of_running(agent.shared(), None).await;
+            agent.stop().await;
+            said?;
+            status?
+        }
+    };
+    print(&status, is_json)
+}
+
 /// `key show` and `key rotate`.
 async fn keys(command: KeyCommand, paths: &Paths, is_json: bool) -> Result<Exit, Failure> {
     let config = Config::read(&paths.config)?;
@@ -265,8 +281,8 @@ async fn keys(command: KeyCommand, paths: &Paths, is_json: bool) -> Result<Exit,
 async fn serve(paths: &Paths) -> Result<Exit, Failure> {
     let stop = stop::requested()?;
     tokio::pin!(stop);
+    let mut agent = begin(paths).await?;
     loop {
-        let agent = begin(paths).await?;
         let is_over = tokio::select! {
             () = &mut stop => true,
             () = agent.shared().key_changed.cancelled() => false,
@@ -275,7 +291,20 @@ async fn serve(paths: &Paths) -> Result<Exit, Failure> {
         if is_over {
             return Ok(Exit::Done);
         }
+        agent = begin_again(paths).await?;
     }
+}
+
+/// Starts the agent once more: what is left of the one before may hold its store and its ports for a moment.
+async fn begin_again(paths: &Paths) -> Result<Agent, Failure> {
+    for _ in 1..BEGIN_TRIES_MAX {
+        match begin(paths).await {
+            Ok(agent) => return Ok(agent),
+            Err(failure) => tracing::info!(%failure, "not started anew yet"),
+        }
+        sleep(BEGIN_AGAIN).await;
+    }
+    begin(paths).await
 }
 
 /// Starts the agent with everything that is set.

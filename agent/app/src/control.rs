@@ -52,6 +52,8 @@ pub enum Question {
     RemoveAll(Mailbox),
     /// Say which of the mailbox's stores is the primary one: the one with this key, or this agent's.
     Prefer(Option<String>),
+    /// Say that the store with this key is the mailbox's.
+    Confirm(String),
     /// The key, and those of before; changed first, where that is asked for.
     Key {
         /// Whether.

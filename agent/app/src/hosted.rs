@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lighter_protocol::wire::Offer;
 use lighter_protocol::{Mailbox, PeerId};
 use lighter_store::{Store, StoreError};
+use lighter_transport::location::LocationError;
 use tokio::sync::watch;
 
 use crate::config::HostedConfig;
@@ -144,6 +145,21 @@ pub(crate) async fn prefer(shared: &Handle, peer: Option<PeerId>) -> Result<(), 
     let session = lookup::session(shared).await?;
     let peer = peer.unwrap_or_else(|| shared.identity.peer());
     Ok(shared.location.prefer(&session, peer).await?)
+}
+
+/// The user says that the store `peer` is theirs, too: it is believed at once.
+///
+/// # Errors
+/// Where the location server does not answer, this store is not confirmed itself, or there is no such store.
+pub(crate) async fn confirm(shared: &Handle, peer: PeerId) -> Result<(), Failure> {
+    let session = lookup::session(shared).await?;
+    shared.location.confirm(&session, peer).await.map_err(|error| match error {
+        LocationError::Refused => Failure::failed(format!(
+            "the location server refused: {} has no further store with that key, or this one waits to be confirmed itself",
+            shared.mailbox()
+        )),
+        error => error.into(),
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

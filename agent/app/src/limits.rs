@@ -140,6 +140,10 @@ pub const QUIET_LOOK_INTERVAL: Duration = Duration::from_secs(20);
 pub const STORE_PING_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a store may take to answer an offer to the `send` command.
 pub const OFFER_ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// How often an agent whose key was changed is started anew before that has failed, and how long apart.
+pub const BEGIN_TRIES_MAX: u32 = 60;
+/// See [`BEGIN_TRIES_MAX`].
+pub const BEGIN_AGAIN: Duration = Duration::from_millis(250);
 /// How long what opens drops for a former key of this store is kept: a relay keeps a drop for 365 days at most, and who
 /// seals one has looked the key up within the hour. A month more, for an agent that was away.
 pub const FORMER_KEY_LIFE: Duration = Duration::from_hours((365 + 30) * 24);

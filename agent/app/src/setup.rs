@@ -203,10 +203,12 @@ impl std::fmt::Display for SetupReport {
                 self.data.join("key").display()
             )?,
         }
-        if !self.primary {
+        if self.pending_until.is_some() {
             writeln!(
                 f,
-                "It is a further store of this mailbox: an existing one confirms it, or 24 hours do."
+                "It is a further store of this mailbox, and waits for 24 hours; on one that is there already,\n\
+                 `lighter-agent confirm {}` has it begin at once.",
+                self.peer
             )?;
         }
         if self.awaited {

@@ -339,7 +339,7 @@ fn answers(request: &Request, response: &Response) -> bool {
         (Request::Ping, Response::Pong)
         | (Request::Have(_), Response::Have(_))
         | (Request::Get(_) | Request::GetShared(_) | Request::GetBlobs(_), Response::Data { .. })
-        | (Request::Sources(_), Response::Noted)
+        | (Request::Sources(_) | Request::Succession(_), Response::Noted)
         | (Request::Receipt(_), Response::Released)
         | (Request::Waiting(_), Response::Waiting(_))
         | (Request::Meet(_), Response::Met(_))

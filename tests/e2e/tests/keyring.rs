@@ -24,6 +24,8 @@ until dbus-send --session --print-reply --dest=org.freedesktop.DBus / org.freede
 done
 "$AGENT" --json --config "$CONFIG" --data "$DATA" setup \
     --mailbox "$MAILBOX" --location "$LOCATION" --token "$TOKEN" || exit 4
+"$AGENT" --json --config "$CONFIG" --data "$DATA" key rotate >"$ROTATED" || exit 7
+"$AGENT" --json --config "$CONFIG" --data "$DATA" key show >"$SHOWN" || exit 8
 "$AGENT" --json --config "$CONFIG" --data "$DATA" lookup "$MAILBOX" >/dev/null || exit 5
 "#;
 
@@ -48,6 +50,8 @@ async fn the_key_lives_in_the_keyring_and_nowhere_else() -> Result<()> {
         set("AGENT", &agent),
         set("CONFIG", &config),
         set("DATA", &data),
+        set("ROTATED", &folder.path().join("rotated")),
+        set("SHOWN", &folder.path().join("shown")),
         format!("MAILBOX={MAILBOX}").into(),
         format!("LOCATION={}", world.location_url).into(),
         format!("TOKEN={token}").into(),
@@ -60,6 +64,17 @@ async fn the_key_lives_in_the_keyring_and_nowhere_else() -> Result<()> {
     let set_up: Value = serde_json::from_slice(&run_ok(Path::new("env"), session, b"").await?)?;
     assert_eq!(set_up["key"], "keyring");
     assert!(!data.join("key").exists(), "the key is in a file, too");
+    // Another key, in the place of the first: what is kept of that one is in the keyring as well.
+    let read = |name: &str| -> Result<Value> {
+        Ok(serde_json::from_slice(&std::fs::read(folder.path().join(name))?)?)
+    };
+    let (rotated, shown) = (read("rotated")?, read("shown")?);
+    assert_eq!(rotated["former"][0]["peer"], set_up["peer"]);
+    assert_eq!((&shown["peer"], &shown["former"]), (&rotated["peer"], &rotated["former"]));
+    assert_ne!(shown["peer"], set_up["peer"]);
+    let kept = std::fs::read_to_string(data.join("former-keys.json"))?;
+    assert!(!kept.contains("sealing"), "{kept}");
+    assert!(!data.join("key").exists() && !data.join("key.next").exists());
 
     // Without the keyring there is no key, and the user is told so.
     let alone = [

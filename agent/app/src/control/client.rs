@@ -197,6 +197,17 @@ impl Client {
         }
     }
 
+    /// Says that the store with this key is the mailbox's.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is gone.
+    pub async fn confirm(&mut self, peer: String) -> Result<(), Failure> {
+        match self.ask(&Question::Confirm(peer)).await? {
+            Answer::End => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+
     /// Lets go of everything that is here for a mailbox that is served no more.
     ///
     /// # Errors

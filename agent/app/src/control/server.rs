@@ -112,6 +112,11 @@ async fn answer(shared: &Handle, question: Question, connection: &mut Connection
             hosted::prefer(shared, peer).await?;
             Answer::End
         }
+        Question::Confirm(peer) => {
+            let peer = peer.parse().map_err(|_| Failure::wrong_use("that is no key of a store"))?;
+            hosted::confirm(shared, peer).await?;
+            Answer::End
+        }
         Question::Key { rotate: false } => Answer::Key(Box::new(key::rotation::show(shared).await?)),
         Question::Key { rotate: true } => {
             let handle = shared.clone();

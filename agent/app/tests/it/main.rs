@@ -13,6 +13,7 @@ mod outbox;
 mod outgoing;
 mod pulls;
 mod pushes;
+mod rotation;
 mod sends;
 mod sharing;
 mod small;

@@ -92,14 +92,18 @@ mod tests {
     #[test]
     fn bad_input_38_so_many_are_remembered_and_for_as_long_as_they_matter() {
         let revocations = Revocations::default();
+        let count = |revocations: &Revocations| {
+            let known = revocations.known();
+            (known.at.len(), known.by_time.len())
+        };
         let peers: Vec<_> = (0..5).map(|_| Identity::generate().peer()).collect();
         for (peer, at) in peers.iter().zip([NOW.0, NOW.0, NOW.0 + 50, NOW.0, NOW.0 + 60]) {
             revocations.note(&revocation(*peer, at), NOW);
             revocations.note(&revocation(*peer, at), NOW);
         }
-        assert_eq!((revocations.known().at.len(), revocations.known().by_time.len()), (5, 5));
+        assert_eq!(count(&revocations), (5, 5));
         let late = NOW.plus(ATTESTATION_LIFE_MAX + 3 * CLOCK_GRACE);
         revocations.note(&revocation(peers[0], late.0), late);
-        assert_eq!((revocations.known().at.len(), revocations.known().by_time.len()), (1, 1));
+        assert_eq!(count(&revocations), (1, 1));
     }
 }

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use lighter_catalog::{Cause, Change, DeliveryState, Form, Message};
 use lighter_protocol::wire::{Answer, Get, Have, OfferedBlob, Request, Response, Waiting};
-use lighter_protocol::{BlobId, DeliveryId, Keypair, Receipt, Signed, UnixTime};
+use lighter_protocol::{Attestation, BlobId, DeliveryId, Keypair, Receipt, Signed, UnixTime};
 use lighter_transport::location::Presence;
 use lighter_transport::{Connection, PullError};
 
@@ -291,7 +291,7 @@ async fn a_further_device_reads_with_the_attestation_that_it_shows() {
     let sign = |attestation| Signed::sign(&attestation, &world.location.key).unwrap();
     let mut pull = lighter_transport::Pull::of(offer.delivery, offer.manifest.id, offer.manifest.size);
     let shown = [
-        (sign(lighter_protocol::Attestation { primary: false, ..tablet.attestation() }), true),
+        (sign(Attestation { primary: false, ..tablet.attestation() }), true),
         (sign(alice.attestation()), false), // somebody else's
         (Signed::sign(&tablet.attestation(), tablet.identity.keypair()).unwrap(), false), // its own word
     ];
@@ -323,7 +323,7 @@ async fn bad_input_34_a_session_needs_an_attestation_that_holds() {
         Signed::sign(&right, mallory.identity.keypair()).unwrap(), // not the location server's word
         Signed::sign(&right, &world.location.key).unwrap(),        // alice's own, shown by mallory
         Signed::sign(
-            &lighter_protocol::Attestation {
+            &Attestation {
                 peer: mallory.peer(),
                 issued: long_ago,
                 expires: long_ago.plus(Duration::from_secs(3_600)),
@@ -338,6 +338,54 @@ async fn bad_input_34_a_session_needs_an_attestation_that_holds() {
         refused(&connection, Request::Waiting(Waiting { attestation })).await;
     }
     assert_eq!(relay.gauges.sessions(), 0);
+}
+
+// SPEC: D9; DESIGN §4 — a device that is lost, or has another key
+#[tokio::test]
+async fn bad_input_34_a_revoked_key_reads_and_releases_nothing_from_the_moment_that_it_is_told() {
+    let world = World::new().await;
+    let relay = world.start().await;
+    let (lost, next) = (world.store("alice"), world.store("alice"));
+    relay.take(&["alice"], &message(1, 20_000)).await;
+    let (session, _) = lost.come(&world, &relay).await;
+    let offer = lost.offer(&session).await;
+    lost.pull(&session, offer.delivery, &offer.manifest).await.unwrap();
+    while !world.location.is_heard() {
+        tokio::task::yield_now().await;
+    }
+
+    let attested = UnixTime::now();
+    world.location.tell_revoked(&lost, attested);
+    let waiting = |store: &Store, issued: UnixTime| {
+        let attestation = Attestation { issued, ..store.attestation() };
+        let attestation = Signed::sign(&attestation, &world.location.key).unwrap();
+        Request::Waiting(Waiting { attestation })
+    };
+    // Told by another task: until then the session lives.
+    while within(session.request(&waiting(&lost, attested))).await.unwrap() != Response::Refused {
+        tokio::task::yield_now().await;
+    }
+    pull_refused(&lost, &session, offer.delivery, &offer.blobs[0]).await;
+    let attestation = Attestation { issued: attested, ..lost.attestation() };
+    let shown = Get {
+        delivery: offer.delivery,
+        blob: offer.blobs[0].id,
+        ranges: Vec::new(),
+        attestation: Some(Signed::sign(&attestation, &world.location.key).unwrap()),
+    };
+    refused(&session, Request::Get(shown)).await;
+    assert_eq!(lost.say(&session, &lost.receipt(&offer)).await, Response::Refused, "its receipt");
+    refused(&lost.connect(&relay).await, waiting(&lost, attested)).await;
+
+    // The key that came in its place.
+    let (session, count) = next.come(&world, &relay).await;
+    assert_eq!(count, 1);
+    let offer = next.offer(&session).await;
+    next.fetch(&session, &offer).await;
+    assert_eq!(next.say(&session, &next.receipt(&offer)).await, Response::Released);
+    // Enrolled again, by the admin's word, it is a store as any.
+    let again = within(lost.connect(&relay).await.request(&waiting(&lost, UnixTime(attested.0 + 60)))).await;
+    assert_eq!(again.unwrap(), Response::Waiting(0));
 }
 
 #[tokio::test]

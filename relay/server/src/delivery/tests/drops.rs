@@ -10,7 +10,7 @@ use bao_tree::io::outboard::PreOrderMemOutboard;
 use bytes::Bytes;
 use lighter_catalog::DeliveryState;
 use lighter_protocol::wire::{DropAnswer, DropState, LaterReason, NewDrop, NoReason, SealedBlob};
-use lighter_protocol::{Introduction, Mailbox, PeerId};
+use lighter_protocol::{Introduction, Mailbox, PeerId, Succession};
 use lighter_transport::{Endpoint, EndpointConfig, Identity};
 
 use super::world::{Relay, Store, World};
@@ -274,6 +274,44 @@ async fn bad_input_34_a_drop_is_its_senders_alone() {
     let introduction = Signed::sign(&introduction, &world.location.key).unwrap();
     refused(&connection, Request::Drop(NewDrop { introduction, ..changed })).await;
     assert_eq!(relay.delivery(new.delivery).await.unwrap().state, DeliveryState::Dropped);
+}
+
+// SPEC: A7 — also once the sender's key was rotated
+#[tokio::test]
+async fn bad_input_34_what_a_former_key_left_is_its_successors_by_its_own_word_only() {
+    let world = World::new().await;
+    let relay = world.start().await;
+    let (alice, bob, next, mallory) = (world.store("alice"), Sender::new(), Sender::new(), Sender::new());
+    let new = bob.new_drop(&world, &alice, 7, &[10_000]);
+    let until = taken(&bob.connect(&relay).await, &new).await;
+    let succession = |by: &Sender, to: &Sender| {
+        let (mailbox, former) = ("bob@a.example".parse().unwrap(), bob.identity.peer());
+        let said = Succession { mailbox, former, next: to.identity.peer(), time: UnixTime::now() };
+        Request::Succession(vec![Signed::sign(&said, by.identity.keypair()).unwrap()])
+    };
+    let stranger = mallory.connect(&relay).await;
+    for (request, why) in [
+        (succession(&mallory, &mallory), "forged"),
+        (succession(&bob, &next), "of another"),
+        (succession(&next, &mallory), "forged by the next"),
+    ] {
+        refused(&stranger, request).await;
+        refused(&stranger, Request::DropState(new.delivery)).await;
+        println!("{why}: refused");
+    }
+
+    let connection = next.connect(&relay).await;
+    refused(&connection, Request::DropState(new.delivery)).await;
+    let said = within(connection.request(&succession(&bob, &next))).await.unwrap();
+    assert_eq!(said, Response::Noted);
+    assert_eq!(state(&connection, new.delivery).await, Response::DropState(DropState::Waiting));
+    // The same drop, with an introduction of the present key's.
+    let introduction = next.introduction(&alice.mailbox, new.bytes());
+    let introduction = Signed::sign(&introduction, &world.location.key).unwrap();
+    assert_eq!(taken(&connection, &NewDrop { introduction, ..new.clone() }).await, until);
+    assert_eq!(next.asked(), [], "nothing is pulled twice");
+    let another = next.connect(&relay).await;
+    refused(&another, Request::DropState(new.delivery)).await;
 }
 
 #[tokio::test]

@@ -25,8 +25,10 @@ use lighter_protocol::{
 use lighter_storage::{
     Array, ArrayConfig, ArrayKey, Class, LocalServers, ServerConfig, ServerRecord, StorageServer, wall_clock,
 };
-use lighter_transport::location::api::{DomainAnswer, LookupAnswer, LookupAnswers, LookupRequest};
-use lighter_transport::location::{LocationClient, Presence, Secret, StorePresence, StoreRecord};
+use lighter_transport::location::api::{
+    DomainAnswer, EVENT_CHANGE, EVENT_REVOKED, LookupAnswer, LookupAnswers, LookupRequest, Revocations,
+};
+use lighter_transport::location::{LocationClient, Presence, Revocation, Secret, StorePresence, StoreRecord};
 use lighter_transport::pull::{Piece, Pull, VerifiedSink};
 use lighter_transport::{Connection, Endpoint, EndpointConfig, Identity, PullError};
 use rand::SeedableRng;
@@ -390,20 +392,21 @@ pub(super) struct Location {
     url: String,
     pub(super) key: Keypair,
     stores: Arc<Mutex<BTreeMap<Mailbox, StoreRecord>>>,
-    changes: broadcast::Sender<StorePresence>,
+    /// Events of the presence stream: their names, and what they carry.
+    events: broadcast::Sender<(&'static str, String)>,
 }
 
 impl Location {
     async fn start() -> Self {
         let key = Keypair::generate_ed25519();
         let stores = Arc::<Mutex<BTreeMap<Mailbox, StoreRecord>>>::default();
-        let changes = broadcast::channel(16).0;
+        let events = broadcast::channel(16).0;
         let domain = DomainAnswer {
             location: key.public().to_peer_id(),
             domains: vec!["example.org".into()],
             key_changes: Vec::new(),
         };
-        let (known, told) = (Arc::clone(&stores), changes.clone());
+        let (known, told) = (Arc::clone(&stores), events.clone());
         let lookup = move |Json(asked): Json<LookupRequest>| async move {
             let known = known.lock().unwrap_or_else(PoisonError::into_inner);
             let answer = |of: &Mailbox| LookupAnswer { store: known.get(of).cloned() };
@@ -416,8 +419,8 @@ impl Location {
                 let event = match begin.pop_front() {
                     Some(event) => event,
                     None => {
-                        let change = told.recv().await.ok()?;
-                        Sse::default().event("change").data(serde_json::to_string(&change).unwrap())
+                        let (name, data) = told.recv().await.ok()?;
+                        Sse::default().event(name).data(data)
                     }
                 };
                 Some((Ok::<_, Infallible>(event), (begin, told)))
@@ -430,7 +433,7 @@ impl Location {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, key, stores, changes }
+        Self { url, key, stores, events }
     }
 
     pub(super) fn client(&self) -> LocationClient {
@@ -455,13 +458,20 @@ impl Location {
 
     /// Whether somebody listens to the stream of presence.
     pub(super) fn is_heard(&self) -> bool {
-        self.changes.receiver_count() > 0
+        self.events.receiver_count() > 0
     }
 
     /// Tells who listens that a store is online.
     pub(super) fn tell_online(&self, store: &Store) {
         let (mailbox, peer) = (store.mailbox.clone(), store.peer());
-        let _ = self.changes.send(StorePresence { mailbox, peer, presence: Presence::Online });
+        let change = StorePresence { mailbox, peer, presence: Presence::Online };
+        let _ = self.events.send((EVENT_CHANGE, serde_json::to_string(&change).unwrap()));
+    }
+
+    /// Tells who listens that a store's key is none any more, since `at`.
+    pub(super) fn tell_revoked(&self, store: &Store, at: UnixTime) {
+        let revoked = vec![Revocation { mailbox: store.mailbox.clone(), peer: store.peer(), at }];
+        let _ = self.events.send((EVENT_REVOKED, serde_json::to_string(&Revocations { revoked }).unwrap()));
     }
 }
 
