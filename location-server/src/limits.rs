@@ -28,6 +28,9 @@ pub const PRESENCE_CHANGES_AT_ONCE: usize = 256;
 pub const TOKENS_MAX: usize = 1_000;
 /// Keys that are no store's any more and that relays are told of: those of a day, of a large company that changes all.
 pub const REVOCATIONS_MAX: usize = 100_000;
+/// Keys of a mailbox's stores that may be rotated in the time in which what was attested for a former one verifies, a day and
+/// two hours; with those that the admin removed.
+pub const ROTATIONS_A_DAY_MAX: usize = 16;
 /// Enrolment tokens that wait to be used: a large company's first day.
 pub const INVITATIONS_MAX: usize = 100_000;
 /// Characters of a token's name.

@@ -2,13 +2,13 @@
 //! revoked by the admin. What was attested for them before still verifies for hours, so relays are told of them; and who had
 //! to do with a rotated one is told which key came.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lighter_protocol::limits::{ATTESTATION_LIFE_MAX, CLOCK_GRACE, SUCCESSIONS_MAX};
 use lighter_protocol::{Mailbox, PeerId, SealingKey, Signed, Succession, UnixTime};
 
 use super::{Directory, Enrolled, Place, Refusal, StoreId};
-use crate::limits::REVOCATIONS_MAX;
+use crate::limits::{REVOCATIONS_MAX, ROTATIONS_A_DAY_MAX};
 use crate::rows::{Change, EnrolmentRow, RegistrationRow, Row, RowKey, StoreKey};
 
 /// Former keys. Invariant: `by_time` is `revoked`, the other way round.
@@ -16,8 +16,8 @@ use crate::rows::{Change, EnrolmentRow, RegistrationRow, Row, RowKey, StoreKey};
 pub(super) struct Former {
     /// By mailbox, oldest first; at most [`SUCCESSIONS_MAX`] of each.
     successions: HashMap<Mailbox, Vec<Signed<Succession>>>,
-    /// Since when nothing that was attested for them counts.
-    revoked: HashMap<StoreKey, UnixTime>,
+    /// By mailbox: since when nothing that was attested for them counts.
+    revoked: HashMap<Mailbox, BTreeMap<PeerId, UnixTime>>,
     by_time: BTreeSet<(UnixTime, StoreKey)>,
 }
 
@@ -58,9 +58,13 @@ impl Directory {
             return Ok(Succeeded { enrolled, removed: None });
         };
         // A key of another device of the user's cannot be made this one's.
-        let is_taken = self.find(mailbox, next).is_some() || self.former.revoked.contains_key(&key);
+        let is_taken = self.find(mailbox, next).is_some() || self.revoked(&key).is_some();
         if is_taken || self.store(id).is_none_or(|store| store.hosted.is_some()) {
             return Err(Refusal::NotAllowed);
+        }
+        // Whoever rotates without end does not have what is remembered of others' keys forgotten.
+        if self.former.revoked_lately(mailbox, now) >= ROTATIONS_A_DAY_MAX {
+            return Err(Refusal::Full);
         }
         let removed = self.take_out(id, now, changes).ok_or(Refusal::NotAllowed)?;
         let row = EnrolmentRow {
@@ -103,7 +107,7 @@ impl Directory {
 
     /// Since when what was attested for this key does not count.
     pub fn revoked(&self, key: &StoreKey) -> Option<UnixTime> {
-        self.former.revoked.get(key).copied()
+        self.former.revoked.get(&key.mailbox)?.get(&key.peer).copied()
     }
 
     /// From `now` on nothing counts that was attested for this key.
@@ -113,8 +117,7 @@ impl Directory {
             && (is_over(*at, now) || former.by_time.len() >= REVOCATIONS_MAX)
         {
             changes.push(Change::Remove(RowKey::Revocation(oldest.clone())));
-            former.revoked.remove(oldest);
-            former.by_time.pop_first();
+            former.forget_oldest();
         }
         changes.push(Change::Put(Row::Revocation(key.clone(), now)));
         former.note(key.clone(), now);
@@ -175,10 +178,27 @@ impl Former {
     }
 
     pub(super) fn note(&mut self, key: StoreKey, at: UnixTime) {
-        if let Some(before) = self.revoked.insert(key.clone(), at) {
+        let of_mailbox = self.revoked.entry(key.mailbox.clone()).or_default();
+        if let Some(before) = of_mailbox.insert(key.peer, at) {
             self.by_time.remove(&(before, key.clone()));
         }
         self.by_time.insert((at, key));
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((_, key)) = self.by_time.pop_first() else { return };
+        if let Some(of_mailbox) = self.revoked.get_mut(&key.mailbox) {
+            of_mailbox.remove(&key.peer);
+            if of_mailbox.is_empty() {
+                self.revoked.remove(&key.mailbox);
+            }
+        }
+    }
+
+    /// How many keys of a mailbox's stores are revoked whose attestations may still verify.
+    fn revoked_lately(&self, mailbox: &Mailbox, now: UnixTime) -> usize {
+        let of_mailbox = self.revoked.get(mailbox).into_iter().flatten();
+        of_mailbox.filter(|(_, at)| !is_over(**at, now)).count()
     }
 }
 

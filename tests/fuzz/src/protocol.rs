@@ -132,7 +132,7 @@ fn sealing_secret() -> SealingSecret {
 
 fn succession() -> Succession {
     let next = Keypair::ed25519_from_bytes([9; 32]).expect("any 32 bytes are a key").public().to_peer_id();
-    Succession { mailbox: mailbox(), former: peer(), next, time: UnixTime(1_800_000_000) }
+    Succession { mailbox: bob(), former: peer(), next, time: UnixTime(1_800_000_000) }
 }
 
 fn sealing_key() -> SealingKey {

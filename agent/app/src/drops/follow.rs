@@ -220,7 +220,7 @@ mod tests {
             "of another manifest"
         );
         assert!(!releases(&Receipt { delivery: DeliveryId([8; 16]), ..right.clone() }, 2));
-        assert!(!releases(&Receipt { mailbox: outgoing.sender.clone(), ..right.clone() }, 2));
+        assert!(!releases(&Receipt { mailbox: outgoing.sender.clone(), ..right }, 2));
 
         // Bob's store has the key 5 since, by its own word; 9 says the same of itself.
         let succession = |former, by| {

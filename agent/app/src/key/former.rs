@@ -37,7 +37,8 @@ pub struct FormerKey {
     pub at: UnixTime,
     /// By the former key's own word.
     pub succession: Signed<Succession>,
-    sealing: Arc<SealingSecret>,
+    /// None: it is not in the keyring any more.
+    sealing: Option<Arc<SealingSecret>>,
 }
 
 /// All of them, oldest first.
@@ -70,18 +71,28 @@ impl FormerKeys {
             let secret = match (&line.sealing, &place.config) {
                 (Some(text), _) => {
                     let secret = BASE64URL_NOPAD.decode(text.expose().as_bytes());
-                    Zeroizing::new(secret.map_err(|_| damaged())?)
+                    Some(Zeroizing::new(secret.map_err(|_| damaged())?))
                 }
                 (None, KeyConfig::Keyring { entry }) => {
                     let name = entry_of(entry, &line.peer);
-                    let secret = in_keyring(&name, |entry| entry.get_secret()).await?;
-                    Zeroizing::new(secret)
+                    let secret = in_keyring(&name, |entry| match entry.get_secret() {
+                        Err(keyring::Error::NoEntry) => Ok(None),
+                        secret => secret.map(Some),
+                    });
+                    let secret = secret.await?.map(Zeroizing::new);
+                    if secret.is_none() {
+                        tracing::warn!(peer = %line.peer, "a former key is not in the keyring any more: what waits for it is lost");
+                    }
+                    secret
                 }
                 (None, KeyConfig::File) => return Err(damaged()),
             };
-            let private = Zeroizing::new(secret[..].try_into().map_err(|_| damaged())?);
-            let sealing = SealingSecret::from_private(private).map_err(|_| damaged())?;
-            let (peer, at, sealing) = (line.peer, line.at, Arc::new(sealing));
+            let sealing = |secret: Zeroizing<Vec<u8>>| {
+                let private = Zeroizing::new(secret[..].try_into().ok()?);
+                SealingSecret::from_private(private).ok().map(Arc::new)
+            };
+            let sealing = secret.map(|secret| sealing(secret).ok_or_else(damaged)).transpose()?;
+            let (peer, at) = (line.peer, line.at);
             keys.push(FormerKey { peer, at, succession, sealing });
         }
         Ok(Self(keys))
@@ -94,7 +105,7 @@ impl FormerKeys {
 
     /// What opens drops that were sealed to them, the latest key's first.
     pub fn sealing_secrets(&self) -> impl Iterator<Item = &SealingSecret> {
-        self.0.iter().rev().map(|key| &*key.sealing)
+        self.0.iter().rev().filter_map(|key| key.sealing.as_deref())
     }
 
     /// By what word this store's key took their place.

@@ -176,9 +176,15 @@ pub async fn rotate(shared: &Handle) -> Result<KeyView, Failure> {
             return Err(failure);
         }
     };
-    former::keep(place, former, &succession, UnixTime::now()).await?;
-    place.change().await?;
-    Pending::remove(place)?;
+    let changed = async {
+        former::keep(place, former, &succession, UnixTime::now()).await?;
+        place.change().await?;
+        Pending::remove(place)
+    };
+    if let Err(error) = changed.await {
+        shared.rotation_begun.notify_one();
+        return Err(error.into());
+    }
     tracing::info!(former = %former.peer(), next = %next.peer(), "this store has another key");
     Ok(KeyView { rotated: true, ..KeyView::of(place).await? })
 }
@@ -195,13 +201,21 @@ async fn begin(place: &KeyPlace, former: &Identity) -> Result<Identity, KeyError
 
 /// The location server did not say yes. `was_begun`: it may have heard of it before.
 async fn not_told(place: &KeyPlace, error: LocationError, was_begun: bool) -> Failure {
-    let is_certain = !matches!(error, LocationError::Unreachable(_) | LocationError::Unavailable);
+    // Whatever else it says, it may have done it.
+    let is_certain = matches!(
+        error,
+        LocationError::Refused
+            | LocationError::NotUnderstood
+            | LocationError::Full
+            | LocationError::TooMany { .. }
+    );
     let why = match &error {
         LocationError::Refused => {
-            "the location server refused: this key is no store's there, or another clock is wrong \
-                                   by more than an hour"
+            "the location server refused: this key is no store's there, or one of the clocks is wrong \
+            by more than an hour"
                 .to_owned()
         }
+        LocationError::Full => "keys of this mailbox were changed too often since yesterday".to_owned(),
         LocationError::NotUnderstood => {
             "the location server cannot do that: it is of an older version".to_owned()
         }
