@@ -160,6 +160,8 @@ impl Directory {
         let key = StoreKey { mailbox: mailbox.clone(), peer: former };
         changes.push(Change::Put(Row::Succession(key, signed.clone())));
         let known = self.former.successions.entry(mailbox.clone()).or_default();
+        // Of a key that was enrolled again, and rotated again, the last word counts.
+        known.retain(|known| known.claim().is_ok_and(|claim| claim.former != former));
         if known.len() >= SUCCESSIONS_MAX
             && let Ok(oldest) = known.remove(0).claim()
         {

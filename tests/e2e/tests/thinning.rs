@@ -34,7 +34,7 @@ async fn three_days_later_what_was_delivered_gives_its_room_back_and_what_waits_
 
     world.relay.stop().await?;
     let put_off = three_days_later(&world, &["catalog", "thin"]).await.unwrap_err().to_string();
-    assert!(put_off.contains("1 segments could not be thinned now"), "by the servers' clocks: {put_off}");
+    assert!(put_off.contains("1 segment could not be thinned now"), "by the servers' clocks: {put_off}");
     let before = allocated(&world)?;
     for server in &mut world.storage {
         server.stop().await?;
