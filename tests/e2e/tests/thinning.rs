@@ -38,7 +38,9 @@ async fn three_days_later_what_was_delivered_gives_its_room_back_and_what_waits_
     let before = allocated(&world)?;
     for server in &mut world.storage {
         server.stop().await?;
-        server.through = ["faketime", "-f", "+3d"].map(str::to_owned).to_vec();
+        // `faketime` stays in front of the server, which is to end with it.
+        let through = ["faketime", "-f", "+3d", "setpriv", "--pdeathsig", "KILL", "--"];
+        server.through = through.map(str::to_owned).to_vec();
         server.start().await?;
     }
     let done = three_days_later(&world, &["catalog", "thin"]).await?;
